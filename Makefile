@@ -1,0 +1,54 @@
+# Needs Python 3.11 or later, and for the tests with a broker Java 17 and Maven. `make PYTHON=/path/to/python3.12 ...` picks another Python.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
+
+.DEFAULT_GOAL := help
+.PHONY: help env test unit lint format lock golden demo clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+env: $(READY)  ## the environment, .venv, from the locks
+
+$(READY): pyproject.toml locks/bootstrap.txt locks/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "olearning needs Python 3.11 or later, and '$(PYTHON)' is not that: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/bootstrap.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: lint  ## lint, then every test; starts a broker of its own
+	$(BIN)/python -m pytest
+
+unit: $(READY)  ## the tests that need no broker
+	$(BIN)/python -m pytest -m "not kafka"
+
+lint: $(READY)  ## style, types, the import rule
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## put the style right
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: $(READY)  ## lock what pyproject.toml asks for; UPGRADE=--upgrade takes newer versions
+	$(COMPILE) pyproject.toml -o locks/plane.txt
+	$(COMPILE) pyproject.toml --extra train --extra dev -o locks/dev.txt
+	echo uv | $(COMPILE) - -o locks/bootstrap.txt
+
+golden: $(READY)  ## accept new golden bytes; prints each change
+	$(BIN)/python -m tests.schemas.golden --write
+
+demo: $(READY)  ## the demo
+	$(BIN)/olearning demo
+
+clean:  ## remove what was made here, .venv too
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
