@@ -1,0 +1,1 @@
+"""What travels: message types, facts, the topic table, tensor blocks. Start here."""

@@ -1,0 +1,138 @@
+"""A model as the plane knows it: one flat vector, cut into blocks.
+
+The tensors of a model, in order, flattened and laid end to end, make a float32 vector. A block is a stretch of it, at most
+`BLOCK` values, so that it fits a record with every default of Kafka's: 256 KiB as int32 or float32, 512 KiB as a sum.
+A block never spans two groups (a group is what may travel alone: a module, say).
+"""
+
+from functools import lru_cache
+
+from schemas.wire import Count, Ident, Message, Part, Slug
+
+BLOCK = 65_536
+MOST_LOSS = 10**7
+"""A sample's loss is said as this many millionths at most. With at most 10^6 samples a delta, the losses of 900,000 deltas
+add up within 64 bits."""
+
+
+class Tensor(Part, frozen=True):
+    """One tensor of a model; `group` names what travels together."""
+
+    name: Ident
+    shape: tuple[Count, ...]
+    group: str = ""
+
+    @property
+    def size(self) -> int:
+        n = 1
+        for d in self.shape:
+            n *= d
+        return n
+
+
+class Layout(Part, frozen=True):
+    """The tensors of a model and the sizes (in values) of the blocks that cover them."""
+
+    tensors: tuple[Tensor, ...]
+    sizes: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        if sum(self.sizes) != sum(t.size for t in self.tensors):
+            raise ValueError("the blocks do not cover the tensors")
+        if not self.sizes:
+            raise ValueError("a model has at least one value")
+        if any(not 0 < n <= BLOCK for n in self.sizes):
+            raise ValueError(f"a block holds 1 to {BLOCK} values")
+
+
+def layout(tensors: tuple[Tensor, ...], block: int = BLOCK) -> Layout:
+    """Cut tensors into blocks: groups apart, each group in blocks of `block` values and a last shorter one."""
+    sizes: list[int] = []
+    left, group = 0, None
+    for t in tensors:
+        n = t.size
+        if t.group != group:
+            left, group = 0, t.group
+        while n:
+            if not left:
+                sizes.append(0)
+                left = block
+            take = min(left, n)
+            sizes[-1] += take
+            left -= take
+            n -= take
+    return Layout(tensors=tensors, sizes=tuple(sizes))
+
+
+@lru_cache(maxsize=256)
+def slices(sizes: tuple[int, ...]) -> tuple[slice, ...]:
+    """Where each block lies in the flat vector."""
+    out, at = [], 0
+    for n in sizes:
+        out.append(slice(at, at + n))
+        at += n
+    return tuple(out)
+
+
+class Place(Part, frozen=True):
+    """Where a block lies: partition and offset as acknowledged (a hint), a key that is unique, a checksum of its data."""
+
+    partition: Count
+    offset: Count
+    key: Ident
+    checksum: Count
+
+
+class Manifest(Part, frozen=True):
+    """A version of a model: one place for each block."""
+
+    topic: Ident
+    version: Count
+    blocks: tuple[Place, ...]
+
+
+class ModelBlock(Message, frozen=True):
+    """`<zone>.models`, `global.models`: float32 values of one block of one version."""
+
+    task: str
+    version: Count
+    block: Count
+    data: memoryview
+
+
+class DeltaBlock(Message, frozen=True):
+    """`<zone>.deltas.<task>`: one block of a device's weighted delta, w·δ, as integers.
+
+    Value i stands for data[i] · 2^(exponent + unit), `unit` as `Opened` says; exponent ≥ 0. `weight` is w. `samples` and
+    `loss` (the loss sum over the run's samples, in millionths) belong to the whole delta and are the same in all its blocks.
+    """
+
+    task: Slug
+    round: Count
+    slot: Count
+    device: Ident
+    block: Count
+    codec: Ident
+    exponent: Count
+    weight: Count
+    samples: Count
+    loss: Count
+    data: memoryview
+
+
+class SumBlock(Message, frozen=True):
+    """`<zone>.partials`: int64 sums of one block, in units of 2^unit."""
+
+    task: str
+    round: Count
+    block: Count
+    data: memoryview
+
+
+class Counted(Message, frozen=True):
+    """`<zone>.partials`: which (slot, block) of which base round a commit counted; bits packed, slots × blocks, row by row."""
+
+    task: str
+    round: Count
+    blocks: Count
+    bits: dict[Count, bytes]

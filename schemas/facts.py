@@ -1,0 +1,267 @@
+"""The facts of the ledgers. A fact names what it follows; `streams/ledger.py` says when it is accepted.
+
+A token is the ledger offset of an accepted claim. 0 stands for nobody: offset 0 holds `Founded`.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from schemas.blocks import Layout, Manifest, Place
+from schemas.messages import Ref
+from schemas.task import TaskSpec
+from schemas.wire import Count, Ident, Message, Part, Slug
+
+LEADERSHIP = -1
+Seat = Annotated[int, msgspec.Meta(ge=LEADERSHIP)]
+"""A shard, or the leadership."""
+Offsets = dict[Count, Count]
+Range = tuple[Count, Count]
+"""[from, to)"""
+
+
+class Founded(Message, frozen=True):
+    """The first record of a ledger: its identity, the rules it is folded by, and the zone's number of partitions."""
+
+    ledger: Ident
+    zone: Slug
+    partitions: Annotated[int, msgspec.Meta(ge=1)]
+    rules: Count = 1
+
+
+class Rules(Message, frozen=True):
+    """From here on the fold follows rules `n`; who does not know them stops."""
+
+    n: Count
+
+
+class Claimed(Message, frozen=True):
+    """`holder`, in the life it has now, takes these seats, each from the token it replaces."""
+
+    holder: Ident
+    life: Ident
+    seats: dict[Seat, Count]
+
+
+# ------------------------------------------------------------------ a zone's ledger
+
+
+class Opened(Message, frozen=True):
+    """A round of a task begins, from the model in `base`, which `source` cites; all its limits are here."""
+
+    token: Count
+    task: Slug
+    round: Count
+    epoch: Count
+    source: Ref
+    base: Manifest
+    demand: Count
+    places: Count
+    minimum: Count
+    deadline: Count
+    grace: Count
+    lease: Count
+    staleness: Count
+    sizes: tuple[Count, ...]
+    unit: int
+    largest: Count
+    heaviest: Count
+
+
+class Slot(Part, frozen=True):
+    """A device's place in a round of a task. Numbers count up within the round and are never used again."""
+
+    task: Slug
+    round: Count
+    slot: Count
+    device: Ident
+
+
+class Lapsed(Part, frozen=True):
+    """A slot whose lease is over: its place may be given again, its blocks still count while the round lasts."""
+
+    task: Slug
+    round: Count
+    slot: Count
+
+
+class Admitted(Message, frozen=True):
+    """The registrations in `ranges` (partition -> [from, to)) are dealt with; `after` is the offset of the last `Admitted`."""
+
+    token: Count
+    after: Count
+    ranges: dict[Count, Range]
+    slots: tuple[Slot, ...]
+    lapsed: tuple[Lapsed, ...] = ()
+
+
+class Stretch(Part, frozen=True):
+    """Offsets [start, end) of a shard's log, read under a token."""
+
+    token: Count
+    start: Count
+    end: Count
+
+
+class Counts(Part, frozen=True):
+    """Blocks by outcome."""
+
+    counted: Count = 0
+    duplicate: Count = 0
+    late: Count = 0
+    invalid: Count = 0
+    incomplete: Count = 0
+
+    def total(self) -> int:
+        return self.counted + self.duplicate + self.late + self.invalid + self.incomplete
+
+
+class Done(Part, frozen=True):
+    """A slot all of whose blocks are counted: base round and slot."""
+
+    round: Count
+    slot: Count
+
+
+class Committed(Message, frozen=True):
+    """Stretches of a task's shards, judged and summed into a round. The sums and the bitmap lie in the partials."""
+
+    task: Slug
+    round: Count
+    stretches: dict[Count, Stretch]
+    counts: Counts
+    done: tuple[Done, ...] = ()
+    weights: tuple[Count, ...] = ()
+    samples: Count = 0
+    loss: Count = 0
+    bitmap: Place | None = None
+    sums: tuple[Place | None, ...] = ()
+
+
+class Closed(Message, frozen=True):
+    """No more is waited for. `ends` are the log ends of the task's shards: what lies below them still counts."""
+
+    token: Count
+    task: Slug
+    round: Count
+    why: str
+    ends: Offsets
+
+
+class Finalised(Message, frozen=True):
+    """The round's result. `commits` are the offsets of the commits summed; without a `manifest` the round failed."""
+
+    token: Count
+    task: Slug
+    round: Count
+    commits: tuple[Count, ...]
+    devices: Count
+    samples: Count
+    loss: Count
+    norm: float
+    manifest: Manifest | None = None
+
+
+class Retired(Message, frozen=True):
+    """The task is over in this zone; `source` cites the global fact that says so."""
+
+    token: Count
+    task: Slug
+    source: Ref
+
+
+# ------------------------------------------------------------------ the globe's ledger
+
+
+class ZoneJoined(Message, frozen=True):
+    """A zone's ledger becomes part of the globe."""
+
+    token: Count
+    zone: Slug
+    ledger: Ident
+    partitions: Count
+
+
+class TaskAdmitted(Message, frozen=True):
+    """A task may run in these zones; its topics are there."""
+
+    token: Count
+    spec: TaskSpec
+    layout: Layout
+    manifest: Manifest
+    zones: tuple[Slug, ...]
+    seed: Count = 0
+
+
+class TaskRefused(Message, frozen=True):
+    """The task in this record of `global.tasks` may not run, and why."""
+
+    token: Count
+    task: Slug
+    submission: Count
+    reason: str
+
+
+class EpochOpened(Message, frozen=True):
+    """Zones may work from this global model."""
+
+    token: Count
+    task: Slug
+    epoch: Count
+    manifest: Manifest
+
+
+class Update(Part, frozen=True):
+    """What a zone did in an epoch: its last model, and the samples of all its rounds since the epoch began."""
+
+    zone: Slug
+    round: Count
+    manifest: Manifest
+    samples: Count
+    devices: Count
+    loss: Count
+
+
+class Taken(Message, frozen=True):
+    """The stretches [from, to) of the zones' ledgers are dealt with for this task, and hold these updates."""
+
+    token: Count
+    task: Slug
+    epoch: Count
+    ranges: dict[Slug, Range]
+    updates: tuple[Update, ...]
+
+
+class EpochClosed(Message, frozen=True):
+    """No more is waited for. What the zones' ledgers hold below `ends` belongs to the epoch."""
+
+    token: Count
+    task: Slug
+    epoch: Count
+    why: str
+    ends: dict[Slug, Count]
+
+
+class Merged(Message, frozen=True):
+    """The global model of an epoch: the zones' updates weighted by samples."""
+
+    token: Count
+    task: Slug
+    epoch: Count
+    manifest: Manifest | None
+    samples: Count
+    norm: float
+
+
+class TaskEnded(Message, frozen=True):
+    """The task is over."""
+
+    token: Count
+    task: Slug
+    why: str
+
+
+ZONE_FACTS = (Founded, Rules, Claimed, Opened, Admitted, Committed, Closed, Finalised, Retired)
+GLOBAL_FACTS = (
+    Founded, Rules, Claimed, ZoneJoined, TaskAdmitted, TaskRefused, EpochOpened, Taken, EpochClosed, Merged, TaskEnded,
+)  # fmt: skip

@@ -1,0 +1,153 @@
+"""What travels between devices and the plane, and what the plane says of itself. Decisions are in `facts.py`."""
+
+from typing import Annotated
+
+import msgspec
+
+from schemas.blocks import Manifest
+from schemas.task import Scalar, Training
+from schemas.wire import Count, Ident, Message, Part, Slug
+
+
+class Ref(Part, frozen=True):
+    """A record of a ledger: which ledger, and the offset there."""
+
+    ledger: Ident
+    offset: Count
+
+
+class CheckIn(Message, frozen=True):
+    """`<zone>.checkins`: "I am here", with public abilities. No forecast: that stays on the device."""
+
+    device: Ident
+    abilities: dict[str, Scalar] = {}
+
+
+class Announcement(Message, frozen=True):
+    """`<zone>.announcements`: the round a task has open in this zone, or that it has none now. `cause` orders them."""
+
+    task: Slug
+    tenant: Slug
+    round: Count
+    open: bool
+    cause: Ref
+    model: str
+    model_args: dict[str, Scalar]
+    data: str
+    data_args: dict[str, Scalar]
+    training: Training
+    sizes: tuple[Count, ...]
+    unit: int
+    largest: float
+    base: Manifest
+    deadline: Count
+    seed: Count = 0
+
+
+class Registration(Message, frozen=True):
+    """`<zone>.registrations`: a device's wish to take part in a round of a task."""
+
+    device: Ident
+    task: Slug
+    round: Count
+
+
+class Admission(Message, frozen=True):
+    """`<zone>.admissions`: a slot, held until `lease_until` (ms); `cause` is the `Admitted` fact that says so."""
+
+    device: Ident
+    task: Slug
+    round: Count
+    slot: Count
+    lease_until: Count
+    cause: Ref
+
+
+class Refusal(Message, frozen=True):
+    """`<zone>.admissions`: no slot; try again after `retry_ms`."""
+
+    device: Ident
+    task: Slug
+    round: Count
+    reason: str
+    retry_ms: Count
+    cause: Ref
+
+
+class Receipt(Message, frozen=True):
+    """`<zone>.receipts`: what became of a device's block at this source offset."""
+
+    device: Ident
+    task: Slug
+    round: Count
+    slot: Count
+    block: Count
+    outcome: str
+    offset: Count
+
+
+class DeadLetter(Message, frozen=True):
+    """`global.dead-letters`: a record that could not be read or was refused, with the reason and where it came from.
+    Long keys and values are cut."""
+
+    topic: str
+    partition: Count
+    offset: Count
+    reason: str
+    by: str
+    key: bytes | None
+    value: bytes | None
+
+
+class TaskLoad(Part, frozen=True):
+    """One task at one aggregator since its start: what arrived, what became of it, and what waits in the log unread."""
+
+    task: Slug
+    round: Count
+    blocks: Count
+    bytes: Count
+    outcomes: dict[str, Count]
+    unread: Count
+
+
+class AggregatorReport(Message, frozen=True):
+    """`global.metrics`: an aggregator's shards (shard -> token of its claim) and its load by task."""
+
+    source: Ident
+    zone: Slug
+    at: Count
+    shards: dict[Count, Count]
+    tasks: tuple[TaskLoad, ...]
+
+
+class FleetReport(Message, frozen=True):
+    """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start."""
+
+    source: Ident
+    zone: Slug
+    at: Count
+    states: dict[str, Count]
+    blocks: Count
+    bytes: Count
+
+
+class Objection(Message, frozen=True):
+    """`global.metrics`: a fleet or an evaluator cannot do its part for a task, and why; it goes on with the others."""
+
+    source: Ident
+    at: Count
+    task: Slug
+    reason: str
+
+
+class Evaluation(Message, frozen=True):
+    """`global.metrics`: a global model scored on held-out data."""
+
+    source: Ident
+    at: Count
+    task: Slug
+    epoch: Count
+    version: Count
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    loss: float
+    samples: Count

@@ -1,0 +1,114 @@
+"""What a tenant asks for: a task, as its file says it and as `global.tasks` carries it."""
+
+from math import ceil
+from typing import Annotated, Any
+
+import msgspec
+
+from schemas.blocks import Layout, Manifest
+from schemas.wire import Count, Message, Part, Slug
+
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+YEAR = 366 * 86_400.0
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
+Scalar = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | bool
+
+
+class BadTask(ValueError):
+    """A task that cannot be; the text says what to change."""
+
+
+class Training(Part, frozen=True):
+    """What a device does with its data in one round: SGD over `epochs` passes in batches of `batch`."""
+
+    epochs: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 5
+    batch: Positive = 10
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+
+
+class Rounds(Part, frozen=True):
+    """A round inside a zone: `demand` deltas wanted, `minimum` needed, and the times it may take."""
+
+    demand: Positive = 10
+    over_commit: Annotated[float, msgspec.Meta(ge=1, le=10)] = 1.3
+    minimum: Positive = 1
+    deadline_s: Seconds = 60.0
+    lease_s: Seconds = 20.0
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+
+    @property
+    def places(self) -> int:
+        """How many devices may hold a slot at once: demand × over-commit, rounded up."""
+        return ceil(round(self.demand * self.over_commit, 6))  # 100 × 1.1 is 110.00000000000001
+
+
+class Epochs(Part, frozen=True):
+    """`count` epochs of `rounds` rounds in every zone; an epoch ends at `deadline_s` with the zones that have something."""
+
+    count: Positive = 2
+    rounds: Positive = 5
+    deadline_s: Seconds = 3600.0
+
+
+class Limits(Part, frozen=True):
+    """What a delta may be. A value stands for n · 2^unit; |w·δ| is at most `largest` (in model units)."""
+
+    unit: Annotated[int, msgspec.Meta(ge=-40, le=0)] = -24
+    largest: Annotated[float, msgspec.Meta(gt=0)] = 65536.0
+    heaviest: Annotated[int, msgspec.Meta(ge=1, le=10**6)] = 10**6
+
+    def __post_init__(self) -> None:
+        if self.largest * 2.0**-self.unit > 2.0**62:
+            raise ValueError(f"limits.largest ({self.largest:g}) is more than 2^62 units of 2^{self.unit}")
+
+
+class TaskSpec(Part, frozen=True):
+    """A task. `model` and `data` name what devices and `submit` know how to build; the plane reads neither."""
+
+    task: Slug
+    model: str
+    data: str
+    tenant: Slug = "default"
+    model_args: dict[str, Scalar] = {}
+    data_args: dict[str, Scalar] = {}
+    training: Training = Training()
+    rounds: Rounds = Rounds()
+    epochs: Epochs = Epochs()
+    limits: Limits = Limits()
+    zones: tuple[Slug, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.zones)) < len(self.zones):
+            raise ValueError(f"zones names one twice: {', '.join(self.zones)}")
+        if self.rounds.minimum > self.rounds.demand:
+            raise ValueError(
+                f"rounds.minimum ({self.rounds.minimum}) is more than rounds.demand ({self.rounds.demand})"
+            )
+
+
+class Submission(Message, frozen=True):
+    """`global.tasks`: a task with the layout of its model and where version 0 lies."""
+
+    spec: TaskSpec
+    layout: Layout
+    manifest: Manifest
+    seed: Count = 0
+
+
+def parse(tree: dict[str, Any]) -> TaskSpec:
+    """The task in a parsed task file. Raises `BadTask`, naming what is wrong and where."""
+    _no_strangers(tree, TaskSpec, "")
+    try:
+        return msgspec.convert(tree, TaskSpec)
+    except msgspec.ValidationError as e:
+        raise BadTask(str(e)) from None
+
+
+def _no_strangers(tree: dict[str, Any], kind: type, where: str) -> None:
+    known = {f.name: f.type for f in msgspec.structs.fields(kind)}
+    for key, value in tree.items():
+        if key not in known:
+            raise BadTask(f"{where}{key} is not a setting; known here: {', '.join(known)}")
+        inner = known[key]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _no_strangers(value, inner, f"{where}{key}.")

@@ -1,0 +1,138 @@
+"""The topic table: every topic there is. It creates them, documents them, and is what tests read."""
+
+import re
+from dataclasses import dataclass
+
+from schemas import blocks, facts, messages, task
+from schemas.wire import SLUG, Malformed, Message, decode
+
+DAY = 86_400_000
+GLOBAL = "global"
+DEFAULT_PARTITIONS = 8
+
+
+class BadName(ValueError):
+    """A name that cannot be part of a topic's; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row of the table. `partitions`: "one", or "zone" for the zone's P. Times in ms; None keeps for ever."""
+
+    what: str
+    key: str
+    carries: tuple[type[Message], ...]
+    about: str
+    scopes: tuple[str, ...] = ("zone",)
+    per_task: bool = False
+    partitions: str = "zone"
+    compact: bool = False
+    retention: int | None = None
+    broker_time: bool = False
+    """Records bear the broker's clock: deadlines and graces are counted in it."""
+    bulk: bool = False
+    """Tensor blocks: travels on a client of its own, so that a flood of it delays no decision."""
+
+
+_ZONE, _GLOBAL = ("zone",), (GLOBAL,)
+TABLE: tuple[Kind, ...] = (
+    Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True),
+    Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
+         partitions="one", broker_time=True),
+    Kind("models", "task, version, token, block", (blocks.ModelBlock,), "model blocks; a manifest in the ledger says which",
+         (*_GLOBAL, *_ZONE), bulk=True),
+    Kind("checkins", "device", (messages.CheckIn,), '"I am here"', retention=DAY),
+    Kind("announcements", "task", (messages.Announcement,), "open rounds, one copy in every partition", compact=True),
+    Kind("registrations", "device", (messages.Registration,), "wishes to take part", retention=DAY),
+    Kind("admissions", "device", (messages.Admission, messages.Refusal), "slots with leases, refusals", retention=DAY),
+    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True),
+    Kind("partials", "task, place", (blocks.SumBlock, blocks.Counted), "partial sums and what they count",
+         retention=7 * DAY, bulk=True),
+    Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY),
+    Kind("shards", "–", (), "membership of aggregators; stays empty"),
+    Kind("metrics", "source", (messages.AggregatorReport, messages.FleetReport, messages.Evaluation, messages.Objection),
+         "what the roles measure", _GLOBAL, partitions="one", retention=DAY),
+    Kind("dead-letters", "original", (messages.DeadLetter,), "what could not be read or was refused", _GLOBAL,
+         partitions="one", retention=30 * DAY),
+)  # fmt: skip
+_BY_WHAT = {k.what: k for k in TABLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic of one namespace: a row of the table with its blanks filled."""
+
+    namespace: str
+    zone: str
+    kind: Kind
+    task: str = ""
+
+    @property
+    def name(self) -> str:
+        return ".".join(filter(None, (self.namespace, self.zone, self.kind.what, self.task)))
+
+    def partitions(self, p: int) -> int:
+        """How many partitions it has in a zone (or globe) of `p`."""
+        return p if self.kind.partitions == "zone" else 1
+
+    def config(self) -> dict[str, str]:
+        """Its settings at the broker."""
+        retention = "-1" if self.kind.retention is None else str(self.kind.retention)
+        return {
+            "cleanup.policy": "compact" if self.kind.compact else "delete",
+            "retention.ms": retention,
+            "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
+            "message.timestamp.type": "LogAppendTime" if self.kind.broker_time else "CreateTime",
+        }
+
+
+def check_zone(zone: str) -> str:
+    """The zone's name, if it can be one. Raises `BadName`."""
+    if not re.search(SLUG, zone) or zone == GLOBAL:
+        raise BadName(f"zone {zone!r}: use 1 to 63 of a-z, 0-9 and '-', no '-' at either end, and not {GLOBAL!r}")
+    return zone
+
+
+def topic(namespace: str, zone: str, what: str, task: str = "") -> Topic:
+    """The topic of that row. Raises `BadName` for what is not a slug, `KeyError` for what is not in the table."""
+    for label, text in (("namespace", namespace), ("zone", zone), ("task", task or "none")):
+        if not re.search(SLUG, text):
+            raise BadName(f"{label} {text!r}: use 1 to 63 of a-z, 0-9 and '-', no '-' at either end")
+    kind = _BY_WHAT[what]
+    scope = GLOBAL if zone == GLOBAL else "zone"
+    if scope not in kind.scopes or bool(task) != kind.per_task:
+        raise KeyError(f"there is no {what} topic for zone {zone!r} and task {task!r}")
+    return Topic(namespace, zone, kind, task)
+
+
+def parse(name: str) -> Topic:
+    """The topic of that name. Raises `KeyError` if it is none of ours."""
+    parts = name.split(".")
+    if not 3 <= len(parts) <= 4 or parts[2] not in _BY_WHAT or not parts[-1]:
+        raise KeyError(f"{name} is not in the topic table")
+    try:
+        return topic(*parts)
+    except BadName as e:
+        raise KeyError(str(e)) from None
+
+
+def zone_topics(namespace: str, zone: str) -> list[Topic]:
+    """The topics a zone (or the globe) has whatever its tasks."""
+    scope = GLOBAL if zone == GLOBAL else "zone"
+    return [Topic(namespace, zone, k) for k in TABLE if scope in k.scopes and not k.per_task]
+
+
+def task_topics(namespace: str, zone: str, task: str) -> list[Topic]:
+    """The topics a task has in a zone."""
+    return [topic(namespace, zone, k.what, task) for k in TABLE if k.per_task]
+
+
+def read(name: str, value: bytes | memoryview | None, headers: tuple[tuple[str, bytes], ...] = ()) -> Message:
+    """The message in a record of that topic. Raises `Malformed`."""
+    try:
+        carries = parse(name).kind.carries
+    except KeyError as e:
+        raise Malformed(e.args[0]) from None
+    if not carries:
+        raise Malformed(f"{name} carries nothing")
+    return decode(value, carries, headers)

@@ -1,0 +1,146 @@
+"""Every message type that travels, fully populated, and the bytes it must have for ever.
+
+    python -m tests.schemas.golden            says what differs from golden.json, and fails if anything does
+    python -m tests.schemas.golden --write    says the same, then accepts it (`make golden`)
+
+New bytes for an old type mean that roles of two releases no longer read each other: change the major version, or don't.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from schemas import blocks, facts, messages, task, topics
+from schemas.wire import Message, encode
+
+FILE = Path(__file__).with_name("golden.json")
+
+_ref = messages.Ref(ledger="led-1", offset=70_000)
+_place = blocks.Place(partition=3, offset=2**33, key="wine/7/0", checksum=2**64 - 1)
+_manifest = blocks.Manifest(topic="demo.global.models", version=7, blocks=(_place,))
+_tensors = (
+    blocks.Tensor(name="a.weight", shape=(2, 3), group="a"),
+    blocks.Tensor(name="b.bias", shape=(4,), group="b"),
+)
+_layout = blocks.Layout(tensors=_tensors, sizes=(6, 4))
+_training = task.Training(epochs=2, batch=32, learning_rate=0.05)
+_spec = task.TaskSpec(
+    task="wine",
+    model="mlp",
+    data="digits",
+    tenant="acme",
+    model_args={"width": 64, "act": "relu"},
+    data_args={"alpha": 0.3, "iid": False},
+    training=_training,
+    rounds=task.Rounds(demand=20, over_commit=1.5, minimum=5, deadline_s=30.0, lease_s=10.0, grace_s=2.5),
+    epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0),
+    limits=task.Limits(unit=-20, largest=128.0, heaviest=5000),
+    zones=("asia", "europe"),
+)
+_counts = facts.Counts(counted=5, duplicate=4, late=3, invalid=2, incomplete=1)
+_update = facts.Update(zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654)
+_load = messages.TaskLoad(task="wine", round=4, blocks=10, bytes=2**20, outcomes={"late": 1, "counted": 9}, unread=3)
+
+EXAMPLES: tuple[Message, ...] = (
+    blocks.ModelBlock(task="wine", version=7, block=1, data=memoryview(b"\x00\x00\x80\x3f")),
+    blocks.DeltaBlock(
+        task="wine", round=4, slot=2, device="d-1", block=1, codec="int32", exponent=3, weight=50, samples=50, loss=123456,
+        data=memoryview(b"\x01\x00\x00\x00"),
+    ),
+    blocks.SumBlock(task="wine", round=4, block=1, data=memoryview(b"\x01\x00\x00\x00\x00\x00\x00\x80")),
+    blocks.Counted(task="wine", round=4, blocks=2, bits={10: b"\x80", 9: b"\xff\x01"}),
+    facts.Founded(ledger="led-1", zone="asia", partitions=8, rules=2),
+    facts.Rules(n=2),
+    facts.Claimed(holder="agg-1", life="6f1e", seats={10: 0, 2: 17, facts.LEADERSHIP: 300}),
+    facts.Opened(
+        token=5, task="wine", round=4, epoch=1, source=_ref, base=_manifest, demand=20, places=30, minimum=5,
+        deadline=1_800_000_030_000, grace=2500, lease=10_000, staleness=1, sizes=(6, 4), unit=-20, largest=2**27, heaviest=5000,
+    ),
+    facts.Admitted(
+        token=5, after=11, ranges={10: (0, 4), 9: (2, 3)}, slots=(facts.Slot(task="wine", round=4, slot=2, device="d-1"),),
+        lapsed=(facts.Lapsed(task="wine", round=4, slot=1),),
+    ),
+    facts.Committed(
+        task="wine", round=4, stretches={10: facts.Stretch(token=17, start=0, end=9), 9: facts.Stretch(token=3, start=1, end=7)},
+        counts=_counts, done=(facts.Done(round=4, slot=2),), weights=(250, 200), samples=50, loss=123456, bitmap=_place,
+        sums=(_place, None),
+    ),
+    facts.Closed(token=5, task="wine", round=4, why="demand", ends={10: 9, 9: 7}),
+    facts.Finalised(
+        token=5, task="wine", round=4, commits=(12, 14), devices=20, samples=900, loss=123456, norm=0.75, manifest=_manifest
+    ),
+    facts.Retired(token=5, task="wine", source=_ref),
+    facts.ZoneJoined(token=6, zone="asia", ledger="led-1", partitions=8),
+    facts.TaskAdmitted(token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42),
+    facts.TaskRefused(token=6, submission=12, task="wine", reason="no zone called 'mars'"),
+    facts.EpochOpened(token=6, task="wine", epoch=1, manifest=_manifest),
+    facts.Taken(token=6, task="wine", epoch=1, ranges={"europe": (0, 40), "asia": (3, 50)}, updates=(_update,)),
+    facts.EpochClosed(token=6, task="wine", epoch=1, why="all", ends={"europe": 40, "asia": 50}),
+    facts.Merged(token=6, task="wine", epoch=1, manifest=_manifest, samples=1234, norm=0.5),
+    facts.TaskEnded(token=6, task="wine", why="epochs done"),
+    task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42),
+    messages.CheckIn(device="d-1", abilities={"ram_gb": 8, "os": "android", "npu": True, "load": 0.25}),
+    messages.Announcement(
+        task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
+        data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
+        deadline=1_800_000_030_000, seed=42,
+    ),
+    messages.Registration(device="d-1", task="wine", round=4),
+    messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
+    messages.Refusal(device="d-1", task="wine", round=4, reason="full", retry_ms=5000, cause=_ref),
+    messages.Receipt(device="d-1", task="wine", round=4, slot=2, block=1, outcome="counted", offset=8),
+    messages.DeadLetter(
+        topic="demo.asia.deltas.wine", partition=3, offset=8, reason="empty record", by="agg-1", key=b"d-1", value=b"\xc1"
+    ),
+    messages.AggregatorReport(source="agg-1", zone="asia", at=1_800_000_000_000, shards={10: 17, 9: 3}, tasks=(_load,)),
+    messages.FleetReport(source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900),
+    messages.Objection(source="fleet-1", at=1_800_000_000_000, task="wine", reason="no model 'oak' is known here"),
+    messages.Evaluation(
+        source="eval-1", at=1_800_000_000_000, task="wine", epoch=1, version=7, accuracy=0.875, loss=0.5, samples=360
+    ),
+)  # fmt: skip
+
+
+def tag(message: Message | type[Message]) -> str:
+    """The name a message type bears on the wire."""
+    return str(message.__struct_config__.tag)
+
+
+BY_TAG = {tag(m): m for m in EXAMPLES}
+TRAVELS = {tag(t): t for kind in topics.TABLE for t in kind.carries}
+
+
+def topic_name(kind: topics.Kind, scope: str) -> str:
+    zone = topics.GLOBAL if scope == topics.GLOBAL else "asia"
+    return topics.topic("demo", zone, kind.what, "wine" if kind.per_task else "").name
+
+
+ROUTES = [
+    (topic_name(kind, scope), t) for kind in topics.TABLE for scope in kind.scopes for t in dict.fromkeys(kind.carries)
+]
+"""Every topic with every type it carries."""
+
+
+def stored() -> dict[str, str]:
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
+
+
+def main() -> int:
+    old = stored()
+    new = {name: encode(m).hex() for name, m in sorted(BY_TAG.items())}
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            print(f"{name}\n  was {old.get(name, 'not there')}\n  is  {new.get(name, 'gone')}")
+    if old == new:
+        print(f"{len(new)} types, none differs")
+        return 0
+    if "--write" not in sys.argv:
+        print("\nnothing written; --write accepts this")
+        return 1
+    FILE.write_text(json.dumps(new, indent=1) + "\n")
+    print(f"\nwritten: {FILE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

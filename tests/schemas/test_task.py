@@ -1,0 +1,83 @@
+"""Task files, good and bad."""
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from schemas.task import BadTask, Epochs, Limits, Rounds, TaskSpec, Training, parse
+
+SMALL = {"task": "wine", "model": "mlp", "data": "digits"}
+
+
+def test_defaults():
+    spec = parse(SMALL)
+    assert spec == TaskSpec(task="wine", model="mlp", data="digits")
+    assert (spec.tenant, spec.zones, spec.model_args) == ("default", (), {})
+    assert (spec.training, spec.rounds, spec.epochs, spec.limits) == (Training(), Rounds(), Epochs(), Limits())
+
+
+def test_a_full_task_reads_back():
+    tree = SMALL | {
+        "tenant": "acme",
+        "model_args": {"width": 64, "act": "relu", "bias": True, "drop": 0.1},
+        "data_args": {"alpha": 0.3},
+        "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05},
+        "rounds": {"demand": 20, "over_commit": 1.5, "minimum": 20, "deadline_s": 30, "lease_s": 10.5, "grace_s": 0},
+        "epochs": {"count": 3, "rounds": 4, "deadline_s": 600},
+        "limits": {"unit": -20, "largest": 128.0, "heaviest": 5000},
+        "zones": ["asia", "europe"],
+    }
+    spec = parse(tree)
+    assert spec.zones == ("asia", "europe")
+    assert msgspec.to_builtins(spec) | {"zones": ["asia", "europe"]} == tree
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour": 1}, "colour is not a setting; known here: task, model, data,"),
+        ({"training": {"epoch": 3}}, r"training\.epoch is not a setting; known here: epochs, batch, learning_rate"),
+        ({"rounds": {"demand": 5, "Minimum": 2}}, r"rounds\.Minimum is not a setting"),
+        ({"training": 3}, r"Expected `object`, got `int` - at `\$\.training`"),
+        ({"rounds": {"demand": "ten"}}, r"Expected `int`, got `str` - at `\$\.rounds\.demand`"),
+        ({"rounds": {"demand": 2.5}}, r"\$\.rounds\.demand"),
+        ({"rounds": {"demand": True}}, r"\$\.rounds\.demand"),
+        ({"rounds": {"demand": 0}}, r">= 1 - at `\$\.rounds\.demand`"),
+        ({"rounds": {"over_commit": 0.9}}, r"\$\.rounds\.over_commit"),
+        ({"rounds": {"deadline_s": 0}}, r"\$\.rounds\.deadline_s"),
+        ({"rounds": {"deadline_s": float("inf")}}, r"\$\.rounds\.deadline_s"),
+        ({"rounds": {"grace_s": -1}}, r"\$\.rounds\.grace_s"),
+        ({"rounds": {"demand": 2, "minimum": 3}}, r"rounds\.minimum \(3\) is more than rounds\.demand \(2\)"),
+        ({"rounds": {"minimum": 11}}, r"rounds\.minimum \(11\) is more than rounds\.demand \(10\)"),
+        ({"training": {"learning_rate": float("nan")}}, r"\$\.training\.learning_rate"),
+        ({"limits": {"unit": 1}}, r"\$\.limits\.unit"),
+        ({"limits": {"largest": float("inf")}}, r"limits\.largest \(inf\) is more than 2\^62 units of 2\^-24"),
+        ({"task": "Wine"}, r"regex .* at `\$\.task`"),
+        ({"task": ""}, r"at `\$\.task`"),
+        ({"tenant": "a_b"}, r"at `\$\.tenant`"),
+        ({"zones": ["asia", "b.c"]}, r"at `\$\.zones\[1\]`"),
+        ({"model_args": {"layers": [1, 2]}}, r"got `array` - at `\$\.model_args"),
+        ({"model": None}, r"at `\$\.model`"),
+    ],
+)
+def test_a_task_that_cannot_be_says_what_and_where(changes, words):
+    with pytest.raises(BadTask, match=words):
+        parse(SMALL | changes)
+
+
+@pytest.mark.parametrize("missing", ["task", "model", "data"])
+def test_a_task_needs_a_name_a_model_and_data(missing):
+    with pytest.raises(BadTask, match=f"missing required field `{missing}`"):
+        parse({k: v for k, v in SMALL.items() if k != missing})
+
+
+def test_what_models_are_built_with_is_not_ours_to_know():
+    assert parse(SMALL | {"model_args": {"anything": 1}}).model_args == {"anything": 1}
+
+
+@example(100, 110)  # 110.00000000000001 in floats
+@given(st.integers(1, 10**6), st.integers(100, 1000))
+def test_places_are_demand_times_over_commit_rounded_up(demand, percent):
+    places = Rounds(demand=demand, over_commit=percent / 100).places
+    assert places == -(-demand * percent // 100)
