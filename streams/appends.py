@@ -1,0 +1,244 @@
+"""Appending to Kafka, so that nothing is lost while the processor lives.
+
+Appends to one topic go through one lane, in order. aiokafka retries what it can by itself; after anything else the
+producer is replaced and all that it had not acknowledged is sent again. So a record may land twice, or after a later
+one, as the contract allows.
+"""
+
+import asyncio
+import heapq
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaProducer
+
+from schemas.partitioner import shard_of
+from streams.processor import Send
+from streams.queries import FOR_GOOD, TROUBLE, Cluster, Refused, pause
+
+log = logging.getLogger(__name__)
+
+LARGEST = 2 * 2**20
+"""Bytes of a request; the broker's own limit for a record is 1 MiB unless it was raised."""
+BUFFER = 32 * 2**20
+"""Bytes that may wait to be acknowledged before reading stops."""
+
+
+@dataclass(eq=False, slots=True)
+class Append:
+    """A record on its way. `over` is called once: with (partition, offset), or None and why it cannot land."""
+
+    send: Send
+    over: Callable[[tuple[int, int] | None, str], None]
+    number: int = 0
+    done: bool = False
+
+    def __lt__(self, other: "Append") -> bool:
+        return self.number < other.number
+
+
+@dataclass(eq=False)
+class _Lane:
+    waiting: list[Append] = field(default_factory=list)
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+    task: "asyncio.Task[None] | None" = None
+
+
+class Appends:
+    """One producer and its lanes."""
+
+    def __init__(self, cluster: Cluster, client_id: str, clock: Callable[[], int]):
+        self._cluster, self._client_id, self._clock = cluster, client_id, clock
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._lanes: dict[str, _Lane] = {}
+        self._unacknowledged: dict[Append, AIOKafkaProducer] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._listeners: set[Callable[[], None]] = set()
+        self._count = self._bytes = 0
+
+    @property
+    def room(self) -> bool:
+        return self._bytes < BUFFER
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call this when there is room again."""
+        self._listeners.add(listener)
+
+    def untell(self, listener: Callable[[], None]) -> None:
+        self._listeners.discard(listener)
+
+    def put(self, append: Append) -> None:
+        """Send it, after those put before."""
+        self._count += 1
+        append.number = self._count
+        self._bytes += len(append.send.value)
+        topic = append.send.topic
+        lane = self._lanes.get(topic)
+        if lane is None:
+            lane = self._lanes[topic] = _Lane()
+            lane.task = asyncio.create_task(self._run(topic, lane), name=f"appends to {topic}")
+        self._push(append)
+
+    def drop(self, append: Append) -> None:
+        """Its processor is gone: it need not land any more."""
+        self._finish(append)
+
+    async def stop(self) -> None:
+        for lane in self._lanes.values():
+            if lane.task:
+                lane.task.cancel()
+        await asyncio.gather(*(x.task for x in self._lanes.values() if x.task), return_exceptions=True)
+        self._lanes.clear()
+        if self._producer:
+            self._discard(self._producer)
+        await asyncio.gather(*self._closing)
+
+    # ------------------------------------------------------------------ lanes
+
+    def _push(self, append: Append) -> None:
+        lane = self._lanes.get(append.send.topic)
+        if lane:
+            heapq.heappush(lane.waiting, append)
+            lane.more.set()
+
+    async def _run(self, topic: str, lane: _Lane) -> None:
+        attempt = 0
+        while True:
+            while not lane.waiting:
+                lane.more.clear()
+                await lane.more.wait()
+            append = heapq.heappop(lane.waiting)
+            if append.done:
+                continue
+            producer = None
+            try:
+                partition = await self._partition(append.send)
+                producer = await self._current()
+                await self._hand_over(producer, append, partition)
+                attempt = 0
+            except Refused as e:
+                self._end(append, None, str(e))
+            except FOR_GOOD as e:
+                self._end(append, None, f"{topic}: {str(e) or type(e).__name__}")
+            except TROUBLE as e:
+                log.info("appending to %s again: %r", topic, e)
+                self._push(append)
+                if producer:
+                    self._replace(producer)
+                await asyncio.sleep(pause(attempt))
+                attempt += 1
+            except Exception as e:
+                log.exception("appending to %s", topic)
+                self._end(append, None, f"{topic}: {e!r}")
+
+    async def _partition(self, send: Send) -> int:
+        n = await self._cluster.known(send.topic)
+        if send.partition is not None:
+            if not 0 <= send.partition < n:
+                raise Refused(f"topic {send.topic} has {n} partitions, no partition {send.partition}")
+            return send.partition
+        return random.randrange(n) if send.key is None else shard_of(send.key, n)
+
+    async def _hand_over(self, producer: AIOKafkaProducer, append: Append, partition: int) -> None:
+        send = append.send
+        future = await producer.send(
+            send.topic,
+            value=send.value,
+            key=None if send.key is None else send.key.encode(),
+            partition=partition,
+            headers=list(send.headers),
+            timestamp_ms=self._clock(),
+        )
+        self._unacknowledged[append] = producer
+        future.add_done_callback(lambda f: self._acknowledged(append, producer, f))
+
+    def _acknowledged(self, append: Append, producer: AIOKafkaProducer, future: "asyncio.Future") -> None:
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or (error and not isinstance(error, FOR_GOOD)):
+            log.info("appending to %s again: %r", append.send.topic, error)
+            self._replace(producer)
+        elif error:
+            self._end(append, None, f"{append.send.topic}: {str(error) or type(error).__name__}")
+        elif (meta := future.result()).offset < 0:
+            # The broker had it already and does not know where any more: an answer needs a true offset.
+            self._unacknowledged.pop(append, None)
+            self._push(append)
+        else:
+            self._end(append, (meta.partition, meta.offset), "")
+
+    def _end(self, append: Append, place: tuple[int, int] | None, error: str) -> None:
+        if not append.done:
+            self._finish(append)
+            append.over(place, error)
+
+    def _finish(self, append: Append) -> None:
+        if not append.done:
+            append.done = True
+            self._unacknowledged.pop(append, None)
+            had_room = self.room
+            self._bytes -= len(append.send.value)
+            if self.room and not had_room:
+                for listener in list(self._listeners):
+                    listener()
+
+    # ------------------------------------------------------------------ producers
+
+    async def _current(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._cluster.bootstrap,
+                    client_id=self._client_id,
+                    acks="all",
+                    enable_idempotence=True,
+                    max_request_size=LARGEST,
+                    max_batch_size=512 * 1024,
+                    request_timeout_ms=10_000,
+                )
+                try:
+                    async with asyncio.timeout(10):
+                        await producer.start()
+                except BaseException:
+                    self._discard(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _replace(self, broken: AIOKafkaProducer) -> None:
+        """What this producer has not acknowledged is sent again by another."""
+        if self._producer is broken:
+            self._discard(broken)
+        again = [a for a, p in self._unacknowledged.items() if p is broken]
+        for topic in {a.send.topic for a in again}:
+            self._cluster.forget(topic)  # it may be gone
+        for append in again:
+            del self._unacknowledged[append]
+            self._push(append)
+
+    def _discard(self, producer: AIOKafkaProducer) -> None:
+        if self._producer is producer:
+            self._producer = None
+        task = asyncio.create_task(_kill(producer))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _kill(producer: AIOKafkaProducer) -> None:
+    """Close without waiting for what is under way: aiokafka's `stop` waits for it, without end if the broker is away."""
+    producer._closed = True
+    sender = producer._sender.sender_task
+    for _ in range(3):  # its cleaning up may wait, too
+        if sender is None or sender.done():
+            break
+        sender.cancel()
+        await asyncio.wait([sender], timeout=0.2)
+    if sender and sender.done() and not sender.cancelled():
+        sender.exception()
+    try:
+        async with asyncio.timeout(2):
+            await producer.client.close()
+    except TROUBLE as e:
+        log.info("a producer did not close in good order: %r", e)

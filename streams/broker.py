@@ -1,0 +1,328 @@
+"""A Kafka broker of one's own: real Apache Kafka, for tests, for the demo and for a laptop. Needs Java and, once, Maven.
+
+`LocalBroker` lives as long as the process that started it: a watchdog stops it even if that one is killed. The detached
+functions leave it running, with its whereabouts in the folder, for `olearning broker start|stop|status`. A folder keeps
+its data from one start to the next.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+VERSION = "4.3.1"
+JAVA = 17
+_HOST = "127.0.0.1"
+_CLUSTER = "4L6g3nShTxeMCtKxx86swQ"
+_POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>olearning</groupId><artifactId>broker</artifactId>
+<version>1</version><packaging>pom</packaging><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+</dependencies></project>"""
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+_SETTINGS = """process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+default.replication.factor=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=5
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=5
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+"""
+# Blocks until its parent is gone, then kills the broker, if that process id still is the broker.
+_WATCH = """read _
+args=$(tr '\\0' ' ' < /proc/$1/cmdline 2>/dev/null || ps -o args= -p $1)
+case "$args" in *"$2"*) kill -9 $1;; esac"""
+
+
+class BrokerError(Exception):
+    """There is no broker, and the text says what to do about it."""
+
+
+class _PortTaken(BrokerError):
+    pass
+
+
+class LocalBroker:
+    """One broker with its data and its log in `folder`, on a free port if none is asked for."""
+
+    def __init__(self, folder: Path, port: int | None = None):
+        self.folder, self.port = Path(folder).resolve(), port
+        self._asked = port is not None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{_HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The Java process, if it was started."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> str:
+        """Start, wait until it is ready, and give the bootstrap servers. Raises `BrokerError`."""
+        self._process, self.port = _launch(self.folder, self.port, self._asked)
+        self._asked = True  # a restart keeps its address
+        settings = str(self.folder / "server.properties")
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", _WATCH, "watch", str(self._process.pid), settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            _await_ready(self._process, self.folder, self.bootstrap)
+        except BaseException:
+            self.stop()
+            raise
+        return self.bootstrap
+
+    def stop(self) -> None:
+        """Stop in good order; it may be started again, with its data and on its port."""
+        process, self._process = self._process, None
+        if process:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog:
+            watchdog.communicate()
+
+    def __enter__(self) -> "LocalBroker":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+# ------------------------------------------------------------------ a broker that stays
+
+
+def start_detached(folder: Path, port: int | None = None) -> str:
+    """Start a broker that outlives this process (or find the one that runs): its bootstrap servers."""
+    folder = Path(folder).resolve()
+    if running := status(folder):
+        return str(running["bootstrap"])
+    process, port = _launch(folder, port, port is not None)
+    bootstrap = f"{_HOST}:{port}"
+    state = {"pid": process.pid, "port": port, "bootstrap": bootstrap}
+    (folder / "broker.json").write_text(json.dumps(state))
+    try:
+        _await_ready(process, folder, bootstrap)
+    except BaseException:
+        process.kill()
+        process.wait()
+        (folder / "broker.json").unlink()
+        raise
+    return bootstrap
+
+
+def stop_detached(folder: Path) -> bool:
+    """Stop the broker of that folder; False if none runs."""
+    folder = Path(folder).resolve()
+    running = status(folder)
+    (folder / "broker.json").unlink(missing_ok=True)
+    if not running:
+        return False
+    for sign, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        os.kill(running["pid"], sign)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not _is_ours(running["pid"], folder):
+                return True
+            time.sleep(0.05)
+    raise BrokerError(f"the broker does not stop: kill process {running['pid']} yourself")
+
+
+def status(folder: Path) -> dict[str, Any] | None:
+    """Process id, port and bootstrap servers of the broker that runs detached in that folder, if one does."""
+    folder = Path(folder).resolve()
+    try:
+        state: dict[str, Any] = json.loads((folder / "broker.json").read_text())
+        return state if _is_ours(state["pid"], folder) else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _is_ours(pid: int, folder: Path) -> bool:
+    """Is that process the broker of this folder? A process id may be another's by now, and a zombie is nobody."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        if Path("/proc/self").exists():
+            return False
+        line = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+    return str(folder / "server.properties") in line
+
+
+# ------------------------------------------------------------------ starting one
+
+
+def _launch(folder: Path, port: int | None, asked: bool) -> tuple["subprocess.Popen[bytes]", int]:
+    """The process and its port; not ready yet."""
+    java, jars = _java(), _jars()
+    folder.mkdir(parents=True, exist_ok=True)
+    for _ in range(5):
+        chosen, controller = port if asked and port else _free_port(), _free_port()
+        if asked and not _is_free(chosen):
+            raise BrokerError(f"port {chosen} is taken: stop what listens there, or ask for another port")
+        process = _spawn(java, jars, folder, chosen, controller)
+        try:
+            _await_port(process, folder, chosen)
+        except _PortTaken:  # somebody was quicker: other ports
+            continue
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return process, chosen
+    raise BrokerError("no free port found in five attempts: is something using them all up?")
+
+
+def _spawn(java: str, jars: Path, folder: Path, port: int, controller: int) -> "subprocess.Popen[bytes]":
+    settings, data = folder / "server.properties", folder / "data"
+    settings.write_text(_SETTINGS.format(host=_HOST, port=port, controller=controller, data=data.as_posix()))
+    command = [java, "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*"]
+    with (folder / "broker.log").open("wb") as log:
+        if not (data / "meta.properties").exists():
+            form = [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(settings)]
+            if subprocess.run(form, stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode:
+                raise BrokerError(f"the broker's storage could not be prepared:\n{_tail(folder)}")
+        # A session of its own: Ctrl-C in the terminal is for us, and we stop the broker.
+        return subprocess.Popen(
+            [*command, "kafka.Kafka", str(settings)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _await_port(process: "subprocess.Popen[bytes]", folder: Path, port: int) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            tail = _tail(folder)
+            taken = "already in use" in tail or "BindException" in tail
+            raise (_PortTaken if taken else BrokerError)(f"the broker died at its start:\n{tail}")
+        with socket.socket() as s:
+            s.settimeout(1)
+            if s.connect_ex((_HOST, port)) == 0:
+                return
+        time.sleep(0.05)
+    raise BrokerError(f"the broker does not listen after a minute:\n{_tail(folder)}")
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", folder: Path, bootstrap: str) -> None:
+    end = time.monotonic() + 60
+    # A thread, for an event loop may be running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        while not thread.submit(lambda: asyncio.run(_answers(bootstrap))).result():
+            if process.poll() is not None:
+                raise BrokerError(f"the broker died at its start:\n{_tail(folder)}")
+            if time.monotonic() > end:
+                raise BrokerError(f"the broker does not answer after a minute:\n{_tail(folder)}")
+            time.sleep(0.1)
+
+
+async def _answers(bootstrap: str) -> bool:
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.errors import KafkaError
+
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+    try:
+        await client.start()
+        return bool((await client.describe_cluster())["brokers"])
+    except (TimeoutError, KafkaError, OSError):
+        return False
+    finally:
+        await client.close()
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else None
+    java = java or shutil.which("java")
+    if not java:
+        raise BrokerError(f"no java found: install a Java runtime, version {JAVA} or newer, or set JAVA_HOME")
+    says = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', says)
+    if not found or int(found[1]) < JAVA:
+        version = found[1] if found else "of an unknown version"
+        raise BrokerError(f"{java} is Java {version}, Kafka {VERSION} needs {JAVA} or newer: install that one")
+    return java
+
+
+def _jars() -> Path:
+    """Kafka's jars, from the user's cache; Maven brings them there the first time."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "olearning"
+    jars = cache / f"kafka-{VERSION}"
+    if jars.exists():
+        return jars
+    mvn = shutil.which("mvn")
+    if not mvn:
+        raise BrokerError(f"Kafka {VERSION} is not in {cache} and no mvn found: install Maven, it is needed once")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        pom, new = Path(work, "pom.xml"), Path(work, "jars")
+        pom.write_text(_POM)
+        command = [mvn, "-B", "-q", "-f", str(pom), _COPY, f"-DoutputDirectory={new}", "-DincludeScope=runtime"]
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if ran.returncode:
+            told = "\n".join((ran.stdout + ran.stderr).strip().splitlines()[:5])
+            raise BrokerError(f"Maven could not fetch Kafka {VERSION}; is this machine offline?\n{told}")
+        try:
+            new.rename(jars)  # all or nothing
+        except OSError:  # somebody was quicker
+            if not jars.exists():
+                raise
+    return jars
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind((_HOST, 0))
+        return int(s.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a stopped broker's lingering connections don't matter
+        try:
+            s.bind((_HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _tail(folder: Path) -> str:
+    lines = (folder / "broker.log").read_text(errors="replace").splitlines()
+    return "\n".join(lines[-15:]) or "(its log is empty)"

@@ -1,0 +1,315 @@
+"""The runtime on Kafka: carries out what processors ask for, and hands them what comes.
+
+Several processors may be hosted in one event loop; they share producers and query clients, each has readers and a
+membership of its own. What is bulk by the topic table travels on clients of its own, on another cluster if one is
+named, so that a flood of tensors delays no decision. When a broker goes away and comes back, all goes on by itself.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from schemas.topics import parse
+from streams.appends import Append, Appends
+from streams.membership import Member
+from streams.processor import (
+    Answer,
+    Assigned,
+    CreateTopics,
+    Effect,
+    Ends,
+    Fetch,
+    Follow,
+    Input,
+    Pause,
+    Processor,
+    Record,
+    Resume,
+    Send,
+    Starts,
+    Stop,
+    Tick,
+    Unfollow,
+)
+from streams.queries import BrokerGone, Cluster, Refused
+from streams.reader import Reader
+
+__all__ = ["BrokerGone", "Kafka"]
+log = logging.getLogger(__name__)
+
+LARGE = 32 * 1024
+"""A record above this many bytes is worth a thread: heartbeats go on meanwhile."""
+LINGER = 2.0
+"""Seconds that the end of a processor may take."""
+
+
+def wall_clock() -> int:
+    """Now, in ms."""
+    return time.time_ns() // 1_000_000
+
+
+def is_bulk(topic: str) -> bool:
+    try:
+        return parse(topic).kind.bulk
+    except (KeyError, ValueError):
+        return False
+
+
+class Kafka:
+    """The connection of a process to Kafka. `data_bootstrap` names another cluster for bulk topics, if there is one."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        client_id: str = "olearning",
+        session_timeout_ms: int = 10_000,
+        clock: Callable[[], int] = wall_clock,
+        data_bootstrap: str | None = None,
+    ):
+        self.client_id, self.session_timeout_ms, self.clock = client_id, session_timeout_ms, clock
+        self._bootstraps = (bootstrap, data_bootstrap or bootstrap)
+        self._clusters: tuple[Cluster, ...] = ()
+        self._appends: tuple[Appends, ...] = ()
+
+    async def start(self) -> None:
+        """Raises `BrokerGone` if nobody answers."""
+        control, data = self._bootstraps
+        first = Cluster(control, self.client_id)
+        self._clusters = (first, first if data == control else Cluster(data, f"{self.client_id}-data"))
+        try:
+            for cluster in self._clusters:
+                await cluster.start()
+        except BaseException:
+            await self.stop()
+            raise
+        self._appends = tuple(
+            Appends(c, f"{self.client_id}-{what}", self.clock)
+            for c, what in zip(self._clusters, ("control", "bulk"), strict=True)
+        )
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(a.stop() for a in self._appends), *(c.stop() for c in set(self._clusters)))
+
+    async def __aenter__(self) -> "Kafka":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def topics(self) -> set[str]:
+        """The names of all topics there are."""
+        return set().union(*[await c.topics() for c in self._clusters])
+
+    def cluster(self, topic: str) -> Cluster:
+        """The cluster that holds a topic."""
+        return self._clusters[is_bulk(topic)]
+
+    def appends(self, topic: str) -> Appends:
+        """The producer for a topic."""
+        return self._appends[is_bulk(topic)]
+
+    async def host(self, processor: Processor) -> Stop:
+        """Host a processor until it stops; cancelled, it cleans up quickly."""
+        return await _Host(self, processor).run()
+
+
+class _Host:
+    """One processor, its inbox and what runs for it."""
+
+    def __init__(self, kafka: Kafka, processor: Processor):
+        self.kafka, self.processor = kafka, processor
+        self.stopped: Stop | None = None
+        self._inbox: deque[tuple[Input, bool]] = deque()
+        self._awake = asyncio.Event()
+        self._sent: set[Append] = set()
+        self._asked: set[asyncio.Task[None]] = set()
+        self._control, self._bulk = (
+            Reader(c, f"{kafka.client_id}-{processor.name}-{what}", self._awake.set, self._fail)
+            for c, what in zip(kafka._clusters, ("control", "bulk"), strict=True)
+        )
+        self._readers = [self._control, self._bulk]
+
+    async def run(self) -> Stop:
+        tasks = [asyncio.create_task(r.run(), name=f"reader of {self.processor.name}") for r in self._readers]
+        if m := self.processor.membership:
+            member = Member(
+                self.kafka.cluster(m.topic),
+                f"{self.kafka.client_id}-{self.processor.name}",
+                m,
+                self.kafka.session_timeout_ms,
+                lambda seats: self._give(Assigned(seats)),
+            )
+            tasks.append(asyncio.create_task(member.run(), name=f"membership of {self.processor.name}"))
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        for appends in self.kafka._appends:
+            appends.tell(self._awake.set)
+        try:
+            await self._loop()
+        finally:
+            await self._clean_up(tasks)
+        assert self.stopped
+        return self.stopped
+
+    # ------------------------------------------------------------------ inputs, one at a time
+
+    async def _loop(self) -> None:
+        clock = asyncio.get_running_loop().time
+        tick = self.processor.tick / 1000
+        await self._do(None, False)
+        due, breath = clock() + tick, clock()
+        while self.stopped is None:
+            now = clock()
+            if now >= due:
+                due = now + tick
+                await self._do(Tick(), False)
+            elif given := self._next():
+                await self._do(*given)
+            else:
+                self._awake.clear()
+                with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's may lose a cancellation
+                    async with asyncio.timeout(due - now):
+                        await self._awake.wait()
+                breath = clock()
+            if clock() - breath > 0.005:  # heartbeats and the others in this loop want to live, too
+                await asyncio.sleep(0)
+                breath = clock()
+
+    def _next(self) -> tuple[Input, bool] | None:
+        """The next input, and whether it carries blocks."""
+        if self._inbox:
+            return self._inbox.popleft()
+        if all(a.room for a in self.kafka._appends):  # else what reading leads to would pile up
+            for reader in self._readers:
+                if record := reader.take():
+                    self._readers.reverse()  # take turns
+                    return record, len(record.value or b"") > LARGE
+        return None
+
+    async def _do(self, event: Input | None, large: bool) -> None:
+        """One input (or the start), and what the processor answers."""
+        now, p = self.kafka.clock(), self.processor
+
+        def call() -> list[Effect]:
+            return list(p.start(now) if event is None else p.handle(event, now))
+
+        try:
+            self._carry_out(await asyncio.to_thread(call) if large else call())
+        except Exception as e:
+            log.exception("%s failed at %s", p.name, _summary(event))
+            self._stop(Stop(f"bug in {p.name}: {e!r} at {_summary(event)}"))
+
+    def _give(self, event: Input, large: bool = False) -> None:
+        self._inbox.append((event, large))
+        self._awake.set()
+
+    def _stop(self, stop: Stop) -> None:
+        self.stopped = self.stopped or stop
+        self._awake.set()
+
+    def _fail(self, reason: str) -> None:
+        self._stop(Stop(reason))
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (e := task.exception()):
+            log.error("%s ended", task.get_name(), exc_info=e)
+            self._fail(f"{task.get_name()} ended: {e!r}")
+
+    # ------------------------------------------------------------------ effects
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if self.stopped:
+                return
+            match effect:
+                case Send():
+                    self._send(effect)
+                case Ends(tag, topic):
+                    self._ask(tag, self.kafka.cluster(topic).ends(topic))
+                case Starts(tag, topic):
+                    self._ask(tag, self.kafka.cluster(topic).starts(topic))
+                case Fetch(tag, topic, places):
+                    self._ask(tag, self.kafka.cluster(topic).fetch(topic, places), large=True)
+                case CreateTopics(tag, topics):
+                    self._ask(tag, self._create(topics))
+                case Follow(topic, partition, offset):
+                    self._reader(topic).follow(topic, partition, offset)
+                case Unfollow(topic, partition):
+                    self._reader(topic).unfollow(topic, partition)
+                case Pause(topic, partition):
+                    self._reader(topic).pause(topic, partition)
+                case Resume(topic, partition):
+                    self._reader(topic).resume(topic, partition)
+                case Stop():
+                    self._stop(effect)
+
+    def _send(self, send: Send) -> None:
+        def over(place: tuple[int, int] | None, error: str) -> None:
+            self._sent.discard(append)
+            if send.tag is not None:
+                self._give(Answer(send.tag, place, error))
+            elif error:
+                self._fail(f"cannot append: {error}")
+            else:
+                self._awake.set()
+
+        append = Append(send, over)
+        self._sent.add(append)
+        self.kafka.appends(send.topic).put(append)
+
+    def _ask(self, tag: Any, question: Awaitable[Any], large: bool = False) -> None:
+        async def ask() -> None:
+            try:
+                answer = Answer(tag, await question)
+            except Refused as e:
+                answer = Answer(tag, error=str(e))
+            self._give(answer, large)
+
+        task = asyncio.create_task(ask(), name=f"question of {self.processor.name}")
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+        task.add_done_callback(self._ended)
+
+    async def _create(self, topics: Iterable[tuple[Any, int]]) -> None:
+        for bulk in (False, True):
+            await self.kafka._clusters[bulk].create([(t, n) for t, n in topics if t.kind.bulk is bulk])
+
+    def _reader(self, topic: str) -> Reader:
+        return self._bulk if is_bulk(topic) else self._control
+
+    # ------------------------------------------------------------------ the end
+
+    async def _clean_up(self, tasks: "list[asyncio.Task[None]]") -> None:
+        """Let what was sent land and leave the group, but not for longer than `LINGER`."""
+        for task in (*tasks, *self._asked):
+            task.cancel()
+        end = asyncio.get_running_loop().time() + LINGER
+        while self._sent and (left := end - asyncio.get_running_loop().time()) > 0:
+            self._awake.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._awake.wait()
+            except TimeoutError:
+                break
+        for append in list(self._sent):
+            self.kafka.appends(append.send.topic).drop(append)
+        for appends in self.kafka._appends:
+            appends.untell(self._awake.set)
+        await asyncio.wait(tasks, timeout=LINGER)
+
+
+def _summary(event: Input | None) -> str:
+    match event:
+        case None:
+            return "its start"
+        case Record():
+            return f"record {event.topic}-{event.partition}@{event.offset} key {event.key!r}"
+        case Answer():
+            return f"answer to {event.tag!r}" + (f": {event.error}" if event.error else "")
+        case _:
+            return repr(event)

@@ -1,0 +1,550 @@
+"""The fold: what a ledger says, as a pure function of its records. Everything that changes a ledger's state is in this file.
+
+An append is an offer, the fold is the verdict. A fact names what it follows and is accepted iff that is still the last of its
+chain when it lands; else it is void, changes nothing, and is so for every reader alike. Nobody acts on an acknowledgement.
+`TRANSITIONS` is the table; each entry returns the next state or raises `Void` with the reason.
+
+States are never changed in place: a reader may keep any of them. `schemas.wire.encode(state)` is canonical.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from schemas import facts
+from schemas.blocks import Layout, Manifest
+from schemas.facts import (
+    LEADERSHIP,
+    Admitted,
+    Claimed,
+    Closed,
+    Committed,
+    Counts,
+    EpochClosed,
+    EpochOpened,
+    Finalised,
+    Founded,
+    Merged,
+    Opened,
+    Retired,
+    Rules,
+    Taken,
+    TaskAdmitted,
+    TaskEnded,
+    TaskRefused,
+    Update,
+    ZoneJoined,
+)
+from schemas.messages import Ref
+from schemas.task import TaskSpec
+from schemas.wire import Malformed, Message, Part, decode, encode
+from streams.processor import Record
+
+RULES = 1
+MOST_BITS = 2**22
+"""Slots × blocks of a round: its bitmap then takes 512 KiB at most."""
+
+
+class Void(Exception):
+    """The fact does not follow the last of its chain; the text says why."""
+
+
+class UnknownRules(RuntimeError):
+    """The ledger is folded by rules that this version does not know: stop, and install a newer one."""
+
+
+class Holder(Part, frozen=True):
+    """Who holds a seat. Token 0: nobody."""
+
+    holder: str = ""
+    life: str = ""
+    token: int = 0
+
+
+# ------------------------------------------------------------------ a zone
+
+
+class Commit(Part, frozen=True):
+    """An accepted `Committed` and the ledger offset it landed at."""
+
+    offset: int
+    fact: Committed
+
+
+class Round(Part, frozen=True):
+    """A round of a task. Slot i belongs to devices[i], whose lease ends at leases[i] (ms)."""
+
+    round: int
+    opened: Opened | None = None
+    opened_at: int = 0
+    devices: tuple[str, ...] = ()
+    leases: tuple[int, ...] = ()
+    lapsed: frozenset[int] = frozenset()
+    done: frozenset[int] = frozenset()
+    commits: tuple[Commit, ...] = ()
+    counts: Counts = Counts()
+    contributors: int = 0
+    met_at: int | None = None
+    closed: Closed | None = None
+    closed_at: int = 0
+
+
+class ZoneTask(Part, frozen=True):
+    """A task in a zone. By shard: `next`, the first offset no commit covers, and `at`, the round that offset falls into."""
+
+    next: tuple[int, ...]
+    at: tuple[int, ...]
+    round: int = 0
+    state: str = "finalised"
+    epoch: int = 0
+    merged_rounds: int = 0
+    """Rounds of this epoch that gave a model."""
+    manifest: Manifest | None = None
+    manifest_at: int = 0
+    """The offset of the `Finalised` that names the manifest."""
+    rounds: dict[int, Round] = {}
+    retired: bool = False
+    retired_at: int = 0
+
+    def kept(self, shard: int) -> int:
+        """The oldest round whose bitmaps count when a block of this shard is judged; older ones are late unseen."""
+        return self.at[shard] - self.staleness() - 1
+
+    def staleness(self) -> int:
+        r = self.rounds.get(self.round)
+        return r.opened.staleness if r and r.opened else 0
+
+
+class Zone(Part, frozen=True):
+    """The state of a zone's ledger below `position`."""
+
+    position: int = 0
+    ledger: str = ""
+    zone: str = ""
+    partitions: int = 0
+    rules: int = RULES
+    leader: Holder = Holder()
+    shards: tuple[Holder, ...] = ()
+    tasks: dict[str, ZoneTask] = {}
+    admitted: int = 0
+    """Offset of the last `Admitted`."""
+    registrations: tuple[int, ...] = ()
+    """By partition, the first registration not dealt with."""
+
+
+# ------------------------------------------------------------------ the globe
+
+
+class GlobalTask(Part, frozen=True):
+    """A task in the globe. `taken`: by zone, the first offset of its ledger not dealt with."""
+
+    spec: TaskSpec
+    layout: Layout
+    manifest: Manifest
+    zones: tuple[str, ...]
+    admitted_at: int
+    seed: int = 0
+    state: str = "admitted"
+    epoch: int = 0
+    opened_at: int = 0
+    opened_time: int = 0
+    taken: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    updates: dict[str, Update] = {}
+    why: str = ""
+
+
+class Joined(Part, frozen=True):
+    ledger: str
+    partitions: int
+
+
+class Globe(Part, frozen=True):
+    """The state of the global ledger below `position`."""
+
+    position: int = 0
+    ledger: str = ""
+    zone: str = ""
+    partitions: int = 0
+    rules: int = RULES
+    leader: Holder = Holder()
+    zones: dict[str, Joined] = {}
+    tasks: dict[str, GlobalTask] = {}
+    refused: dict[str, TaskRefused] = {}
+
+
+S = TypeVar("S", Zone, Globe)
+
+
+def _require(holds: bool, reason: str) -> None:
+    if not holds:
+        raise Void(reason)
+
+
+def _put(items: tuple, i: int, x: Any) -> tuple:
+    return (*items[:i], x, *items[i + 1 :])
+
+
+# ------------------------------------------------------------------ both
+
+
+def _founded(s: S, at: int, time: int, f: Founded) -> S:
+    _require(not s.ledger, "already founded")
+    if f.rules > RULES:
+        raise UnknownRules(
+            f"ledger {f.ledger} follows rules {f.rules}; this version knows {RULES}: install a newer one"
+        )
+    new = replace(s, ledger=f.ledger, zone=f.zone, partitions=f.partitions, rules=f.rules)
+    if isinstance(new, Zone):
+        new = replace(new, shards=(Holder(),) * f.partitions, registrations=(0,) * f.partitions)
+    return new
+
+
+def _rules(s: S, at: int, time: int, f: Rules) -> S:
+    if f.n > RULES:
+        raise UnknownRules(f"from offset {at} on ledger {s.ledger} follows rules {f.n}; this version knows {RULES}")
+    return replace(s, rules=f.n)
+
+
+def _claimed(s: S, at: int, time: int, f: Claimed) -> S:
+    """Judged seat by seat; the claim's own offset becomes the token of those it gets."""
+    mine, gained = Holder(holder=f.holder, life=f.life, token=at), False
+    for seat, replaces in f.seats.items():
+        if seat == LEADERSHIP and s.leader.token == replaces:
+            s, gained = replace(s, leader=mine), True
+        elif isinstance(s, Zone) and 0 <= seat < len(s.shards) and s.shards[seat].token == replaces:
+            s, gained = replace(s, shards=_put(s.shards, seat, mine)), True
+    _require(gained, "someone else claimed since")
+    return s
+
+
+def _lead(s: S, token: int) -> None:
+    _require(token == s.leader.token != 0, f"token {token} is not the leader's ({s.leader.token})")
+
+
+# ------------------------------------------------------------------ zone: rounds
+
+
+def _current(z: Zone, f: Closed | Finalised, state: str) -> tuple[ZoneTask, Round]:
+    _lead(z, f.token)
+    t = z.tasks.get(f.task)
+    if t is None or t.retired or t.round != f.round or t.state != state:
+        raise Void(f"round {f.round} of {f.task} is not {state}")
+    return t, t.rounds[f.round]
+
+
+def _with(z: Zone, task: str, t: ZoneTask) -> Zone:
+    """Forget the rounds that no block to come can name, and put the task back."""
+    oldest = min(min(t.kept(s) for s in range(len(t.at))), t.round)
+    if any(r < oldest for r in t.rounds):
+        t = replace(t, rounds={n: r for n, r in t.rounds.items() if n >= oldest})
+    return replace(z, tasks={**z.tasks, task: t})
+
+
+def _opened(z: Zone, at: int, time: int, f: Opened) -> Zone:
+    _lead(z, f.token)
+    t = z.tasks.get(f.task) or ZoneTask(next=(0,) * z.partitions, at=(1,) * z.partitions)
+    _require(not t.retired, f"{f.task} is retired")
+    _require(t.state == "finalised" and f.round == t.round + 1, f"round {t.round} of {f.task} is {t.state}")
+    _require(f.epoch >= t.epoch, f"epoch {f.epoch} is over")
+    r = replace(t.rounds.get(f.round) or Round(round=f.round), opened=f, opened_at=at)
+    merged = t.merged_rounds if f.epoch == t.epoch else 0
+    t = replace(t, round=f.round, state="open", epoch=f.epoch, merged_rounds=merged, rounds={**t.rounds, f.round: r})
+    return _with(z, f.task, t)
+
+
+def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
+    """Slots in a round that is closed by now are void one by one; all else must hold for the whole fact."""
+    _lead(z, f.token)
+    _require(f.after == z.admitted, f"{f.after} is not the last Admitted ({z.admitted})")
+    registrations = z.registrations
+    for p, (start, end) in f.ranges.items():
+        _require(
+            p < len(registrations) and registrations[p] == start <= end,
+            f"registrations {p} are dealt with to elsewhere",
+        )
+        registrations = _put(registrations, p, end)
+    tasks = dict(z.tasks)
+    for (task, n), lapsed in _by_round(f.lapsed).items():
+        t = tasks.get(task)
+        if t and n in t.rounds:
+            r = t.rounds[n]
+            gone = r.lapsed | {x.slot for x in lapsed if x.slot < len(r.devices)}
+            tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, lapsed=gone)})
+    for (task, n), slots in _by_round(f.slots).items():
+        t = tasks.get(task)
+        if t is None or t.retired or t.round != n or t.state != "open":
+            continue
+        r = t.rounds[n]
+        assert r.opened
+        numbers = range(len(r.devices), len(r.devices) + len(slots))
+        _require(
+            [x.slot for x in slots] == list(numbers), f"the next new slot of round {n} of {task} is {len(r.devices)}"
+        )
+        devices = (*r.devices, *(x.device for x in slots))
+        _require(len(set(devices)) == len(devices), f"a device has two slots of round {n} of {task}")
+        most = most_slots(r.opened.largest, len(r.opened.sizes))
+        _require(len(devices) <= most, f"round {n} of {task} can have {most} slots")
+        _require(len(devices) - len(r.lapsed) <= r.opened.places, f"round {n} of {task} has {r.opened.places} places")
+        leases = (*r.leases, *(time + r.opened.lease for _ in slots))
+        tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, devices=devices, leases=leases)})
+    return replace(z, tasks=tasks, admitted=at, registrations=registrations)
+
+
+def most_slots(largest: int, blocks: int) -> int:
+    """How many slots a round may ever have: the sum of so many deltas, each value at most `largest` units, fits 64 bits, and
+    a bitmap of so many slots a record."""
+    return min((2**63 - 1) // largest, MOST_BITS // blocks)
+
+
+def _by_round(items: Iterable[Any]) -> dict[tuple[str, int], list[Any]]:
+    out: dict[tuple[str, int], list[Any]] = {}
+    for x in items:
+        out.setdefault((x.task, x.round), []).append(x)
+    return out
+
+
+def _committed(z: Zone, at: int, time: int, f: Committed) -> Zone:
+    t = z.tasks.get(f.task)
+    if t is None:
+        raise Void(f"{f.task} is not known")
+    _require(bool(f.stretches), "it covers nothing")
+    nexts, ats = t.next, t.at
+    r = t.rounds.get(f.round) or Round(round=f.round)
+    for s, stretch in f.stretches.items():
+        _require(0 <= s < len(nexts), f"there is no shard {s}")
+        _require(stretch.token == z.shards[s].token != 0, f"token {stretch.token} is not that of shard {s}")
+        _require(stretch.start == nexts[s] < stretch.end, f"shard {s} is committed up to {nexts[s]}")
+        _require(f.round == ats[s], f"shard {s} is in round {ats[s]}")
+        nexts = _put(nexts, s, stretch.end)
+        if r.closed and stretch.end >= r.closed.ends[s]:
+            ats = _put(ats, s, f.round + 1)
+    _require(
+        f.counts.total() == sum(x.end - x.start for x in f.stretches.values()),
+        "the counts do not add up to the offsets",
+    )
+    rounds = {**t.rounds, f.round: r}
+    done: dict[int, set[int]] = {}
+    for d in f.done:
+        base, here = rounds.get(d.round), done.setdefault(d.round, set())
+        if base is None or d.slot >= len(base.devices) or d.slot in base.done or d.slot in here:
+            raise Void(f"slot {d.slot} of round {d.round} is unknown or done before")
+        here.add(d.slot)
+    for n, slots in done.items():
+        rounds[n] = replace(rounds[n], done=rounds[n].done | slots)
+    r = rounds[f.round]
+    contributors = r.contributors + len(f.done)
+    met = r.met_at
+    if met is None and r.opened and contributors >= r.opened.demand:
+        met = time
+    counts = Counts(*(getattr(r.counts, n) + getattr(f.counts, n) for n in f.counts.__struct_fields__))
+    rounds[f.round] = replace(
+        r, commits=(*r.commits, Commit(offset=at, fact=f)), counts=counts, contributors=contributors, met_at=met
+    )
+    return _with(z, f.task, replace(t, next=nexts, at=ats, rounds=rounds))
+
+
+def _closed(z: Zone, at: int, time: int, f: Closed) -> Zone:
+    t, r = _current(z, f, "open")
+    _require(sorted(f.ends) == list(range(len(t.next))), "it does not name the ends of all shards")
+    ats = tuple(n + (n == f.round and t.next[s] >= f.ends[s]) for s, n in enumerate(t.at))
+    r = replace(r, closed=f, closed_at=at)
+    return _with(z, f.task, replace(t, state="closed", at=ats, rounds={**t.rounds, f.round: r}))
+
+
+def _finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
+    t, r = _current(z, f, "closed")
+    _require(min(t.at) > f.round, "not all shards are done with the round")
+    _require(f.commits == summed(r), "it does not sum the accepted commits")
+    t = replace(t, state="finalised")
+    if f.manifest:
+        t = replace(t, manifest=f.manifest, manifest_at=at, merged_rounds=t.merged_rounds + 1)
+    return _with(z, f.task, t)
+
+
+def _retired(z: Zone, at: int, time: int, f: Retired) -> Zone:
+    _lead(z, f.token)
+    t = z.tasks.get(f.task)
+    if t is None or t.retired:
+        raise Void(f"{f.task} is unknown or retired before")
+    last = replace(t.rounds[t.round], devices=(), leases=(), lapsed=frozenset(), done=frozenset(), commits=())
+    rounds = {t.round: last}  # for people to look at; what is large is of no use any more
+    return replace(z, tasks={**z.tasks, f.task: replace(t, retired=True, retired_at=at, rounds=rounds)})
+
+
+def summed(r: Round) -> tuple[int, ...]:
+    """The ledger offsets of a round's commits that hold a sum, in ledger order."""
+    return tuple(c.offset for c in r.commits if any(c.fact.sums))
+
+
+# ------------------------------------------------------------------ globe: epochs
+
+
+def _joined(g: Globe, at: int, time: int, f: ZoneJoined) -> Globe:
+    _lead(g, f.token)
+    _require(f.zone not in g.zones, f"zone {f.zone} is in already")
+    return replace(g, zones={**g.zones, f.zone: Joined(ledger=f.ledger, partitions=f.partitions)})
+
+
+def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
+    _lead(g, f.token)
+    _require(f.spec.task not in g.tasks, f"the name {f.spec.task} is used")
+    _require(bool(f.zones) and all(z in g.zones for z in f.zones), "it names zones that are not there")
+    t = GlobalTask(
+        spec=f.spec,
+        layout=f.layout,
+        manifest=f.manifest,
+        zones=f.zones,
+        admitted_at=at,
+        seed=f.seed,
+        taken=dict.fromkeys(f.zones, 0),
+    )
+    refused = {k: v for k, v in g.refused.items() if k != f.spec.task}
+    return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)
+
+
+def _task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
+    _lead(g, f.token)
+    last = g.refused.get(f.task)
+    _require(f.task not in g.tasks, f"{f.task} is admitted")
+    _require(last is None or last.submission < f.submission, f"submission {f.submission} is refused before")
+    return replace(g, refused={**g.refused, f.task: f})
+
+
+def _task(g: Globe, f: Any, *states: str) -> GlobalTask:
+    _lead(g, f.token)
+    t = g.tasks.get(f.task)
+    if t is None or t.state not in states:
+        raise Void(f"{f.task} is {t.state if t else 'unknown'}, not {' or '.join(states)}")
+    return t
+
+
+def _epoch_opened(g: Globe, at: int, time: int, f: EpochOpened) -> Globe:
+    t = _task(g, f, "admitted", "merged")
+    _require(f.epoch == t.epoch + 1, f"epoch {t.epoch} is the last")
+    _require(f.manifest == t.manifest, "it does not start from the last global model")
+    new = replace(t, state="open", epoch=f.epoch, opened_at=at, opened_time=time, updates={}, ends={})
+    return replace(g, tasks={**g.tasks, f.task: new})
+
+
+def _taken(g: Globe, at: int, time: int, f: Taken) -> Globe:
+    t = _task(g, f, "open", "closed")
+    _require(f.epoch == t.epoch, f"epoch {t.epoch} is the present one")
+    taken, updates = dict(t.taken), dict(t.updates)
+    for zone, (start, end) in f.ranges.items():
+        _require(taken.get(zone) == start <= end, f"zone {zone} is taken up to {taken.get(zone)}")
+        _require(t.state == "open" or end <= t.ends[zone], f"the epoch ends at {t.ends.get(zone)} in zone {zone}")
+        taken[zone] = end
+    for u in f.updates:
+        _require(u.zone in f.ranges, f"the update of zone {u.zone} is from no range")
+        if old := updates.get(u.zone):
+            u = replace(u, samples=u.samples + old.samples, devices=u.devices + old.devices, loss=u.loss + old.loss)
+        updates[u.zone] = u
+    return replace(g, tasks={**g.tasks, f.task: replace(t, taken=taken, updates=updates)})
+
+
+def _epoch_closed(g: Globe, at: int, time: int, f: EpochClosed) -> Globe:
+    t = _task(g, f, "open")
+    _require(f.epoch == t.epoch, f"epoch {t.epoch} is the present one")
+    _require(sorted(f.ends) == sorted(t.zones), "it does not name the ends of all zones")
+    _require(all(f.ends[z] >= t.taken[z] for z in t.zones), "it ends before what is taken")
+    return replace(g, tasks={**g.tasks, f.task: replace(t, state="closed", ends=f.ends)})
+
+
+def _merged(g: Globe, at: int, time: int, f: Merged) -> Globe:
+    t = _task(g, f, "closed")
+    _require(f.epoch == t.epoch, f"epoch {t.epoch} is the present one")
+    _require(all(t.taken[z] >= t.ends[z] for z in t.zones), "not all zones are taken to their ends")
+    return replace(g, tasks={**g.tasks, f.task: replace(t, state="merged", manifest=f.manifest or t.manifest)})
+
+
+def _task_ended(g: Globe, at: int, time: int, f: TaskEnded) -> Globe:
+    t = _task(g, f, "admitted", "merged")
+    return replace(g, tasks={**g.tasks, f.task: replace(t, state="ended", why=f.why)})
+
+
+# ------------------------------------------------------------------ the fold
+
+Transition = Callable[[Any, int, int, Any], Any]
+TRANSITIONS: Mapping[type, Mapping[type, Transition]] = {
+    Zone: {
+        Founded: _founded,
+        Rules: _rules,
+        Claimed: _claimed,
+        Opened: _opened,
+        Admitted: _admitted,
+        Committed: _committed,
+        Closed: _closed,
+        Finalised: _finalised,
+        Retired: _retired,
+    },
+    Globe: {
+        Founded: _founded,
+        Rules: _rules,
+        Claimed: _claimed,
+        ZoneJoined: _joined,
+        TaskAdmitted: _task_admitted,
+        TaskRefused: _task_refused,
+        EpochOpened: _epoch_opened,
+        Taken: _taken,
+        EpochClosed: _epoch_closed,
+        Merged: _merged,
+        TaskEnded: _task_ended,
+    },
+}
+_FACTS: Mapping[type, tuple[type, ...]] = {Zone: facts.ZONE_FACTS, Globe: facts.GLOBAL_FACTS}
+
+
+def fold(state: S, offset: int, time: int, fact: Message | None) -> tuple[S, str]:
+    """The state after the record at `offset`, written at `time` (ms): (state, why it is void or "").
+
+    `fact` None stands for what could not be read. Raises `ValueError` if `offset` is not the next one.
+    """
+    if offset != state.position:
+        raise ValueError(f"ledger {state.ledger}: offset {offset} comes after {state.position - 1}")
+    void, new = "", state
+    try:
+        _require(bool(state.ledger) or isinstance(fact, Founded), "the ledger is not founded")
+        transition = TRANSITIONS[type(state)].get(type(fact))
+        if transition is None:
+            raise Void("not a fact of this ledger")
+        new = transition(state, offset, time, fact)
+    except Void as e:
+        void, new = str(e), state
+    return replace(new, position=offset + 1), void
+
+
+class Ledger(Generic[S]):
+    """A reader's copy of a ledger: feed it the records in order."""
+
+    def __init__(self, state: S):
+        self.state: S = state
+
+    def feed(self, record: Record) -> tuple[Message | None, str]:
+        """The fact and why it is void ("" if accepted); None for what cannot be read, which is void."""
+        try:
+            fact, unread = decode(record.value, _FACTS[type(self.state)], record.headers), ""
+        except Malformed as e:
+            fact, unread = None, str(e)
+        self.state, void = fold(self.state, record.offset, record.timestamp, fact)
+        return fact, unread or void
+
+    def ref(self, offset: int) -> Ref:
+        return Ref(ledger=self.state.ledger, offset=offset)
+
+
+def leads(state: Zone | Globe, holder: str, life: str) -> int:
+    """The token by which this life of `holder` leads, or 0."""
+    leader = state.leader
+    return leader.token if (leader.holder, leader.life) == (holder, life) else 0
+
+
+def shards_of(zone: Zone, holder: str, life: str) -> dict[int, int]:
+    """The shards that this life of `holder` holds, with their tokens."""
+    return {i: h.token for i, h in enumerate(zone.shards) if (h.holder, h.life) == (holder, life)}
+
+
+def snapshot(state: Zone | Globe) -> bytes:
+    """The state as canonical bytes: equal states, equal bytes."""
+    return encode(state)

@@ -1,0 +1,91 @@
+"""Being a member of a Kafka consumer group, only to learn which seats one has.
+
+The consumer here is never polled and reads nothing: who has a seat follows partitions by a reader of its own.
+Assignment is sticky, which in aiokafka 0.14 needs help: its assignor keeps its state on the class, so every consumer
+gets a class of its own, and nobody tells it the generation, so we do. That touches private attributes; the contract
+suite looks whether they still mean the same.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from streams.processor import Membership
+from streams.queries import TROUBLE, Cluster, close, pause
+
+log = logging.getLogger(__name__)
+
+
+class _Notes(ConsumerRebalanceListener):
+    """No heartbeat runs in these calls: they note what changed and return."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, own: type, assigned: Callable[[frozenset[int]], None]):
+        self._consumer, self._own, self._assigned = consumer, own, assigned
+        self._last: tuple[str, frozenset[int]] | None = None
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        pass  # all of them at each rebalance; most come back
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        coordinator = self._consumer._coordinator
+        self._own.on_generation_assignment(coordinator.generation)  # type: ignore[attr-defined]
+        self._consumer.pause(*assigned)  # nothing is to be fetched
+        now = (coordinator.member_id, frozenset(tp.partition for tp in assigned))
+        if now != self._last:  # a member that was put out and came back is told, even if its seats are the same
+            self._last = now
+            self._assigned(now[1])
+
+
+class Member:
+    """A member of a group, as long as `run` runs; cancelled, it leaves."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        client_id: str,
+        membership: Membership,
+        session_timeout_ms: int,
+        assigned: Callable[[frozenset[int]], None],
+    ):
+        self._cluster, self._client_id, self._membership = cluster, client_id, membership
+        self._session_timeout_ms, self._assigned = session_timeout_ms, assigned
+
+    async def run(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._cluster.known(self._membership.topic, math.inf)
+                await self._belong()
+            except TROUBLE as e:
+                log.warning("group %s: joining again after %r", self._membership.group, e)
+                await asyncio.sleep(pause(attempt))
+                attempt += 1
+
+    async def _belong(self) -> None:
+        class Own(StickyPartitionAssignor):
+            pass
+
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._cluster.bootstrap,
+            client_id=self._client_id,
+            group_id=self._membership.group,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",  # it reads nothing, but must have some
+            partition_assignment_strategy=[Own],
+            session_timeout_ms=self._session_timeout_ms,
+            heartbeat_interval_ms=min(3000, self._session_timeout_ms // 5),
+            rebalance_timeout_ms=self._session_timeout_ms,
+            max_poll_interval_ms=math.inf,  # never polled; 2**31 - 1 would put it out after 25 days
+        )
+        try:
+            await consumer.start()
+            consumer.subscribe([self._membership.topic], listener=_Notes(consumer, Own, self._assigned))
+            while True:
+                await asyncio.sleep(0.5)
+                consumer._coordinator.check_errors()  # polling would do it; unseen, an error stops all coordination
+        finally:
+            await close(consumer)

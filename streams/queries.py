@@ -1,0 +1,298 @@
+"""Questions to one Kafka cluster: what topics there are, where their logs end, what lies at a place.
+
+They go over clients that never park a fetch: with one parked, asking for an end takes half a second instead of a
+millisecond. Whatever a broker's restart may mend is asked again until it is answered; the rest is `Refused`.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from aiokafka import TopicPartition, errors
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from schemas.blocks import Place
+from schemas.topics import Topic
+from streams.batches import Consumer, Unreadable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds that a topic may take to appear."""
+READERS = 4
+"""Fetches that are under way at once; the others wait."""
+TROUBLE = (errors.KafkaError, OSError)
+"""What a broker that is away, or comes back, makes of a call."""
+FOR_GOOD = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.InvalidTopicError,
+    errors.TopicAuthorizationFailedError,
+    errors.GroupAuthorizationFailedError,
+    errors.ClusterAuthorizationFailedError,
+    errors.AuthenticationFailedError,
+    errors.PolicyViolationError,
+    errors.UnsupportedVersionError,
+)
+"""What asking again does not mend."""
+
+
+class BrokerGone(Exception):
+    """No broker answers at the address that was given."""
+
+
+class Refused(Exception):
+    """It will not work, however often it is tried; the text says why."""
+
+
+def pause(attempt: int) -> float:
+    """Seconds before the next attempt."""
+    return min(0.05 * 2**attempt, 1.0)
+
+
+class Cluster:
+    """One Kafka cluster, to be asked."""
+
+    def __init__(self, bootstrap: str, client_id: str):
+        self.bootstrap, self.client_id = bootstrap, client_id
+        self._clients: dict[type, Any] = {}
+        self._starting = asyncio.Lock()
+        self._idle: list[Consumer] = []
+        self._reading = asyncio.Semaphore(READERS)
+        self._counts: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Raises `BrokerGone`."""
+        try:
+            async with asyncio.timeout(10):
+                await self._client(AIOKafkaAdminClient)
+        except (*TROUBLE, ValueError) as e:
+            raise BrokerGone(
+                f"no Kafka broker answers at {self.bootstrap} ({str(e) or type(e).__name__}): "
+                "start one there (`olearning broker start`), or say where it is"
+            ) from None
+
+    async def stop(self) -> None:
+        clients = [*self._clients.values(), *self._idle]
+        self._clients, self._idle = {}, []
+        await asyncio.gather(*map(close, clients))
+
+    # ------------------------------------------------------------------ what may be asked
+
+    async def topics(self) -> set[str]:
+        """The names of all topics."""
+
+        async def ask() -> set[str]:
+            return set(await (await self._client(AIOKafkaAdminClient)).list_topics())
+
+        return await self._persist(ask)
+
+    async def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has; None while it is not there. Raises `Refused`."""
+        if topic not in self._counts:
+
+            async def ask() -> None:
+                admin = await self._client(AIOKafkaAdminClient)
+                (found,) = await admin.describe_topics([topic])
+                error = errors.for_code(found["error_code"])
+                led = all(p["leader"] >= 0 for p in found["partitions"])
+                if error is errors.NoError and led:
+                    self._counts[topic] = len(found["partitions"])
+                elif error in FOR_GOOD:
+                    raise error(topic)
+
+            await self._persist(ask)
+        return self._counts.get(topic)
+
+    async def known(self, topic: str, patience: float = PATIENCE) -> int:
+        """How many partitions a topic has; waits for one that is being made. Raises `Refused`."""
+        end = asyncio.get_running_loop().time() + patience
+        while (n := await self.partitions(topic)) is None:
+            if asyncio.get_running_loop().time() > end:
+                raise Refused(f"topic {topic} does not exist")
+            await asyncio.sleep(0.1)
+        return n
+
+    def forget(self, topic: str) -> None:
+        """Look anew whether a topic is there."""
+        self._counts.pop(topic, None)
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        """The offset that the next record of each partition will have."""
+        tps = [TopicPartition(topic, p) for p in range(await self.known(topic))]
+
+        async def ask() -> dict[int, int]:
+            consumer = await self._client(Consumer)
+            return {tp.partition: end for tp, end in (await consumer.end_offsets(tps)).items()}
+
+        return await self._persist(ask)
+
+    async def starts(self, topic: str) -> dict[int, int]:
+        """The first offset that each partition holds."""
+        tps = [TopicPartition(topic, p) for p in range(await self.known(topic))]
+
+        async def ask() -> dict[int, int]:
+            consumer = await self._client(Consumer)
+            return {tp.partition: start for tp, start in (await consumer.beginning_offsets(tps)).items()}
+
+        return await self._persist(ask)
+
+    async def span(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset a partition holds, and its end."""
+        tp = TopicPartition(topic, partition)
+
+        async def ask() -> tuple[int, int]:
+            consumer = await self._client(Consumer)
+            return (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]
+
+        return await self._persist(ask)
+
+    async def fetch(self, topic: str, places: Iterable[Place]) -> dict[str, bytes]:
+        """The values at places, by key; what is not there is missing."""
+        n = await self.known(topic)
+        by_partition: dict[int, list[Place]] = defaultdict(list)
+        for place in places:
+            if place.partition < n:
+                by_partition[place.partition].append(place)
+
+        async def ask() -> dict[str, bytes]:
+            found: dict[str, bytes] = {}
+            async with self._reader() as consumer:
+                for partition, there in by_partition.items():
+                    await self._look(consumer, TopicPartition(topic, partition), there, found)
+            return found
+
+        return await self._persist(ask) if by_partition else {}
+
+    async def create(self, topics: Iterable[tuple[Topic, int]]) -> None:
+        """Make the topics that are not there, and wait until they are. Raises `Refused`."""
+        wanted = {t.name: (t, n) for t, n in topics}
+
+        async def ask() -> None:
+            admin = await self._client(AIOKafkaAdminClient)
+            replicas = min(3, len((await admin.describe_cluster())["brokers"]))
+            safe = {"min.insync.replicas": "2"} if replicas == 3 else {}
+            new = [NewTopic(name, n, replicas, topic_configs=t.config() | safe) for name, (t, n) in wanted.items()]
+            for name, code, text in (await admin.create_topics(new)).topic_errors:  # it does not raise by itself
+                error = errors.for_code(code)
+                if error not in (errors.NoError, errors.TopicAlreadyExistsError):
+                    if error.retriable:
+                        raise error(text)
+                    raise Refused(f"topic {name} cannot be made: {text or error.__name__}")
+
+        if wanted:
+            await self._persist(ask)
+        for name, (_, n) in wanted.items():
+            if (has := await self.known(name)) != n:
+                raise Refused(f"topic {name} exists with {has} partitions, {n} were asked for")
+
+    # ------------------------------------------------------------------ clients
+
+    async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        for attempt in range(1_000_000):
+            try:
+                return await ask()
+            except FOR_GOOD as e:
+                raise Refused(str(e) or type(e).__name__) from e
+            except TROUBLE as e:
+                log.info("asking %s again: %r", self.bootstrap, e)
+                await self.stop()
+                await asyncio.sleep(pause(attempt))
+        raise AssertionError
+
+    async def _client(self, kind: type) -> Any:
+        async with self._starting:
+            if kind not in self._clients:
+                client = self._consumer() if kind is Consumer else self._admin()
+                try:
+                    await client.start()
+                except BaseException:
+                    await close(client)
+                    raise
+                self._clients[kind] = client
+            return self._clients[kind]
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[Consumer]:
+        """A consumer for one fetch, kept for the next if all went well."""
+        async with self._reading:
+            consumer = self._idle.pop() if self._idle else self._consumer()
+            try:
+                if consumer._fetcher is None:
+                    await consumer.start()
+                yield consumer
+            except BaseException:
+                await close(consumer)
+                raise
+            self._idle.append(consumer)
+
+    def _admin(self) -> AIOKafkaAdminClient:
+        return AIOKafkaAdminClient(
+            bootstrap_servers=self.bootstrap, client_id=f"{self.client_id}-asks", request_timeout_ms=10_000
+        )
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            bootstrap_servers=self.bootstrap,
+            client_id=f"{self.client_id}-asks",
+            request_timeout_ms=10_000,
+            fetch_max_wait_ms=1,  # what is asked for is there
+            retry_backoff_ms=20,  # the first question about a topic always takes a second attempt
+        )
+
+    async def _look(self, consumer: Consumer, tp: TopicPartition, places: list[Place], found: dict[str, bytes]) -> None:
+        """Read the stretches that the hints make up; then look for what was not there from the beginning on."""
+        begin, end = await self.span(*tp)
+        if begin == end:
+            return
+        consumer.assign([tp])
+        consumer.pause(tp)
+        wanted = {p.key for p in places}
+        hints = sorted({p.offset for p in places if begin <= p.offset < end})
+        cuts = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(hints)) if b != a + 1), len(hints)]
+        stretches = [(hints[i], hints[j - 1] + 1) for i, j in pairwise(cuts) if i < j]
+        unreadable: list[Unreadable] = []
+        for stretch in (*stretches, (begin, end)):
+            if wanted - found.keys():
+                unreadable += await _read(consumer, tp, *stretch, wanted, found)
+        if unreadable and wanted - found.keys():
+            raise Refused(str(unreadable[0]))
+
+
+async def _read(
+    consumer: Consumer, tp: TopicPartition, start: int, end: int, wanted: set[str], found: dict[str, bytes]
+) -> list[Unreadable]:
+    """Read a stretch, keeping the values whose key is wanted; done early when all are found. What cannot be read here
+    is stepped over and named: what was not found may be in there."""
+    unreadable = []
+    consumer.seek(tp, start)
+    consumer.resume(tp)
+    while (at := await consumer.position(tp)) < end and wanted - found.keys():
+        if consumer._fetcher.error_future.done():  # else its end would go unnoticed
+            raise errors.KafkaError("the fetcher ended")
+        for r in (await consumer.getmany(tp, timeout_ms=1000, max_records=end - at)).get(tp, ()):
+            if isinstance(r, Unreadable):
+                unreadable.append(r)
+                consumer.seek(tp, r.end)
+            elif r.key in wanted and r.key not in found and r.value is not None:
+                found[r.key] = r.value
+    consumer.pause(tp)  # no further fetch
+    return unreadable
+
+
+async def close(client: Any) -> None:
+    """Close a client of aiokafka's, in two seconds at most.
+
+    In a task of its own: closed too soon after its start, a consumer raises `CancelledError` at whoever closes it.
+    """
+    closing = asyncio.create_task(client.close() if hasattr(client, "close") else client.stop())
+    await asyncio.wait([closing], timeout=2)
+    if not closing.done():
+        closing.cancel()
+    elif not closing.cancelled() and (e := closing.exception()):
+        log.info("a client did not close in good order: %r", e)

@@ -1,0 +1,445 @@
+"""What only Kafka has: brokers that go away, logs that are cut, appends that are refused."""
+
+import asyncio
+import gzip
+import os
+import signal
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.client import AIOKafkaClient
+from aiokafka.codec import has_snappy
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+
+from schemas.blocks import Place
+from schemas.topics import Topic
+from streams.batches import _Batches, _Records
+from streams.broker import LocalBroker
+from streams.kafka import BrokerGone, Kafka, _Host
+from streams.processor import CreateTopics, Ends, Fetch, Follow, Membership, Pause, Record, Resume, Send, Starts, Tick
+from tests.streams.worlds import KafkaWorld, Probe, make_topics, named
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def world(broker: str) -> Iterator[KafkaWorld]:
+    world = KafkaWorld(broker)
+    yield world
+    world.end()
+
+
+def test_all_goes_on_after_the_broker_was_away(tmp_path: Path) -> None:
+    """Stopped in good order once, killed once; appends, reading, questions and membership resume by themselves."""
+    with LocalBroker(tmp_path) as broker:
+        world = KafkaWorld(broker.bootstrap)
+        t, shards = named(world, "receipts"), named(world, "shards")
+        make_topics(world, (t, 2), (shards, 8))
+        sent = []
+
+        def send(event: object) -> list[Send]:
+            if isinstance(event, Tick):
+                sent.append(len(sent))
+                return [Send(t.name, b"%d" % sent[-1], partition=sent[-1] % 2, tag=sent[-1] if sent[-1] % 3 else None)]
+            return []
+
+        sender = Probe(name="sender", react=send, tick=5)
+        reader = Probe(name="reader", first=(Follow(t.name, 0, 0), Follow(t.name, 1, 0)))
+        reader.membership = Membership(f"{world.namespace}.g", shards.name)
+        handles = [*world.host_together(sender, reader)]
+        world.run_until(lambda: len(reader.records) > 50 and reader.seats == frozenset(range(8)))
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            assert broker.pid
+            os.kill(broker.pid, sign)
+            broker.stop()
+            before = len(sent)
+            world.run_until(lambda before=before: len(sent) > before + 50)  # nobody answers now
+            reader.do(Ends(sign, t.name))
+            broker.start()
+            world.run_until(lambda sign=sign: reader.answer(sign) is not None, 40)
+            world.run_until(lambda: len(reader.records) >= len(sent) - 5, 40)
+        late = Probe(name="late", membership=reader.membership)
+        world.host(late)
+        world.run_until(lambda: (len(late.seats or ()), len(reader.seats or ())) == (4, 4), 30)
+        sender.react = lambda event: ()
+        world.run_until(lambda: {int(r.value or b"") for r in reader.records} == set(sent), 30)
+        for p in (0, 1):
+            assert reader.offsets(p) == list(range(len(reader.offsets(p))))
+        tagged = [n for n in sent if n % 3]
+        world.run_until(lambda: all(sender.answer(n) for n in tagged))
+        places = {(r.partition, r.offset): int(r.value or b"") for r in reader.records}
+        assert [places[sender.answer(n).value] for n in tagged] == tagged
+        assert not any(world.stopped(h) for h in handles)
+        world.end()
+
+
+@pytest.mark.parametrize("wanted", [2, 99])
+def test_a_log_that_lacks_what_is_wanted_is_loss(world: KafkaWorld, wanted: int) -> None:
+    t = named(world, "receipts")
+    make_topics(world, (t, 1))
+    sender = Probe(first=tuple(Send(t.name, b"%d" % i, partition=0, tag=i) for i in range(10)))
+    world.host(sender)
+    world.run_until(lambda: all(sender.answer(i) for i in range(10)))
+
+    async def cut() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
+        await admin.start()
+        await admin.delete_records({TopicPartition(t.name, 0): RecordsToDelete(before_offset=5)})
+        await admin.close()
+
+    asyncio.run(cut())
+    reader = Probe(first=(Follow(t.name, 0, wanted),))
+    handle = world.host(reader)
+    world.run_until(lambda: world.stopped(handle) is not None)
+    stop = world.stopped(handle)
+    assert stop
+    assert not stop.ok
+    assert stop.reason == f"{t.name}-0: wanted offset {wanted}, the log holds 5 to 10: records are lost"
+    assert reader.records == []
+    asker = Probe(first=(Starts("starts", t.name), Ends("ends", t.name)))
+    world.host(asker)
+    world.run_until(lambda: bool(asker.answer("starts") and asker.answer("ends")))
+    assert asker.answer("starts").value == {0: 5}
+    assert asker.answer("ends").value == {0: 10}
+
+
+# ------------------------------------------------------------------ what strangers write
+
+Written = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+HEADERS_AT = 61  # where the records of a batch begin
+GZIP, SNAPPY = 1, 2
+
+
+def batch(*records: Written, codec: int = 0, deltas: tuple[int, ...] = ()) -> bytes:
+    """A batch as somebody may write it by hand: a header key of `??` becomes one that is not UTF-8."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 2**20)
+    for i, (key, value, headers) in enumerate(records):
+        builder.append(deltas[i] if deltas else i, 1000 + i, key, value, headers)
+    made = bytes(builder.build()).replace(b"??", b"\xff\xfe")
+    head, body = bytearray(made[:HEADERS_AT]), made[HEADERS_AT:]
+    if codec == GZIP:
+        body = gzip.compress(body)
+    elif codec == SNAPPY:  # one literal is a snappy block, too
+        assert 60 < len(body) <= 256
+        n = len(body)
+        block = bytes([n & 127 | 128, n >> 7] if n > 127 else [n]) + bytes([60 << 2, n - 1]) + body
+        body = b"\x82SNAPPY\0" + struct.pack(">iii", 1, 1, len(block)) + block
+    struct.pack_into(">i", head, 8, HEADERS_AT - 12 + len(body))
+    struct.pack_into(">hi", head, 21, codec, len(records) - 1)
+    struct.pack_into(">I", head, 17, calc_crc32c(bytes(head[21:]) + body))
+    return bytes(head) + body
+
+
+def write(world: KafkaWorld, t: Topic, *batches: bytes) -> None:
+    async def go() -> None:
+        client = AIOKafkaClient(bootstrap_servers=world.bootstrap)
+        await client.bootstrap()
+        await client.set_topics([t.name])
+        node = client.cluster.leader_for_partition(TopicPartition(t.name, 0))
+        for b in batches:
+            answer = await client.send(node, ProduceRequest(None, -1, 5000, [(t.name, [(0, b)])]))
+            assert answer.topics[0][1][0][1] == 0, answer
+        await client.close()
+
+    asyncio.run(go())
+
+
+def transact(world: KafkaWorld, t: Topic, steps: Iterable[tuple[str, int]]) -> None:
+    """Transactions of so many records, each then committed or aborted; or records outside of any (plain)."""
+
+    async def go() -> None:
+        plain = AIOKafkaProducer(bootstrap_servers=world.bootstrap)
+        bound = AIOKafkaProducer(bootstrap_servers=world.bootstrap, transactional_id=f"{t.name}.stranger")
+        await plain.start()
+        await bound.start()
+        for end, n in steps:
+            producer = plain if end == "plain" else bound
+            if producer is bound:
+                await bound.begin_transaction()
+            for i in range(n):
+                await producer.send_and_wait(t.name, f"{end} {i}".encode(), b"k", partition=0)
+            if producer is bound:
+                await (bound.commit_transaction() if end == "commit" else bound.abort_transaction())
+        await plain.stop()
+        await bound.stop()
+
+    asyncio.run(go())
+
+
+def make_lax(world: KafkaWorld, t: Topic) -> None:
+    """Make a topic that keeps the codec that a batch came with."""
+
+    async def go() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
+        await admin.start()
+        await admin.create_topics([NewTopic(t.name, 1, 1, topic_configs=t.config() | {"compression.type": "producer"})])
+        await admin.close()
+
+    asyncio.run(go())
+
+
+def end_of(world: KafkaWorld, t: Topic) -> int:
+    asker = Probe(name="asker", first=(Ends("ends", t.name),))
+    handle = world.host(asker)
+    world.run_until(lambda: asker.answer("ends") is not None)
+    world.close(handle)
+    return asker.answer("ends").value[0]
+
+
+FINE: Written = (b"k", b"fine", [("schema-version", b"1.0")])
+
+
+@pytest.mark.parametrize("what", ["receipts", "announcements"])  # dense, and compacted
+@pytest.mark.parametrize("end", ["commit", "abort"])
+def test_a_transactions_markers_come_as_empty_records(world: KafkaWorld, end: str, what: str) -> None:
+    """In the middle of the log and at its end, from its beginning and from the marker on; no offset is lost."""
+    t = named(world, what)
+    make_topics(world, (t, 1))
+    transact(world, t, [("plain", 1), (end, 1), (end, 1)])  # markers at 2 and at 4
+    assert end_of(world, t) == 5
+    whole, late = Probe(first=(Follow(t.name, 0, 0),)), Probe(first=(Follow(t.name, 0, 4),))
+    world.host_together(whole, late)
+    world.run_until(lambda: (whole.offsets(), late.offsets()) == ([0, 1, 2, 3, 4], [4]), 5)
+    for r in (whole.records[2], whole.records[4], late.records[0]):
+        assert r == Record(t.name, 0, r.offset, None, None, r.timestamp, ())
+        assert r.timestamp > 10**12
+    assert [whole.records[i].value for i in (0, 1, 3)] == [b"plain 0", f"{end} 0".encode(), f"{end} 0".encode()]
+    write(world, t, batch(FINE))
+    world.run_until(lambda: (whole.offsets(), late.offsets()) == ([0, 1, 2, 3, 4, 5], [4, 5]), 5)
+    assert whole.records[5].value == b"fine"
+
+
+def test_markers_stand_in_the_way_of_nothing(world: KafkaWorld) -> None:
+    """Many in a row, more than one call hands over; a pause on one; a fetch past them."""
+    t = named(world, "receipts")
+    make_topics(world, (t, 1))
+    transact(world, t, [("commit", 1), ("abort", 2)] * 20 + [("plain", 1), ("commit", 1)])
+    end = end_of(world, t)
+    assert end == 20 * 5 + 3
+    probe = Probe(first=(Follow(t.name, 0, 0),))
+
+    def react(event: object) -> list[Pause | Resume]:
+        if isinstance(event, Record) and event.value is None:
+            probe.do(Resume(t.name, 0))
+            return [Pause(t.name, 0)]
+        return []
+
+    probe.react = react
+    world.host(probe)
+    world.run_until(lambda: len(probe.records) == end)
+    assert probe.offsets() == list(range(end))
+    assert sum(r.value is None for r in probe.records) == 41
+
+
+@pytest.mark.parametrize("codec", [0, GZIP])
+def test_what_is_no_text_is_read_all_the_same(world: KafkaWorld, codec: int) -> None:
+    """Header keys and keys that are not UTF-8, header values and record values that are null."""
+    t = named(world, "receipts")
+    make_lax(world, t)
+    odd = batch(FINE, (b"k", b"odd", [("??", b"x"), ("cause", None)]), (b"\xff", None, []), FINE, codec=codec)
+    write(world, t, batch(FINE), odd, batch(FINE))
+    probe, late = Probe(first=(Follow(t.name, 0, 0),)), Probe(first=(Follow(t.name, 0, 3),))
+    asker = Probe(first=(Fetch("far", t.name, (Place(0, 0, "�", 0), Place(0, 5, "k", 0))),))
+    world.host_together(probe, late, asker)
+    world.run_until(lambda: (len(probe.records), len(late.records)) == (6, 3), 5)
+    assert (probe.offsets(), late.offsets()) == ([*range(6)], [3, 4, 5])
+    assert probe.records[2].headers == (("��", b"x"), ("cause", b""))
+    assert [r.value for r in probe.records] == [b"fine", b"fine", b"odd", None, b"fine", b"fine"]
+    assert [r.key for r in probe.records] == ["k", "k", "k", "�", "k", "k"]
+    assert probe.records[1].headers == (("schema-version", b"1.0"),)
+    assert [r.timestamp for r in probe.records[1:5]] == [1000, 1001, 1002, 1003]
+    world.run_until(lambda: asker.answer("far") is not None, 5)
+    assert asker.answer("far").value == {"k": b"fine"}
+
+
+def test_offsets_that_a_stranger_made_up_are_none(world: KafkaWorld) -> None:
+    """Brokers look at how many records a batch has, not at the offset that each bears."""
+    t = named(world, "receipts")
+    make_topics(world, (t, 1))
+    write(world, t, batch(FINE), batch(FINE, FINE, FINE, deltas=(1, 700, 0)), batch(FINE))
+    probe = Probe(first=(Follow(t.name, 0, 0),))
+    world.host(probe)
+    world.run_until(lambda: probe.offsets() == [0, 1, 2, 3, 4], 5)
+    assert [r.value for r in probe.records] == [b"fine", None, b"fine", None, b"fine"]
+
+
+@pytest.mark.parametrize(("what", "whole"), [("receipts", list(range(7))), ("announcements", [5, 6])])
+def test_a_batch_that_makes_no_sense_comes_as_empty_records(what: str, whole: list[int]) -> None:
+    """No broker lets one pass that we know of; what superseded records leave behind in compacted topics is no loss."""
+    fine = bytearray(batch(FINE, FINE))
+    struct.pack_into(">q", fine, 0, 5)
+    broken = fine.copy()
+    struct.pack_into(">h", broken, 21, GZIP)
+    struct.pack_into(">I", broken, 17, calc_crc32c(bytes(broken[21:])))
+    for data, values in ((fine, [b"fine"] * 2), (broken, [None] * 2)):
+        read = _Records(TopicPartition(f"test.z.{what}", 0), _Batches(bytes(data)), None, 0)
+        got = [r for r in read if isinstance(r, Record)]
+        assert [r.offset for r in got] == whole
+        assert [r.value for r in got][-2:] == values
+        assert read.next_fetch_offset == 7
+
+
+@pytest.mark.skipif(has_snappy(), reason="snappy can be read here")
+def test_a_codec_that_is_missing_stops_with_words(world: KafkaWorld) -> None:
+    """What comes before it is handed over; what is asked for elsewhere in the log is found."""
+    t = named(world, "receipts")
+    make_lax(world, t)
+    write(world, t, batch(FINE, FINE), batch((b"k", b"x" * 100, []), FINE, codec=SNAPPY), batch((b"a", b"after", [])))
+    probe = Probe(first=(Follow(t.name, 0, 0),))
+    handle = world.host(probe)
+    world.run_until(lambda: world.stopped(handle) is not None, 5)
+    stop = world.stopped(handle)
+    assert stop
+    assert not stop.ok
+    assert stop.reason.startswith(
+        f"{t.name}-0: the batch at offset 2 cannot be read here: Libraries for snappy compression codec not found. "
+        "Install it (`pip install cramjam`)"
+    )
+    assert "compression.type=uncompressed" in stop.reason
+    assert probe.offsets() == [0, 1]
+    here, hidden = Place(0, 0, "a", 0), Place(0, 2, "none", 0)
+    after = Probe(first=(Follow(t.name, 0, 4), Fetch("here", t.name, (here,)), Fetch("hidden", t.name, (hidden,))))
+    handle = world.host(after)
+    world.run_until(lambda: bool(after.answer("here") and after.answer("hidden") and after.offsets() == [4]), 5)
+    assert after.answer("here").value == {"a": b"after"}
+    assert after.answer("hidden").error == stop.reason
+    assert world.stopped(handle) is None
+
+
+def test_many_fetches_at_once_share_few_connections(world: KafkaWorld) -> None:
+    t = named(world, "models")
+    make_topics(world, (t, 2))
+    sends = tuple(Send(t.name, b"%d" % i, key=f"k{i}", partition=i % 2, tag=i) for i in range(60))
+    sender = Probe(first=sends)
+    world.host(sender)
+    world.run_until(lambda: all(sender.answer(i) for i in range(60)))
+    places = [Place(*sender.answer(i).value, f"k{i}", 0) for i in range(60)]
+    gone, wrong = Place(0, 3, "gone", 0), [Place(p.partition, 1, p.key, 0) for p in places]
+
+    async def go() -> None:
+        async with Kafka(world.bootstrap) as kafka:
+            cluster = kafka.cluster(t.name)
+            made, new = [], cluster._consumer
+            cluster._consumer = lambda: made.append(new()) or made[-1]  # type: ignore[method-assign, func-returns-value]
+            for ps in (places, wrong):
+                got = await asyncio.gather(*(cluster.fetch(t.name, [p, gone][: 1 + i % 2]) for i, p in enumerate(ps)))
+                assert got == [{f"k{i}": b"%d" % i} for i in range(60)]
+            assert await cluster.fetch(t.name, [*places, gone]) == {f"k{i}": b"%d" % i for i in range(60)}
+            assert len(made) <= 5  # one of them for offsets
+
+    asyncio.run(go())
+
+
+def test_what_cannot_land_is_answered_or_stops(world: KafkaWorld) -> None:
+    t = named(world, "receipts")
+    make_topics(world, (t, 2))
+    large, nowhere = b"x" * (3 * 2**20), Send(t.name, b"x", partition=5, tag="nowhere")
+    refused = b"y" * (2**20 + 1000)  # passes the client, not the broker
+    probe = Probe(
+        first=(
+            Send(t.name, b"1", partition=0),
+            Send(t.name, large, partition=0, tag="large"),
+            Send(t.name, refused, partition=0, tag="refused"),
+            nowhere,
+            Send(t.name, b"2", partition=0, tag="fine"),
+            Follow(t.name, 0, 0),
+        )
+    )
+    handle = world.host(probe)
+    world.run_until(lambda: all(probe.answer(x) for x in ("large", "refused", "nowhere", "fine")))
+    assert "3145" in probe.answer("large").error
+    assert probe.answer("refused").error
+    assert probe.answer("nowhere").error == f"topic {t.name} has 2 partitions, no partition 5"
+    assert probe.answer("fine").error == ""
+    world.run_until(lambda: [r.value for r in probe.records][-1:] == [b"2"])
+    probe.do(Send(t.name, large, partition=0))
+    world.run_until(lambda: world.stopped(handle) is not None)
+    stop = world.stopped(handle)
+    assert stop
+    assert stop.reason.startswith(f"cannot append: {t.name}")
+
+
+def test_making_a_topic_with_another_number_of_partitions_is_an_error(world: KafkaWorld) -> None:
+    t = named(world, "receipts")
+    make_topics(world, (t, 2))
+    probe = Probe(first=(CreateTopics("more", ((t, 4),)),))
+    world.host(probe)
+    world.run_until(lambda: probe.answer("more") is not None)
+    assert probe.answer("more").error == f"topic {t.name} exists with 2 partitions, 4 were asked for"
+
+
+def test_a_bug_in_a_processor_stops_it_and_nobody_else(world: KafkaWorld) -> None:
+    t = named(world, "models")
+    make_topics(world, (t, 1))
+
+    def fall(event: object) -> list[Send]:
+        raise ZeroDivisionError("oh")
+
+    bad, good = Probe(name="bad", react=fall), Probe(name="good", first=(Fetch("f", t.name, ()),))
+    handles = world.host_together(bad, good)
+    world.run_until(lambda: world.stopped(handles[0]) is not None and len(good.inputs) > 5)
+    stop = world.stopped(handles[0])
+    assert stop
+    assert stop.reason == "bug in bad: ZeroDivisionError('oh') at Tick()"
+    assert world.stopped(handles[1]) is None
+
+
+def test_members_in_one_runtime_stay_sticky(world: KafkaWorld) -> None:
+    """aiokafka's assignor keeps its state on the class: two members in one process would share it."""
+    t = named(world, "shards")
+    make_topics(world, (t, 8))
+    m = Membership(f"{world.namespace}.g", t.name)
+    a, b = Probe(name="a", membership=m), Probe(name="b", membership=m)
+    world.host_together(a, b)
+    world.run_until(lambda: (len(a.seats or ()), len(b.seats or ())) == (4, 4))
+    before = {p.name: p.seats for p in (a, b)}
+    c = Probe(name="c", membership=m)
+    world.host(c)
+    world.run_until(lambda: sorted(len(p.seats or ()) for p in (a, b, c)) == [2, 3, 3])
+    assert (a.seats or frozenset()) <= (before["a"] or frozenset())
+    assert (b.seats or frozenset()) <= (before["b"] or frozenset())
+
+
+def test_the_names_of_all_topics(world: KafkaWorld) -> None:
+    names = {named(world, what).name for what in ("receipts", "models")}
+    make_topics(world, (named(world, "receipts"), 1), (named(world, "models"), 1))
+
+    async def ask() -> set[str]:
+        async with Kafka(world.bootstrap) as kafka:
+            return await kafka.topics()
+
+    assert {n for n in asyncio.run(ask()) if n.startswith(world.namespace)} == names
+
+
+def test_no_broker_there() -> None:
+    async def start() -> None:
+        await Kafka("127.0.0.1:1").start()
+
+    with pytest.raises(BrokerGone, match=r"no Kafka broker answers at 127\.0\.0\.1:1 .*olearning broker start"):
+        asyncio.run(start())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_a_cancellation_is_not_lost(broker: str, turns: int) -> None:
+    """It comes just as the loop is woken, so many turns later: asyncio.wait_for of Python 3.11 swallows one of these."""
+
+    async def main() -> bool:
+        async with Kafka(broker, "cancelled") as kafka:
+            host = _Host(kafka, Probe(tick=60_000))
+            task = asyncio.create_task(host.run())
+            await asyncio.sleep(0.5)
+            host._awake.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=8)
+            task.cancel()
+            return bool(done)
+
+    assert asyncio.run(main())
