@@ -1,0 +1,202 @@
+"""What an aggregator has in hand: the sum over a stretch of its shards, and which blocks were counted before."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from learning.aggregation import add, read_int32
+from schemas.blocks import Counted, DeltaBlock, Place, SumBlock, slices
+from schemas.facts import Committed, Counts, Done, Opened, Stretch
+from schemas.messages import Receipt
+from schemas.wire import Malformed, checksum, decode, encode
+from streams.ledger import ZoneTask
+
+
+class Bitmap:
+    """Which (slot, block) of one base round are counted; grows with the slots."""
+
+    def __init__(self, blocks: int, bits: npt.NDArray[np.bool_] | None = None):
+        self.bits = np.zeros((8, blocks), np.bool_) if bits is None else bits
+
+    def row(self, slot: int) -> npt.NDArray[np.bool_]:
+        return self.bits[slot] if slot < len(self.bits) else np.zeros(self.bits.shape[1], np.bool_)
+
+    def set(self, slot: int, block: int) -> None:
+        self._hold(slot + 1)
+        self.bits[slot, block] = True
+
+    def merge(self, other: "Bitmap") -> None:
+        self._hold(len(other.bits))
+        self.bits[: len(other.bits)] |= other.bits
+
+    def _hold(self, slots: int) -> None:
+        if slots > len(self.bits):
+            more = np.zeros((max(slots, 2 * len(self.bits)), self.bits.shape[1]), np.bool_)
+            more[: len(self.bits)] = self.bits
+            self.bits = more
+
+    def pack(self) -> bytes:
+        return np.packbits(self.bits).tobytes()
+
+    @classmethod
+    def unpack(cls, packed: bytes, blocks: int) -> "Bitmap":
+        flat = np.unpackbits(np.frombuffer(packed, np.uint8)).astype(np.bool_)
+        return cls(blocks, flat[: len(flat) // blocks * blocks].reshape(-1, blocks))
+
+
+@dataclass
+class Bitmaps:
+    """The bitmaps of a task's accepted commits, as far as they are loaded, by base round."""
+
+    known: dict[int, Bitmap] = field(default_factory=dict)
+    loaded: set[int] = field(default_factory=set)
+    """The ledger offsets of those commits."""
+    unloaded: dict[int, Committed] = field(default_factory=dict)
+    """Commits whose bitmaps are on their way: their shards wait."""
+
+    def wanted(self, t: ZoneTask, shards: Iterable[int]) -> list[int]:
+        """The commits over these shards whose bitmaps are still to be fetched. Forgets rounds no block to come can name."""
+        for n in [n for n in self.known if n not in t.rounds]:
+            del self.known[n]
+        mine = set(shards)
+        commits = {c.offset: c.fact for r in t.rounds.values() for c in r.commits if c.fact.bitmap}
+        self.loaded &= commits.keys()
+        self.unloaded = {
+            offset: fact
+            for offset, fact in commits.items()
+            if offset not in self.loaded and not mine.isdisjoint(fact.stretches)
+        }
+        return list(self.unloaded)
+
+    def note(self, offset: int, fact: Committed, shards: Iterable[int]) -> bool:
+        """Another's commit was accepted: whether its bitmap is to be fetched."""
+        if fact.bitmap is None or offset in self.loaded or set(shards).isdisjoint(fact.stretches):
+            return False
+        self.unloaded[offset] = fact
+        return True
+
+    def missing(self, shard: int) -> bool:
+        """Whether a bitmap is on its way without which this shard's blocks cannot be judged."""
+        return any(shard in fact.stretches for fact in self.unloaded.values())
+
+    def load(self, offset: int, found: Mapping[str, bytes]) -> bool:
+        """Take a bitmap that was fetched; False if it is not what was written."""
+        place = self.unloaded[offset].bitmap
+        try:
+            counted = decode(found.get(place.key) if place else None, (Counted,))
+        except Malformed:
+            return False
+        if place is None or checksum(encode(counted.bits)) != place.checksum:
+            return False
+        del self.unloaded[offset]
+        self.learn(offset, {n: Bitmap.unpack(packed, counted.blocks) for n, packed in counted.bits.items()})
+        return True
+
+    def learn(self, offset: int, counted: Mapping[int, Bitmap]) -> None:
+        """What the commit at this offset counted is known from now on."""
+        for base, bitmap in counted.items():
+            self.known.setdefault(base, Bitmap(bitmap.bits.shape[1])).merge(bitmap)
+        self.loaded.add(offset)
+
+
+@dataclass
+class Accumulator:
+    """The sum over a stretch of some shards, for one round of one task.
+
+    Once it is `committing` nothing more goes in: sum and bitmap are on their way to the partials (`unstored` of them are
+    not acknowledged), then the fact on its way to the ledger.
+    """
+
+    round: int
+    started: int
+    ranges: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """shard -> (token, from, next)"""
+    counts: dict[str, int] = field(default_factory=dict)
+    total: npt.NDArray[np.int64] | None = None
+    weights: list[int] = field(default_factory=list)
+    bitmaps: dict[int, Bitmap] = field(default_factory=dict)
+    """By base round, what is counted here."""
+    done: list[Done] = field(default_factory=list)
+    whole: set[int] = field(default_factory=set)
+    """The slots of this very round that are done here."""
+    cursor: int = 0
+    """The first slot of the round that was not done when it was last looked."""
+    samples: int = 0
+    loss: int = 0
+    receipts: list[Receipt] = field(default_factory=list)
+    """Sent when the commit is accepted."""
+    committing: bool = False
+    places: dict[str, Place] = field(default_factory=dict)
+    """By name ("bits", or the block's number) where the pieces lie, once they are stored."""
+    unstored: int = 0
+    fact: Committed | None = None
+    sent: int = 0
+
+    def cover(self, shard: int, token: int, offset: int, outcome: str) -> None:
+        """The block at this offset has this outcome."""
+        token, start, _ = self.ranges.get(shard, (token, offset, 0))
+        self.ranges[shard] = token, start, offset + 1
+        self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+    def count(self, b: DeltaBlock, o: Opened) -> None:
+        """Add a block that counts."""
+        if self.total is None:
+            self.total, self.weights = np.zeros(sum(o.sizes), np.int64), [0] * len(o.sizes)
+        add(self.total[slices(o.sizes)[b.block]], read_int32(b.data, o.sizes[b.block]), b.exponent, o.largest)
+        self.weights[b.block] += b.weight
+        self.bitmaps.setdefault(b.round, Bitmap(len(o.sizes))).set(b.slot, b.block)
+
+    def complete(self, b: DeltaBlock) -> None:
+        """With this block its delta is whole: the run's samples and loss count."""
+        self.done.append(Done(round=b.round, slot=b.slot))
+        if b.round == self.round:
+            self.whole.add(b.slot)
+        self.samples += b.samples
+        self.loss += b.loss
+
+    def store(
+        self, task: str, where: str, partition: int, sizes: tuple[int, ...]
+    ) -> Iterator[tuple[str, Counted | SumBlock]]:
+        """The records that hold bitmap and sum, by key: `where` was never used before. Nothing counted, nothing to store."""
+        self.committing = True
+        if self.total is None:
+            return
+        bits = {n: bitmap.pack() for n, bitmap in self.bitmaps.items()}
+        pieces: dict[str, tuple[Counted | SumBlock, int]] = {
+            "bits": (Counted(task, self.round, len(sizes), bits), checksum(encode(bits)))
+        }
+        for i, piece in enumerate(slices(sizes)):
+            if self.weights[i]:
+                data = self.total[piece].astype("<i8", copy=False).data.cast("B")
+                pieces[str(i)] = SumBlock(task, self.round, i, data), checksum(data)
+        self.unstored = len(pieces)
+        for name, (message, check) in pieces.items():
+            self.places[name] = Place(partition, 0, f"{where}/{name}", check)
+            yield f"{where}/{name}", message
+
+    def stored(self, key: str, place: tuple[int, int]) -> bool:
+        """Note where a piece lies; False if it is none of this accumulator's."""
+        name = key.rsplit("/", 1)[-1]
+        if name not in self.places or self.places[name].key != key:
+            return False
+        self.places[name] = Place(*place, key, self.places[name].checksum)
+        self.unstored -= 1
+        return True
+
+    def committed(self, task: str) -> Committed:
+        """The fact to append, the same each time."""
+        self.fact = self.fact or Committed(
+            task=task,
+            round=self.round,
+            stretches={s: Stretch(*x) for s, x in sorted(self.ranges.items())},
+            counts=Counts(**self.counts),
+            done=tuple(self.done),
+            weights=tuple(self.weights),
+            samples=self.samples,
+            loss=self.loss,
+            bitmap=self.places.get("bits"),
+            sums=tuple(self.places.get(str(i)) for i in range(len(self.weights))),
+        )
+        return self.fact

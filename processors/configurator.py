@@ -1,0 +1,114 @@
+"""The configurator (OLearning §4.1): tasks as submitted become tasks that may run, or are refused with a reason."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from learning.aggregation import largest_in_units
+from processors.desk import GlobalDesk
+from schemas.facts import TaskAdmitted, TaskRefused
+from schemas.task import Submission
+from schemas.topics import GLOBAL, read, task_topics, topic
+from schemas.wire import Malformed
+from streams.ledger import most_slots
+from streams.letters import dead_letter
+from streams.models import Lost, assemble, fetch
+from streams.processor import CreateTopics, Effect, Record
+
+LARGEST = 2**19
+"""Bytes of a submission: the facts that repeat it must fit a record as well."""
+MOST_DELTAS = 450_000
+"""In an epoch of a zone: with these their losses and samples add up within 64 bits, even if half as many again are late."""
+
+
+class Configurator:
+    def __init__(self, desk: GlobalDesk):
+        self.desk = desk
+        self.submitted: dict[str, tuple[int, Submission]] = {}
+        """Task -> the last record of it in `global.tasks`."""
+        self.topics: set[str] = set()
+        """Tasks whose topics are there."""
+        self.looked: dict[tuple[str, int], str] = {}
+        """By task and record, what is wrong with version 0 of its model or with its topics, or ""."""
+
+    def submission(self, record: Record) -> Iterator[Effect]:
+        try:
+            message = read(record.topic, record.value, record.headers)
+            assert isinstance(message, Submission)
+            if record.key != message.spec.task:
+                raise Malformed(f"the key is not the task's name ({message.spec.task})")
+            if len(record.value or b"") > LARGEST:
+                raise Malformed(f"a submission has at most {LARGEST} bytes: give the model fewer tensors")
+            self.submitted[message.spec.task] = (record.offset, message)
+        except Malformed as e:
+            yield dead_letter(self.desk.namespace, record, str(e), self.desk.name)
+
+    def answer(self, asked: tuple, value: Any, error: str) -> None:
+        match asked:
+            case ("topics", str(task), int(offset)) if error:
+                self.looked[task, offset] = f"its topics cannot be made: {error}"
+            case ("topics", str(task), _):
+                self.topics.add(task)
+            case ("version 0", str(task), int(offset), _) if error:
+                self.looked[task, offset] = error
+            case ("version 0", str(task), int(offset), Submission() as s):
+                self.looked[task, offset] = self._wrong(s, value)
+
+    def _wrong(self, s: Submission, found: dict[str, bytes]) -> str:
+        """What is wrong with the blocks of version 0, or "": one task's bad model must not stop a fleet."""
+        try:
+            size, wanted = len(assemble(s.manifest, found)), sum(s.layout.sizes)
+        except Lost as e:
+            return str(e)
+        return "" if size == wanted else f"version 0 has {size} values, the layout {wanted}"
+
+    def react(self, now: int) -> Iterator[Effect]:
+        globe, desk = self.desk.globe, self.desk
+        for task, (offset, s) in self.submitted.items():
+            refused = globe.refused.get(task)
+            if task in globe.tasks or (refused and refused.submission >= offset):
+                continue
+            if not all(z in globe.zones for z in self._zones(s) if z in desk.zones):
+                continue  # they are about to join; `submit` says what it waits for
+            reason = self._objection(s) or self.looked.get((task, offset))
+            if reason is None:
+                if not desk.requests.asked(("version 0", task, offset, s)):
+                    yield fetch(s.manifest, desk.requests, "version 0", task, offset, s)
+            elif reason:
+                fact = TaskRefused(desk.token, task, offset, reason)
+                yield from desk.offers.make(("refused", task, offset), fact, now)
+            elif task in self.topics:
+                yield from desk.offers.make(("admitted", task), self._admitted(s), now)
+            elif not desk.requests.asked(("topics", task, offset)):
+                wanted = [
+                    (t, globe.zones[z].partitions) for z in self._zones(s) for t in task_topics(desk.namespace, z, task)
+                ]
+                yield CreateTopics(desk.requests.new(("topics", task, offset)), tuple(wanted))
+
+    def _zones(self, s: Submission) -> tuple[str, ...]:
+        return s.spec.zones or tuple(sorted(self.desk.zones))
+
+    def _objection(self, s: Submission) -> str:
+        """Why the task can never run as it is, or ""."""
+        spec = s.spec
+        if strangers := [z for z in self._zones(s) if z not in self.desk.zones]:
+            return f"zones {', '.join(strangers)} are not known; known: {', '.join(self.desk.zones)}"
+        models = topic(self.desk.namespace, GLOBAL, "models").name
+        if s.manifest.topic != models:
+            return f"version 0 lies in {s.manifest.topic}; it must lie in {models}"
+        if len(s.manifest.blocks) != len(s.layout.sizes):
+            return f"the manifest names {len(s.manifest.blocks)} blocks, the layout {len(s.layout.sizes)}"
+        try:
+            most = most_slots(largest_in_units(spec.limits.largest, spec.limits.unit), len(s.layout.sizes))
+        except ValueError as e:
+            return f"limits: {e}"
+        if spec.rounds.places > most:
+            return (
+                f"limits: a round of this model can have {most} slots (64-bit sums, 512 KiB bitmaps), and it wants "
+                f"{spec.rounds.places} places: lower limits.largest or rounds.demand"
+            )
+        if spec.rounds.places * spec.epochs.rounds > MOST_DELTAS:
+            return f"a zone's epoch can have {MOST_DELTAS} deltas: lower rounds.demand or epochs.rounds"
+        return ""
+
+    def _admitted(self, s: Submission) -> TaskAdmitted:
+        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed)

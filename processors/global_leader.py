@@ -1,0 +1,162 @@
+"""The global leader: epochs, and the merge of the zones' models by samples (OLearning §4.2; design: Globe)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from learning.aggregation import merge, norm
+from processors.desk import GlobalDesk
+from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Taken, TaskEnded, Update
+from schemas.topics import GLOBAL, topic
+from schemas.wire import Message
+from streams.ledger import GlobalTask
+from streams.models import Lost, Writing, assemble, fetch
+from streams.processor import Effect, Stop
+
+
+@dataclass
+class Merging:
+    """A closed epoch on its way to its model."""
+
+    epoch: int
+    models: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """By zone; the last global model under ""."""
+    writing: Writing | None = None
+    norm: float = 0.0
+    fact: Merged | None = None
+
+
+class GlobalLeader:
+    def __init__(self, desk: GlobalDesk):
+        self.desk = desk
+        self.finals: dict[tuple[str, str], list[tuple[int, Finalised]]] = {}
+        """By task and zone, the accepted rounds that gave a model, with their offsets, as far as they are not taken."""
+        self.jobs: dict[str, Merging] = {}
+        self.closing: dict[str, EpochClosed] = {}
+        self.written = 0
+
+    def forget(self) -> None:
+        self.jobs, self.closing = {}, {}
+
+    def zone_fact(self, zone: str, offset: int, fact: Message) -> None:
+        """An accepted fact of a zone's ledger."""
+        if isinstance(fact, Finalised) and fact.manifest:
+            t = self.desk.globe.tasks.get(fact.task)
+            since = t.taken.get(zone, 0) if t else 0
+            kept = [x for x in self.finals.get((fact.task, zone), []) if x[0] >= since]
+            self.finals[fact.task, zone] = [*kept, (offset, fact)]
+
+    def react(self, now: int) -> Iterator[Effect]:
+        for task, t in self.desk.globe.tasks.items():
+            match t.state:
+                case "admitted" | "merged":
+                    self.jobs.pop(task, None)
+                    self.closing.pop(task, None)
+                    if t.epoch < t.spec.epochs.count:
+                        opened = EpochOpened(self.desk.token, task, t.epoch + 1, t.manifest)
+                        yield from self._offer(("opened", task, t.epoch + 1), opened, now)
+                    else:
+                        ended = TaskEnded(self.desk.token, task, f"all {t.epoch} epochs are done")
+                        yield from self._offer(("ended", task), ended, now)
+                case "open":
+                    yield from self._close(task, t, now)
+                case "closed":
+                    yield from self._finish(task, t, now)
+
+    def answer(self, asked: tuple, value: Any, now: int) -> Iterator[Effect]:
+        what, task, epoch, *rest = asked
+        job, t = self.jobs.get(task), self.desk.globe.tasks[task]
+        if job is None or job.epoch != epoch:
+            return
+        try:
+            if what == "block":
+                assert job.writing
+                if job.writing.stored(rest[0], value):
+                    yield from self._done(task, t, job, now)
+                return
+            zone = rest[0]
+            manifest = t.updates[zone].manifest if zone else t.manifest
+            job.models[zone] = assemble(manifest, value)
+        except Lost as e:
+            yield Stop(f"epoch {epoch} of {task} cannot be merged: {e}")
+            return
+        if len(job.models) == len(t.updates) + 1:
+            yield from self._write(task, t, job)
+
+    def _offer(self, step: tuple, fact: Message, now: int) -> Iterator[Effect]:
+        return self.desk.offers.make(step, fact, now)
+
+    def _close(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
+        """An epoch ends when every zone has done its rounds, or at the deadline with what there is."""
+        done = all(self._rounds(z, task, t.epoch) >= t.spec.epochs.rounds for z in t.zones)
+        if done or now >= t.opened_time + 1000 * t.spec.epochs.deadline_s:
+            if task not in self.closing:
+                ends = {z: max(self.desk.zones[z].state.position, t.taken[z]) for z in t.zones}
+                why = "rounds" if done else "deadline"
+                self.closing[task] = EpochClosed(self.desk.token, task, t.epoch, why, ends)
+            yield from self._offer(("closed", task, t.epoch), self.closing[task], now)
+
+    def _rounds(self, zone: str, task: str, epoch: int) -> int:
+        t = self.desk.zones[zone].state.tasks.get(task)
+        return t.merged_rounds if t and t.epoch == epoch and t.state == "finalised" else 0
+
+    def _finish(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
+        """Take what the zones' ledgers hold below the ends, then merge it."""
+        if any(self.desk.zones[z].state.position < t.ends[z] for z in t.zones):
+            return  # this leader has not read that far yet
+        ranges = {z: (t.taken[z], t.ends[z]) for z in t.zones if t.taken[z] < t.ends[z]}
+        if ranges:
+            updates = tuple(u for z, r in ranges.items() if (u := self._update(task, z, *r)))
+            yield from self._offer(
+                ("taken", task, t.epoch), Taken(self.desk.token, task, t.epoch, ranges, updates), now
+            )
+            return
+        job = self.jobs.get(task)
+        if job is None:
+            job = self.jobs[task] = Merging(t.epoch)
+            if not t.updates:
+                yield from self._done(task, t, job, now)
+                return
+            yield fetch(t.manifest, self.desk.requests, "model", task, t.epoch, "")
+            for zone, u in t.updates.items():
+                yield fetch(u.manifest, self.desk.requests, "model", task, t.epoch, zone)
+        elif job.fact:
+            yield from self._offer(("merged", task, t.epoch), job.fact, now)
+
+    def _update(self, task: str, zone: str, start: int, end: int) -> Update | None:
+        """What a stretch of a zone's ledger holds for a task: the last model, and the sums over all rounds."""
+        rounds = [f for offset, f in self.finals.get((task, zone), []) if start <= offset < end]
+        if not rounds or not rounds[-1].manifest:
+            return None
+        return Update(
+            zone=zone,
+            round=rounds[-1].round,
+            manifest=rounds[-1].manifest,
+            samples=sum(f.samples for f in rounds),
+            devices=sum(f.devices for f in rounds),
+            loss=sum(f.loss for f in rounds),
+        )
+
+    def _write(self, task: str, t: GlobalTask, job: Merging) -> Iterator[Effect]:
+        zones = sorted(t.updates)
+        new = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
+        job.norm = norm(new - job.models[""])
+        job.models = {}
+        self.written += 1
+        to, where = topic(self.desk.namespace, GLOBAL, "models"), f"{self.desk.token}/{self.written}"
+        job.writing = Writing(to, self.desk.globe.partitions, task, t.epoch, where, new, t.layout.sizes)
+        yield from job.writing.sends(self.desk.requests, "block", task, t.epoch)
+
+    def _done(self, task: str, t: GlobalTask, job: Merging, now: int) -> Iterator[Effect]:
+        job.fact = Merged(
+            token=self.desk.token,
+            task=task,
+            epoch=t.epoch,
+            manifest=job.writing.manifest if job.writing else None,
+            samples=sum(u.samples for u in t.updates.values()),
+            norm=job.norm,
+        )
+        yield from self._offer(("merged", task, t.epoch), job.fact, now)

@@ -1,0 +1,231 @@
+"""The zone selector: announces rounds, admits devices to them under a lease, refuses the rest (design: Registrations)."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import islice
+
+from processors.desk import ZoneDesk
+from processors.offers import AGAIN
+from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
+from schemas.messages import Admission, Announcement, Refusal, Registration
+from schemas.topics import read, topic
+from schemas.wire import Malformed, Message
+from streams.ledger import Round, most_slots
+from streams.letters import dead_letter
+from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfollow, send
+
+REPEAT = 5_000
+"""Announcements are repeated every so many ms."""
+BATCH = 500
+"""Registrations, and lapsed leases, that one `Admitted` deals with at most: it must fit a record."""
+FULL = 2_000
+"""Registrations of a partition that wait in memory at most."""
+RETRY = 1_000
+"""A refused device may try again after so many ms."""
+
+
+class Selector:
+    def __init__(self, desk: ZoneDesk):
+        self.desk = desk
+        self.registrations = topic(desk.namespace, desk.scope, "registrations")
+        self.admissions = topic(desk.namespace, desk.scope, "admissions")
+        self.announcements = topic(desk.namespace, desk.scope, "announcements")
+        self.waiting: dict[int, deque[tuple[int, Registration | None]]] = {}
+        self.offered: tuple[int, Admitted, list[Refusal | Admission]] | None = None
+        """When, what, and the answers besides new slots that go out with it."""
+        self.announced = 0
+        self.look = False
+        """Time has passed: leases may be over."""
+        self.held: dict[str, tuple[int, dict[str, int]]] = {}
+        """By task, its round and who holds which slot in it."""
+
+    # ------------------------------------------------------------------ leadership
+
+    def begin(self) -> Iterator[Effect]:
+        """Take over: read registrations from where the fold is, say again what is open and who has a slot."""
+        yield from self._follow()
+        yield from self._announce_all()
+        for task, t in self.desk.zone.tasks.items():
+            if t.state == "open":
+                r = t.rounds[t.round]
+                for slot in range(len(r.devices)):
+                    if slot not in r.done:
+                        yield self._answer(task, r, slot, self.desk.zone.admitted)
+
+    def end(self) -> Iterator[Effect]:
+        self.offered = None
+        yield from (Unfollow(self.registrations.name, p) for p in self.waiting)
+        self.waiting = {}
+
+    def _follow(self) -> Iterator[Effect]:
+        self.offered = None
+        for p, offset in enumerate(self.desk.zone.registrations):
+            self.waiting[p] = deque()
+            yield Resume(self.registrations.name, p)
+            yield Follow(self.registrations.name, p, offset)
+
+    # ------------------------------------------------------------------ inputs
+
+    def registration(self, record: Record) -> Iterator[Effect]:
+        wish = None
+        try:
+            message = read(record.topic, record.value, record.headers)
+            assert isinstance(message, Registration)
+            if record.key != message.device:
+                raise Malformed(f"the key is not the device's ({message.device})")
+            wish = message
+        except Malformed as e:
+            yield dead_letter(self.desk.namespace, record, str(e), self.desk.name)
+        if (queue := self.waiting.get(record.partition)) is not None:
+            queue.append((record.offset, wish))
+            if len(queue) == FULL:
+                yield Pause(record.topic, record.partition)
+
+    def fact(self, fact: Message, offset: int, void: str) -> Iterator[Effect]:
+        """Answer what the ledger says, never what was offered."""
+        match fact:
+            case Admitted() if self.offered and fact == self.offered[1]:
+                _, _, answers = self.offered
+                if void:
+                    yield from self._follow()  # another was before it
+                    return
+                self.offered = None
+                for p, (_, end) in fact.ranges.items():
+                    queue, full = self.waiting[p], len(self.waiting[p]) >= FULL
+                    while queue and queue[0][0] < end:
+                        queue.popleft()
+                    if full and len(queue) < FULL:
+                        yield Resume(self.registrations.name, p)
+                for answer in answers:
+                    yield send(self.admissions, answer, answer.device)
+                for slot in fact.slots:
+                    t = self.desk.zone.tasks[slot.task]
+                    r = t.rounds.get(slot.round)
+                    if r and slot.slot < len(r.devices) and r.devices[slot.slot] == slot.device:
+                        yield self._answer(slot.task, r, slot.slot, offset)
+            case Opened() | Closed() | Finalised() | Retired() if not void:
+                yield from self._announce(fact.task)
+
+    def tick(self, now: int) -> Iterator[Effect]:
+        self.look = True
+        if now - self.announced >= REPEAT:
+            self.announced = now
+            yield from self._announce_all()
+        if self.offered and now - self.offered[0] >= AGAIN:
+            self.offered = (now, *self.offered[1:])
+            yield send(self.desk.ledger_topic, self.offered[1])
+
+    def react(self, now: int) -> Iterator[Effect]:
+        if self.offered is None and (made := self._decide(now)):
+            self.offered = (now, *made)
+            yield send(self.desk.ledger_topic, made[0])
+
+    # ------------------------------------------------------------------ decisions
+
+    def _decide(self, now: int) -> tuple[Admitted, list[Refusal | Admission]] | None:
+        """Deal with the registrations that wait, first come first served; end the leases that are over."""
+        zone, slots, ranges = self.desk.zone, [], {}
+        answers: list[Refusal | Admission] = []
+        lapsed = list(islice(self._lapsed(now), BATCH)) if self.look else []
+        self.look = len(lapsed) == BATCH
+        ended = Counter(x.task for x in lapsed)
+        budget = BATCH
+        new: dict[str, dict[str, int]] = {}
+        for p, queue in self.waiting.items():
+            batch = list(islice(queue, budget))
+            if not batch:
+                continue
+            budget -= len(batch)
+            ranges[p] = (zone.registrations[p], batch[-1][0] + 1)
+            for _, wish in batch:
+                if wish is None:
+                    continue
+                t = zone.tasks.get(wish.task)
+                if t is None or t.retired or t.state != "open" or t.round != wish.round:
+                    answers.append(self._refuse(wish, f"round {wish.round} is not open"))
+                    continue
+                r = t.rounds[t.round]
+                assert r.opened
+                held, mine = self._held(wish.task, r), new.setdefault(wish.task, {})
+                if wish.device in held:
+                    answers.append(self._admission(wish.task, r, held[wish.device], zone.admitted))
+                elif wish.device in mine:
+                    pass  # it asked twice; one answer is under way
+                elif self._room(r.opened, len(held) + len(mine), len(r.lapsed) + ended[wish.task]):
+                    mine[wish.device] = len(held) + len(mine)
+                    slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device))
+                else:
+                    answers.append(self._refuse(wish, "the round is full"))
+        if not ranges and not lapsed:
+            return None
+        return Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), answers
+
+    def _room(self, o: Opened, slots: int, ended: int) -> bool:
+        """Whether a round that has so many slots, so many of them lapsed, can have one more."""
+        return slots - ended < o.places and slots < most_slots(o.largest, len(o.sizes))
+
+    def _lapsed(self, now: int) -> Iterator[Lapsed]:
+        """The leases that are over, of devices that have not delivered."""
+        for task, t in self.desk.zone.tasks.items():
+            if t.state == "open" and not t.retired:
+                r = t.rounds[t.round]
+                for i, lease in enumerate(r.leases):
+                    if lease <= now and i not in r.done and i not in r.lapsed:
+                        yield Lapsed(task, r.round, i)
+
+    def _held(self, task: str, r: Round) -> dict[str, int]:
+        """Who holds which slot of a round, kept as it grows."""
+        n, held = self.held.get(task, (0, {}))
+        if n != r.round:
+            held = {}
+        for i in range(len(held), len(r.devices)):
+            held[r.devices[i]] = i
+        self.held[task] = (r.round, held)
+        return held
+
+    def _refuse(self, wish: Registration, reason: str) -> Refusal:
+        return Refusal(wish.device, wish.task, wish.round, reason, RETRY, self.desk.ref(self.desk.zone.position))
+
+    def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:
+        """What the `Admitted` at this offset gave, or an older one said again."""
+        return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], self.desk.ref(offset))
+
+    def _answer(self, task: str, r: Round, slot: int, offset: int) -> Send:
+        admission = self._admission(task, r, slot, offset)
+        return send(self.admissions, admission, admission.device, cause=f"{admission.cause.ledger}@{offset}")
+
+    # ------------------------------------------------------------------ announcements
+
+    def _announce_all(self) -> Iterator[Effect]:
+        for task, t in self.desk.zone.tasks.items():
+            if not t.retired:  # of that one the last word stays in the topic
+                yield from self._announce(task)
+
+    def _announce(self, task: str) -> Iterator[Effect]:
+        """The task's round, open or not, one copy in every partition."""
+        t, g = self.desk.zone.tasks[task], self.desk.globe.state.tasks.get(task)
+        r = t.rounds.get(t.round)
+        if r is None or r.opened is None or g is None:
+            return
+        o, spec = r.opened, g.spec
+        here = t.state == "open" and not t.retired
+        message = Announcement(
+            task=task,
+            tenant=spec.tenant,
+            round=r.round,
+            open=here,
+            cause=self.desk.ref(r.opened_at if here else max(r.opened_at, r.closed_at, t.retired_at)),
+            model=spec.model,
+            model_args=spec.model_args,
+            data=spec.data,
+            data_args=spec.data_args,
+            training=spec.training,
+            sizes=o.sizes,
+            unit=o.unit,
+            largest=spec.limits.largest,
+            base=o.base,
+            deadline=o.deadline,
+            seed=g.seed,
+        )
+        for p in range(self.desk.zone.partitions):
+            yield send(self.announcements, message, task, p)

@@ -1,0 +1,52 @@
+"""The zone coordinator: zone selector and zone leader, under one leadership and one token."""
+
+from collections.abc import Iterator
+
+from processors.desk import ZoneDesk
+from processors.selector import Selector
+from processors.zone_leader import ZoneLeader
+from schemas.topics import GLOBAL, topic
+from schemas.wire import Message
+from streams.processor import Answer, Assigned, Effect, Follow, Input, Record, Stop, Tick
+
+
+class ZoneCoordinator(ZoneDesk):
+    def __init__(self, namespace: str, zone: str, partitions: int, name: str, life: str):
+        super().__init__(namespace, zone, partitions, name, life)
+        self.globe_topic = topic(namespace, GLOBAL, "ledger")
+        self.leader = ZoneLeader(self)
+        self.selector = Selector(self)
+
+    def start(self, now: int) -> Iterator[Effect]:
+        yield from self.begin()
+        yield Follow(self.globe_topic.name, 0, 0)
+
+    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        match event:
+            case Record(topic=name) if name == self.ledger_topic.name:
+                yield from self.feed(event)
+            case Record(topic=name) if name == self.globe_topic.name:
+                self.globe.feed(event)
+            case Record():
+                yield from self.selector.registration(event)
+            case Assigned():
+                self.assigned(event)
+            case Answer(error=error) if error:
+                yield Stop(f"zone {self.scope}: {error}")
+            case Answer(tag, value):
+                asked = self.requests.close(tag)
+                if not self.heard(asked, value) and asked is not None and self.token:
+                    yield from self.leader.answer(asked, value, now)
+            case Tick() if self.token:
+                yield from self.selector.tick(now)
+        yield from self.claim(now)
+        if self.token:
+            yield from self.leader.react(now)
+            yield from self.selector.react(now)
+
+    def led(self) -> Iterator[Effect]:
+        self.leader.forget()
+        yield from self.selector.begin() if self.token else self.selector.end()
+
+    def fold_fact(self, fact: Message, record: Record, void: str) -> Iterator[Effect]:
+        return self.selector.fact(fact, record.offset, void)

@@ -1,0 +1,212 @@
+"""The zone leader: opens a task's rounds, closes them, adds the partials and finalises (design: Close, Finalise)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from learning.aggregation import apply_mean, largest_in_units, norm
+from processors.desk import ZoneDesk
+from schemas.blocks import SumBlock, slices
+from schemas.facts import Closed, Committed, Finalised, Opened, Retired
+from schemas.messages import Ref
+from schemas.topics import topic
+from schemas.wire import Malformed, checksum, decode
+from streams.ledger import GlobalTask, Round, ZoneTask, summed
+from streams.models import Lost, Writing, assemble, fetch
+from streams.processor import Effect, Ends, Fetch, Stop
+
+
+@dataclass
+class Finalising:
+    """A closed round on its way to its result: the partials are fetched and added one commit after the other."""
+
+    round: int
+    commits: list[Committed]
+    total: npt.NDArray[np.int64]
+    weights: list[int]
+    base: npt.NDArray[np.float32] | None = None
+    writing: Writing | None = None
+    norm: float = 0.0
+    fact: Finalised | None = None
+
+
+class ZoneLeader:
+    def __init__(self, desk: ZoneDesk):
+        self.desk = desk
+        self.jobs: dict[str, Finalising] = {}
+        self.closing: dict[str, Closed] = {}
+        self.written = 0
+
+    def forget(self) -> None:
+        self.jobs, self.closing = {}, {}
+
+    def react(self, now: int) -> Iterator[Effect]:
+        """Whatever the ledgers call for now."""
+        for task, g in self.desk.globe.state.tasks.items():
+            if self.desk.scope not in g.zones:
+                continue
+            t = self.desk.zone.tasks.get(task)
+            if t and t.retired:
+                continue
+            if g.state == "ended":
+                if t:
+                    yield from self._offer(("retired", task), self._retired(g), now)
+            elif t is None or t.state == "finalised":
+                self.jobs.pop(task, None)
+                if g.state == "open" and (t is None or t.epoch < g.epoch or t.merged_rounds < g.spec.epochs.rounds):
+                    n = t.round + 1 if t else 1
+                    yield from self._offer(("opened", task, n), self._opened(g, t, now), now)
+            elif t.state == "open":
+                yield from self._close(task, t.rounds[t.round], now)
+            elif min(t.at) > t.round:
+                yield from self._finalise(task, t, now)
+
+    def answer(self, asked: tuple, value: Any, now: int) -> Iterator[Effect]:
+        match asked:
+            case ("ends", str(task), int(n), str(why)):
+                t = self.desk.zone.tasks[task]
+                if t.round == n and t.state == "open":
+                    self.closing[task] = Closed(self.desk.token, task, n, why, value)
+                    yield from self._offer(("closed", task, n), self.closing[task], now)
+            case (str(what), str(task), int(n), *rest) if (job := self.jobs.get(task)) and job.round == n:
+                yield from self._progress(what, task, job, rest, value, now)
+
+    def _offer(self, step: tuple, fact: Any, now: int) -> Iterator[Effect]:
+        return self.desk.offers.make(step, fact, now)
+
+    # ------------------------------------------------------------------ open, close, retire
+
+    def _opened(self, g: GlobalTask, t: ZoneTask | None, now: int) -> Opened:
+        """The next round: from the zone's own model within an epoch, from the global one at its start."""
+        spec, desk = g.spec, self.desk
+        if t and t.epoch == g.epoch and t.merged_rounds and t.manifest:
+            base, source = t.manifest, desk.ref(t.manifest_at)
+        else:
+            base, source = g.manifest, desk.globe.ref(g.opened_at)
+        return Opened(
+            token=desk.token,
+            task=spec.task,
+            round=t.round + 1 if t else 1,
+            epoch=g.epoch,
+            source=source,
+            base=base,
+            demand=spec.rounds.demand,
+            places=spec.rounds.places,
+            minimum=spec.rounds.minimum,
+            deadline=now + round(1000 * spec.rounds.deadline_s),
+            grace=round(1000 * spec.rounds.grace_s),
+            lease=round(1000 * spec.rounds.lease_s),
+            staleness=0,
+            sizes=g.layout.sizes,
+            unit=spec.limits.unit,
+            largest=largest_in_units(spec.limits.largest, spec.limits.unit),
+            heaviest=spec.limits.heaviest,
+        )
+
+    def _retired(self, g: GlobalTask) -> Retired:
+        return Retired(self.desk.token, g.spec.task, Ref(self.desk.globe.state.ledger, g.opened_at))
+
+    def _close(self, task: str, r: Round, now: int) -> Iterator[Effect]:
+        assert r.opened
+        met = r.met_at is not None and now >= r.met_at + r.opened.grace
+        if not met and now < r.opened.deadline:
+            return
+        closing = self.closing.get(task)
+        if closing and closing.round == r.round:
+            yield from self._offer(("closed", task, r.round), closing, now)
+        elif not any(asked[:3] == ("ends", task, r.round) for asked in self.desk.requests.open.values()):
+            deltas = topic(self.desk.namespace, self.desk.scope, "deltas", task)
+            yield Ends(self.desk.requests.new(("ends", task, r.round, "demand" if met else "deadline")), deltas.name)
+
+    # ------------------------------------------------------------------ finalise
+
+    def _finalise(self, task: str, t: ZoneTask, now: int) -> Iterator[Effect]:
+        r = t.rounds[t.round]
+        job = self.jobs.get(task)
+        if job and job.round == r.round:
+            if job.fact:
+                yield from self._offer(("finalised", task, r.round), job.fact, now)
+            return
+        assert r.opened
+        sizes = r.opened.sizes
+        facts = {c.offset: c.fact for c in r.commits}
+        job = self.jobs[task] = Finalising(
+            round=r.round,
+            commits=[facts[offset] for offset in summed(r)],
+            total=np.zeros(sum(sizes), np.int64),
+            weights=[0] * len(sizes),
+        )
+        if r.contributors < r.opened.minimum or not job.commits:
+            yield from self._done(task, job, r, now)
+            return
+        yield fetch(r.opened.base, self.desk.requests, "base", task, r.round)
+        yield self._next_sum(task, job)
+
+    def _next_sum(self, task: str, job: Finalising) -> Fetch:
+        places = tuple(p for p in job.commits[0].sums if p)
+        tag = self.desk.requests.new(("sum", task, job.round))
+        return Fetch(tag, topic(self.desk.namespace, self.desk.scope, "partials").name, places)
+
+    def _progress(self, what: str, task: str, job: Finalising, rest: list, value: Any, now: int) -> Iterator[Effect]:
+        r = self.desk.zone.tasks[task].rounds[job.round]
+        assert r.opened
+        try:
+            if what == "block":
+                assert job.writing
+                if job.writing.stored(rest[0], value):
+                    yield from self._done(task, job, r, now)
+                return
+            if what == "base":
+                job.base = assemble(r.opened.base, value)
+            elif what == "sum":
+                self._add(job, job.commits.pop(0), value, r.opened.sizes)
+                if job.commits:
+                    yield self._next_sum(task, job)
+        except Lost as e:
+            yield Stop(f"round {job.round} of {task} cannot be finalised: {e}")
+            return
+        if job.base is not None and not job.commits:
+            yield from self._write(task, job, r)
+
+    def _add(self, job: Finalising, commit: Committed, found: dict[str, bytes], sizes: tuple[int, ...]) -> None:
+        for i, (place, piece) in enumerate(zip(commit.sums, slices(sizes), strict=True)):
+            if place is None:
+                continue
+            try:
+                block = decode(found.get(place.key), (SumBlock,))
+            except Malformed as e:
+                raise Lost(f"the partial at {place.key}: {e}") from None
+            if block.block != i or checksum(block.data) != place.checksum:
+                raise Lost(f"the partial at {place.key} is not what was written")
+            job.total[piece] += np.frombuffer(block.data, "<i8")
+            job.weights[i] += commit.weights[i]
+
+    def _write(self, task: str, job: Finalising, r: Round) -> Iterator[Effect]:
+        assert r.opened
+        assert job.base is not None
+        new = apply_mean(job.base, job.total, job.weights, r.opened.sizes, r.opened.unit)
+        job.norm = norm(new - job.base)
+        self.written += 1
+        where = f"{self.desk.token}/{self.written}"
+        to = topic(self.desk.namespace, self.desk.scope, "models")
+        job.writing = Writing(to, self.desk.zone.partitions, task, r.round, where, new, r.opened.sizes)
+        job.base = None
+        job.total = job.total[:0]
+        yield from job.writing.sends(self.desk.requests, "block", task, r.round)
+
+    def _done(self, task: str, job: Finalising, r: Round, now: int) -> Iterator[Effect]:
+        job.fact = Finalised(
+            token=self.desk.token,
+            task=task,
+            round=r.round,
+            commits=summed(r),
+            devices=r.contributors,
+            samples=sum(c.fact.samples for c in r.commits),
+            loss=sum(c.fact.loss for c in r.commits),
+            norm=job.norm,
+            manifest=job.writing.manifest if job.writing else None,
+        )
+        yield from self._offer(("finalised", task, r.round), job.fact, now)

@@ -1,0 +1,121 @@
+"""A whole plane in memory, for tests: two zones, aggregators, a globe, fleets that "train" by arithmetic."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from device_sim.device import Device
+from device_sim.fleet import Fleet, Manner
+from device_sim.pseudonym import seed_of
+from processors.aggregator import Aggregator
+from processors.globe import GlobalCoordinator
+from processors.submitter import Submitter
+from processors.zone import ZoneCoordinator
+from schemas.blocks import Tensor, layout
+from schemas.facts import GLOBAL_FACTS, ZONE_FACTS
+from schemas.messages import Announcement
+from schemas.task import Epochs, Rounds, TaskSpec
+from schemas.topics import GLOBAL, Topic, zone_topics
+from schemas.wire import decode
+from streams.ledger import Globe, Ledger, Zone
+from streams.memory import Host, Memory
+from streams.models import assemble
+
+NS = "test"
+LAYOUT = layout((Tensor("w", (7,)), Tensor("b", (5,), group="head")))
+START = np.linspace(-1, 1, 12, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Done:
+    delta: np.ndarray
+    samples: int
+    loss_sum: float
+
+
+class Arithmetic:
+    """A stand-in for training: the delta is drawn from a seed and pulls the model towards zero."""
+
+    def objection(self, a: Announcement) -> str:
+        return ""
+
+    def run(self, a: Announcement, device: Device, base: np.ndarray) -> Done:
+        seed = seed_of(a.seed, device.id, a.task, a.round)
+        noise = np.random.default_rng(seed).standard_normal(len(base)).astype(np.float32)
+        return Done(0.1 * noise - 0.1 * base, 1 + seed % 50, float(seed % 1000) / 100)
+
+
+@dataclass
+class Plane:
+    memory: Memory
+    zones: tuple[str, ...] = ("east", "west")
+    partitions: int = 4
+    aggregators: int = 2
+    devices: int = 6
+    manner: Manner = field(default_factory=lambda: Manner(training=(50, 300), reaction=50, report=500))
+    hosts: dict[str, Host] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for zone in (GLOBAL, *self.zones):
+            for t in zone_topics(NS, zone):
+                self.create(t)
+        self.host("global", lambda life: GlobalCoordinator(NS, self.zones, self.partitions, "global", life))
+        for i, zone in enumerate(self.zones):
+            self.host(f"zone-{zone}", lambda life, z=zone: ZoneCoordinator(NS, z, self.partitions, f"zone-{z}", life))
+            for n in range(self.aggregators):
+                name = f"agg-{zone}-{n}"
+                self.host(name, lambda life, z=zone, name=name: Aggregator(NS, z, name, life, 200, 500))
+            devices = [Device(f"{zone}-{k}", i * self.devices + k) for k in range(self.devices)]
+            self.host(
+                f"fleet-{zone}",
+                lambda life, z=zone, d=devices: Fleet(NS, z, f"fleet-{z}", life, d, Arithmetic(), self.manner),
+            )
+
+    def create(self, t: Topic) -> None:
+        self.memory.create(t.name, t.partitions(self.partitions))
+
+    def host(self, name: str, make) -> None:
+        self.hosts[name] = self.memory.host(make)
+
+    def submit(self, spec: TaskSpec, seed: int = 1) -> Host:
+        return self.memory.host(lambda life: Submitter(NS, life, spec, LAYOUT, START, seed))
+
+    # ------------------------------------------------------------------ reading
+
+    def zone(self, name: str) -> Zone:
+        return self.fold(Ledger(Zone()), name).state
+
+    def globe(self) -> Globe:
+        return self.fold(Ledger(Globe()), GLOBAL).state
+
+    def fold(self, ledger: Ledger, zone: str) -> Ledger:
+        for record in self.memory.records(f"{NS}.{zone}.ledger"):
+            ledger.feed(record)
+        return ledger
+
+    def facts(self, zone: str) -> list:
+        """The accepted facts of a ledger."""
+        ledger: Ledger = Ledger(Globe() if zone == GLOBAL else Zone())
+        pairs = [ledger.feed(r) for r in self.memory.records(f"{NS}.{zone}.ledger")]
+        return [fact for fact, void in pairs if not void]
+
+    def all_facts(self, zone: str) -> list:
+        types = GLOBAL_FACTS if zone == GLOBAL else ZONE_FACTS
+        return [decode(r.value, types) for r in self.memory.records(f"{NS}.{zone}.ledger")]
+
+    def ended(self, task: str) -> bool:
+        t = self.hosts["global"].processor.globe.tasks.get(task)
+        return bool(t and t.state == "ended")
+
+    def vector(self, manifest) -> np.ndarray:
+        found = {p.key: self.memory.records(manifest.topic, p.partition)[p.offset].value for p in manifest.blocks}
+        return assemble(manifest, found)
+
+    def model(self, task: str) -> np.ndarray:
+        return self.vector(self.globe().tasks[task].manifest)
+
+
+def spec(task: str = "toy", demand: int = 6, epochs: int = 2, rounds: int = 3, **more) -> TaskSpec:
+    """A task that waits for all six devices of a zone."""
+    r = Rounds(demand=demand, over_commit=1.0, minimum=more.pop("minimum", demand), **more)
+    return TaskSpec(task=task, model="arithmetic", data="none", rounds=r, epochs=Epochs(count=epochs, rounds=rounds))

@@ -1,0 +1,545 @@
+"""One zone's rounds, without devices: the test writes registrations and blocks, an aggregator and a zone leader do the rest.
+
+The globe is a few facts the test writes. What comes out is compared with plain numpy, bit for bit.
+"""
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from processors.aggregator import Aggregator
+from processors.zone import ZoneCoordinator
+from schemas.blocks import DeltaBlock, Manifest, ModelBlock, Place, Tensor, layout, slices
+from schemas.facts import (
+    LEADERSHIP,
+    Claimed,
+    Committed,
+    EpochOpened,
+    Finalised,
+    Founded,
+    TaskAdmitted,
+    ZoneJoined,
+)
+from schemas.messages import Admission, DeadLetter, Receipt, Refusal, Registration
+from schemas.partitioner import shard_of
+from schemas.task import Epochs, Limits, Rounds, TaskSpec
+from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
+from schemas.wire import Message, checksum, encode
+from streams.ledger import Ledger, Round, Zone
+from streams.memory import Host, Memory
+from streams.models import assemble
+from streams.processor import Send, send
+
+NS, Z, P = "test", "z", 4
+LAYOUT = layout((Tensor("w", (7,)), Tensor("b", (5,), group="head")))
+SIZES, UNIT = LAYOUT.sizes, -24
+START = np.linspace(-1, 1, 12, dtype=np.float32)
+DEVICES = [f"phone-{i}" for i in range(9)]
+RULES = {"demand": 3, "over_commit": 1.0, "minimum": 2, "deadline_s": 5.0, "lease_s": 30.0}
+
+
+class Rig:
+    """A zone with its coordinator and aggregators, and a globe that opened an epoch of one task."""
+
+    def __init__(self, aggregators: int = 1, seed: int = 0, rounds: int = 9, **rules: Any):
+        self.memory = Memory(seed=seed)
+        for zone in (GLOBAL, Z):
+            for t in zone_topics(NS, zone):
+                self.memory.create(t.name, t.partitions(P))
+        for t in task_topics(NS, Z, "t"):
+            self.memory.create(t.name, P)
+        self.deltas = topic(NS, Z, "deltas", "t")
+        spec = TaskSpec(
+            task="t",
+            model="m",
+            data="d",
+            rounds=Rounds(**{**RULES, **rules}),
+            epochs=Epochs(1, rounds),
+            limits=Limits(heaviest=1000),
+        )
+        manifest = self.model_zero()
+        for fact in (
+            Founded("ledger-g", GLOBAL, P),
+            Claimed("g", "1", {LEADERSHIP: 0}),
+            ZoneJoined(1, Z, "ledger-z", P),
+            TaskAdmitted(1, spec, LAYOUT, manifest, (Z,)),
+            EpochOpened(1, "t", 1, manifest),
+        ):
+            self.put(topic(NS, GLOBAL, "ledger"), fact)
+        self.leader = self.memory.host(lambda life: ZoneCoordinator(NS, Z, P, "zone", life))
+        self.aggregators: list[Host] = []
+        for n in range(aggregators):
+            self.aggregators.append(
+                self.memory.host(lambda life, n=n: Aggregator(NS, Z, f"agg-{n}", life, 200, 500))  # type: ignore[misc]
+            )
+
+    def model_zero(self) -> Manifest:
+        places = []
+        for i, piece in enumerate(slices(SIZES)):
+            data = START[piece].tobytes()
+            at = self.put(topic(NS, GLOBAL, "models"), ModelBlock("t", 0, i, memoryview(data)), f"zero/{i}")
+            places.append(Place(*at, f"zero/{i}", checksum(data)))
+        return Manifest(topic(NS, GLOBAL, "models").name, 0, tuple(places))
+
+    def put(self, to: Any, message: Message, key: str | None = None, partition: int | None = None) -> tuple[int, int]:
+        return self.memory.append(send(to, message, key, partition))
+
+    # ------------------------------------------------------------------ what devices do
+
+    def register(self, n: int, devices: list[str]) -> None:
+        for d in devices:
+            self.put(topic(NS, Z, "registrations"), Registration(d, "t", n), d)
+
+    def send(self, *blocks: DeltaBlock) -> list[tuple[int, int]]:
+        return [self.put(self.deltas, b, b.device) for b in blocks]
+
+    def admit(self, n: int, devices: list[str]) -> None:
+        """Open round n, and give these devices its slots."""
+        self.until(lambda: self.at(n, "open"))
+        self.register(n, devices)
+        self.until(lambda: set(devices) <= set(self.round(n).devices))
+
+    def slot(self, n: int, device: str) -> int:
+        return self.round(n).devices.index(device)
+
+    # ------------------------------------------------------------------ what the ledger says
+
+    @property
+    def zone(self) -> Zone:
+        return self.leader.processor.zone  # type: ignore[attr-defined]
+
+    def round(self, n: int) -> Round:
+        return self.zone.tasks["t"].rounds[n]
+
+    def at(self, n: int, state: str) -> bool:
+        t = self.zone.tasks.get("t")
+        return bool(t and (t.round, t.state) == (n, state))
+
+    def until(self, holds: Any, limit: int = 60_000) -> None:
+        assert self.memory.run(holds, limit), self.zone.tasks.get("t")
+
+    def facts(self, kind: type) -> list[Any]:
+        ledger: Ledger = Ledger(Zone())
+        pairs = [ledger.feed(r) for r in self.memory.records(topic(NS, Z, "ledger").name)]
+        return [f for f, void in pairs if not void and isinstance(f, kind)]
+
+    def finalised(self, n: int) -> Finalised:
+        self.until(lambda: any(f.round == n for f in self.facts(Finalised)))
+        return next(f for f in self.facts(Finalised) if f.round == n)
+
+    def vector(self, manifest: Manifest) -> np.ndarray:
+        records = {p.key: self.memory.records(manifest.topic, p.partition)[p.offset].value for p in manifest.blocks}
+        return assemble(manifest, records)
+
+    def counts(self, n: int) -> dict[str, int]:
+        """By outcome, over a round's commits; on the way, the identity: offsets = the sum of all outcomes, with no gap."""
+        commits = [c for c in self.facts(Committed) if c.round == n]
+        out: Counter[str] = Counter()
+        for c in commits:
+            out.update({k: getattr(c.counts, k) for k in c.counts.__struct_fields__})
+        length = 0
+        for s in range(P):
+            mine = [c.stretches[s] for c in commits if s in c.stretches]
+            assert all(a.end == b.start for a, b in pairwise(mine))
+            length += mine[-1].end - mine[0].start if mine else 0
+        assert sum(out.values()) == length
+        return dict(+out)
+
+    def messages(self, what: str, zone: str = Z) -> list[Any]:
+        t = topic(NS, zone, what)
+        records = [r for p in range(t.partitions(P)) for r in self.memory.records(t.name, p)]
+        return [read(r.topic, r.value, r.headers) for r in records]
+
+
+def blocks(device: str, slot: int, n: int = 1, weight: int | None = None) -> list[DeltaBlock]:
+    """A device's delta: numbers drawn from its name, an exponent by block."""
+    dice = np.random.default_rng([*device.encode(), n])
+    weight = weight or int(dice.integers(1, 100))
+    out = []
+    for i, size in enumerate(SIZES):
+        q = dice.integers(-(2**31), 2**31, size, dtype=np.int64).astype("<i4")
+        out.append(DeltaBlock("t", n, slot, device, i, "int32", 2 * i, weight, weight, 7, memoryview(q.tobytes())))
+    return out
+
+
+def oracle(base: np.ndarray, counted: list[DeltaBlock]) -> np.ndarray:
+    """FedAvg in plain numpy: base + Σ w·δ / Σ w, each block for itself."""
+    new = base.copy()
+    for i, piece in enumerate(slices(SIZES)):
+        here = [b for b in counted if b.block == i]
+        if here:
+            total = sum(np.frombuffer(b.data, "<i4").astype(np.int64) * 2**b.exponent for b in here)
+            new[piece] = base[piece].astype(np.float64) + total * 2.0**UNIT / sum(b.weight for b in here)
+    return new
+
+
+def changed(b: DeltaBlock, **to: Any) -> DeltaBlock:
+    fields = {f: getattr(b, f) for f in b.__struct_fields__}
+    return DeltaBlock(**{**fields, **to})
+
+
+# ------------------------------------------------------------------ rounds that give a model
+
+
+@pytest.mark.parametrize("aggregators", [1, 2, 3])
+def test_rounds_are_bit_for_bit_fedavg(aggregators):
+    rig = Rig(aggregators, rounds=3)
+    model = START
+    for n in (1, 2, 3):
+        who = DEVICES[n : n + 3]
+        rig.admit(n, who)
+        sent = [b for d in who for b in blocks(d, rig.slot(n, d), n)]
+        rig.send(*sent)
+        final = rig.finalised(n)
+        model = oracle(model, sent)
+        assert rig.vector(final.manifest).tobytes() == model.tobytes()
+        assert (final.devices, final.samples, final.loss) == (3, sum(b.weight for b in sent if not b.block), 21)
+        assert rig.counts(n) == {"counted": 6}
+    rig.memory.run(limit=10_000)
+    assert rig.at(3, "finalised")  # the epoch asked for three
+    assert [f.round for f in rig.facts(Finalised)] == [1, 2, 3]
+
+
+def test_the_order_of_blocks_changes_no_bit():
+    def model(order: int) -> bytes:
+        rig = Rig(2, seed=order)
+        rig.admit(1, DEVICES[:3])
+        sent = [b for i, d in enumerate(DEVICES[:3]) for b in blocks(d, rig.slot(1, d))]
+        assert {rig.slot(1, d) for d in DEVICES[:3]} == {0, 1, 2}
+        np.random.default_rng(order).shuffle(sent)  # type: ignore[arg-type]
+        for b in sent:
+            rig.send(b)
+            rig.memory.run(limit=150 * order)
+        return rig.vector(rig.finalised(1).manifest).tobytes()
+
+    assert len({model(i) for i in range(4)}) == 1
+
+
+def test_a_device_that_sends_half_counts_for_that_half():
+    rig = Rig()
+    rig.admit(1, DEVICES[:3])
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))][:-1]  # the last loses its second block
+    rig.send(*sent)
+    final = rig.finalised(1)
+    assert rig.facts(type(rig.round(1).closed))[0].why == "deadline"
+    assert final.devices == 2
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+
+
+def test_a_block_nobody_sends_keeps_its_values():
+    rig = Rig(minimum=1, deadline_s=2.0)
+    rig.admit(1, DEVICES[:2])
+    whole, half = (blocks(d, rig.slot(1, d)) for d in DEVICES[:2])
+    rig.send(half[0])
+    rig.memory.run(limit=1000)
+    rig.send(whole[0], whole[1])
+    assert rig.vector(rig.finalised(1).manifest).tobytes() == oracle(START, [half[0], *whole]).tobytes()
+    rig.admit(2, DEVICES[2:5])
+    base = rig.vector(rig.finalised(1).manifest)
+    rig.send(*(blocks(d, rig.slot(2, d), 2)[0] for d in DEVICES[2:5]))
+    assert rig.finalised(2).manifest is None  # nobody is done: fewer than the minimum
+    assert rig.vector(rig.zone.tasks["t"].manifest).tobytes() == base.tobytes()  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ outcomes
+
+
+def test_a_resent_delta_counts_once():
+    rig = Rig()
+    rig.admit(1, DEVICES[:3])
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*sent[:3], *sent[:3], *sent)  # within one accumulator and
+    final = rig.finalised(1)
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+    total = rig.counts(1)
+    rig.admit(2, DEVICES[3:6])
+    rig.send(*sent)  # known from the bitmaps of the round before
+    rig.send(*(b for d in DEVICES[3:6] for b in blocks(d, rig.slot(2, d), 2)))
+    rig.finalised(2)
+    total = {k: total.get(k, 0) + rig.counts(2).get(k, 0) for k in ("counted", "duplicate", "late", "invalid")}
+    assert total == {"counted": 12, "duplicate": 12, "late": 0, "invalid": 0}
+
+
+def test_a_duplicate_across_commits_and_owners_is_known():
+    rig = Rig(2)
+    rig.admit(1, DEVICES[:3])
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*sent[:5])
+    rig.until(lambda: sum(c.counts.counted for c in rig.facts(Committed)) == 5)
+    for host in rig.aggregators:  # all that remembers it dies; their shards' next owners know it from the partials
+        host.crash()
+        host.restart()
+    rig.send(*sent)
+    final = rig.finalised(1)
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+    assert rig.counts(1) == {"counted": 6, "duplicate": 5}
+
+
+def test_what_comes_after_the_close_is_late():
+    rig = Rig(deadline_s=3.0)
+    rig.admit(1, DEVICES[:3])
+    sent = {d: blocks(d, rig.slot(1, d)) for d in DEVICES[:3]}
+    rig.send(*sent[DEVICES[0]], *sent[DEVICES[1]])
+    first = rig.finalised(1)
+    rig.admit(2, DEVICES[3:6])
+    rig.send(*sent[DEVICES[2]], *sent[DEVICES[0]])  # too late; and a copy of what was counted
+    rig.send(*(b for d in DEVICES[3:6] for b in blocks(d, rig.slot(2, d), 2)))
+    rig.finalised(2)
+    assert rig.vector(first.manifest).tobytes() == oracle(START, sent[DEVICES[0]] + sent[DEVICES[1]]).tobytes()
+    assert rig.counts(2) == {"counted": 6, "late": 2, "duplicate": 2}
+    rig.admit(3, DEVICES[6:9])
+    rig.send(*sent[DEVICES[0]])  # its bitmaps are forgotten: late unseen
+    rig.send(*(b for d in DEVICES[6:9] for b in blocks(d, rig.slot(3, d), 3)))
+    rig.finalised(3)
+    assert rig.counts(3) == {"counted": 6, "late": 2}
+    late = [r for r in rig.messages("receipts") if r.outcome == "late"]
+    assert len(late) == 4
+
+
+def data_of(values: list[int], form: str = "<i4") -> memoryview:
+    return memoryview(np.array(values, form).tobytes())
+
+
+INVALID = {
+    "another task's": ({"task": "u"}, "task u"),
+    "another's slot": ({"slot": 1}, "is not this device's"),
+    "a slot nobody has": ({"slot": 7}, "has no slot 7"),
+    "a round to come": ({"round": 4}, "round 4 has no slot"),
+    "a round of fantasy": ({"round": 2**63}, "has no slot"),
+    "a block too many": ({"block": 2}, "the model has 2 blocks"),
+    "a strange codec": ({"codec": "float32"}, "codec float32"),
+    "no weight": ({"weight": 0}, "weight 0"),
+    "too heavy": ({"weight": 1001}, "weight 1001"),
+    "too many samples": ({"samples": 1001}, "weight"),
+    "an absurd loss": ({"loss": 10**18}, "absurd"),
+    "too short": ({"data": data_of([1] * 6)}, "7 values of 4 bytes"),
+    "too long": ({"data": data_of([1] * 8)}, "7 values of 4 bytes"),
+    "not of whole values": ({"data": memoryview(b"x" * 27)}, "7 values of 4 bytes"),
+    "too large an exponent": ({"exponent": 30}, "larger than"),
+    "an exponent beyond 64 bits": ({"exponent": 63, "data": data_of([0] * 7)}, "larger than"),
+    "too large a value": ({"exponent": 10, "data": data_of([2**31 - 1] * 7)}, "larger than"),
+}
+
+
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_blocks_are_counted_and_dead_lettered(case):
+    change, reason = INVALID[case]
+    rig = Rig()
+    rig.admit(1, DEVICES[:3])
+    good = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    first = next(b for b in good if b.slot == 0 and b.block == 0)
+    bad = changed(first, **change)
+    place = rig.send(bad)[0]
+    rig.send(*good)  # its good twin counts all the same
+    final = rig.finalised(1)
+    assert rig.counts(1) == {"counted": 6, "invalid": 1}
+    assert rig.vector(final.manifest).tobytes() == oracle(START, good).tobytes()
+    (letter,) = rig.messages("dead-letters", GLOBAL)
+    assert (letter.topic, letter.partition, letter.offset) == (rig.deltas.name, *place)
+    assert reason in letter.reason
+    assert letter.value == encode(bad)
+    assert Counter(r.outcome for r in rig.messages("receipts")) == {"counted": 6, "invalid": 1}
+
+
+def test_blocks_outside_the_shard_of_their_device_are_invalid():
+    rig = Rig()
+    rig.admit(1, DEVICES[:3])
+    good = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    b = good[0]
+    wrong = (shard_of(b.device, P) + 1) % P
+    rig.put(rig.deltas, b, b.device, wrong)  # the key is right
+    rig.put(rig.deltas, b, "somebody", shard_of(b.device, P))  # the shard is right
+    rig.put(rig.deltas, b, None, shard_of(b.device, P))
+    rig.send(*good)
+    final = rig.finalised(1)
+    assert rig.counts(1) == {"counted": 6, "invalid": 3}
+    assert rig.vector(final.manifest).tobytes() == oracle(START, good).tobytes()
+    assert {x.reason for x in rig.messages("dead-letters", GLOBAL)} == {"not in the shard of its device"}
+
+
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (b"\xc1", ()),
+        (b"", ()),
+        (None, ()),
+        (encode(Registration("x", "t", 1)), ()),
+        (encode(blocks("x", 0)[0]), (("schema-version", b"2"),)),
+        (encode(blocks("x", 0)[0]), (("schema-version", b"\xff"),)),
+        (encode(blocks("x", 0)[0]), (("schema-version", None),)),  # Kafka's headers may lack a value
+        (b"\x91" * 5000, ()),
+    ],
+    ids=["bytes", "empty", "tombstone", "another type", "major 2", "no version", "null header", "deep"],
+)
+def test_undecodable_records_are_counted_and_dead_lettered(value, headers):
+    rig = Rig()
+    rig.admit(1, DEVICES[:3])
+    for p in range(P):
+        rig.memory.append(Send(rig.deltas.name, value, "x", p, headers=headers))
+    good = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*good)
+    final = rig.finalised(1)
+    assert rig.vector(final.manifest).tobytes() == oracle(START, good).tobytes()
+    rig.until(lambda: rig.zone.tasks["t"].at[0] == 2 and sum(rig.zone.tasks["t"].next) == 6 + P)
+    letters = rig.messages("dead-letters", GLOBAL)
+    assert len(letters) == P
+    assert all(isinstance(x, DeadLetter) and x.reason and x.value == value for x in letters)
+    total = Counter(rig.counts(1)) + Counter(rig.counts(2))
+    assert total == {"counted": 6, "invalid": P}
+
+
+def test_receipts_name_the_source_and_follow_the_commit():
+    rig = Rig()
+    rig.admit(1, DEVICES[:3])
+    good = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    places = rig.send(*good, *good[:2])
+    rig.finalised(1)
+    rig.memory.run(limit=1000)
+    got = [(r.device, r.block, r.outcome, r.offset) for r in rig.messages("receipts")]
+    want = [(b.device, b.block, "counted", o) for b, (_, o) in zip(good, places, strict=False)]
+    want += [(b.device, b.block, "duplicate", o) for b, (_, o) in zip(good, places[6:], strict=False)]
+    assert sorted(got) == sorted(want)
+    assert all(isinstance(r, Receipt) for r in rig.messages("receipts"))
+
+
+# ------------------------------------------------------------------ closing
+
+
+def test_k_of_n_at_the_deadline():
+    rig = Rig(minimum=2, deadline_s=4.0)
+    rig.admit(1, DEVICES[:3])
+    sent = [b for d in DEVICES[:2] for b in blocks(d, rig.slot(1, d))]  # the third is dead
+    began = rig.memory.now
+    rig.send(*sent)
+    final = rig.finalised(1)
+    assert rig.memory.now - began > 3000
+    assert rig.round(1).closed.why == "deadline"  # type: ignore[union-attr]
+    assert final.devices == 2
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+
+
+def test_demand_met_closes_at_once_or_after_the_grace():
+    for grace in (0.0, 2.0):
+        rig = Rig(deadline_s=50.0, grace_s=grace)
+        rig.admit(1, DEVICES[:3])
+        rig.send(*(b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))))
+        rig.until(lambda rig=rig: rig.round(1).met_at is not None)
+        met = rig.round(1).met_at or 0
+        rig.until(lambda rig=rig: rig.round(1).closed is not None)
+        assert 1000 * grace <= rig.memory.now - met < 1000 * grace + 200
+        assert rig.round(1).closed.why == "demand"  # type: ignore[union-attr]
+
+
+def test_fewer_than_the_minimum_give_no_model_and_the_next_round_opens():
+    rig = Rig(minimum=2, deadline_s=2.0)
+    rig.admit(1, DEVICES[:3])
+    rig.send(*blocks(DEVICES[0], rig.slot(1, DEVICES[0])))
+    final = rig.finalised(1)
+    assert (final.manifest, final.devices) == (None, 1)
+    rig.admit(2, DEVICES[:3])
+    assert rig.round(2).opened.base == rig.round(1).opened.base  # type: ignore[union-attr]
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(2, d), 2)]
+    rig.send(*sent)
+    assert rig.vector(rig.finalised(2).manifest).tobytes() == oracle(START, sent).tobytes()
+    rig.until(lambda: rig.zone.tasks["t"].merged_rounds == 1)
+
+
+def test_nobody_at_all():
+    rig = Rig(deadline_s=1.0)
+    rig.until(lambda: rig.at(3, "open"))
+    assert [f.manifest for f in rig.facts(Finalised)] == [None, None]
+    assert rig.facts(Committed) == []
+
+
+def test_what_is_in_the_log_when_the_round_closes_counts_however_slow_its_reader():
+    rig = Rig(deadline_s=3.0)
+    rig.admit(1, DEVICES[:3])
+    (slow,) = rig.aggregators
+    slow.freeze()
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*sent[:4])
+    rig.until(lambda: rig.at(1, "closed"))
+    rig.send(*sent[4:])  # these are not in the log yet
+    rig.memory.run(limit=20_000)
+    assert rig.at(1, "closed")  # nobody else has the shards
+    slow.thaw()
+    final = rig.finalised(1)
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent[:4]).tobytes()
+    assert rig.counts(1) == {"counted": 4}
+    rig.until(lambda: sum(rig.zone.tasks["t"].next) == 6)
+    assert rig.counts(2) == {"late": 2}
+
+
+def test_a_frozen_owner_is_replaced_and_its_word_is_void_after():
+    rig = Rig(2, deadline_s=20.0)
+    rig.admit(1, DEVICES[:3])
+    slow, _ = rig.aggregators
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*sent)
+    rig.memory.run(limit=5)
+    slow.freeze()
+    final = rig.finalised(1)
+    slow.thaw()
+    rig.memory.run(limit=5_000)
+    assert slow.stopped is None
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+    assert rig.counts(1) == {"counted": 6}
+
+
+# ------------------------------------------------------------------ admissions
+
+
+def test_places_are_given_once_and_again_after_a_lease():
+    rig = Rig(demand=2, minimum=1, deadline_s=60.0, lease_s=3.0)
+    rig.admit(1, DEVICES[:2])
+    rig.register(1, [DEVICES[0], DEVICES[2]])  # one that asks again, one too many
+    rig.memory.run(limit=1000)
+    answers = rig.messages("admissions")
+    refusal = next(x for x in answers if isinstance(x, Refusal))
+    assert (refusal.device, refusal.reason) == (DEVICES[2], "the round is full")
+    slots = [(x.device, x.slot) for x in answers if isinstance(x, Admission)]
+    assert sorted(set(slots)) == sorted((d, rig.slot(1, d)) for d in DEVICES[:2])
+    assert len(slots) == 3  # the same slot again
+    rig.send(*blocks(DEVICES[0], rig.slot(1, DEVICES[0])))
+    rig.memory.run(limit=4000)
+    assert rig.round(1).lapsed == {rig.slot(1, DEVICES[1])}  # who is done keeps its place
+    rig.admit(1, [DEVICES[2]])
+    assert rig.slot(1, DEVICES[2]) == 2
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*sent[2:4])  # late, but its round lasts
+    final = rig.finalised(1)
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent[:4]).tobytes()
+
+
+def test_a_registration_for_no_open_round_is_refused_in_words():
+    rig = Rig()
+    rig.until(lambda: rig.at(1, "open"))
+    rig.register(5, ["x"])
+    rig.put(topic(NS, Z, "registrations"), Registration("y", "nothing", 1), "y")
+    rig.put(topic(NS, Z, "registrations"), Registration("z", "t", 1), "not-z")
+    rig.until(lambda: len(rig.messages("admissions")) == 2)
+    assert all("not open" in x.reason and x.retry_ms for x in rig.messages("admissions"))
+    assert [x.reason for x in rig.messages("dead-letters", GLOBAL)] == ["the key is not the device's (z)"]
+    assert rig.round(1).devices == ()
+
+
+# ------------------------------------------------------------------ leadership
+
+
+def test_answers_to_an_earlier_leadership_do_not_disturb_a_later_one():
+    """It loses the lead while its model is being written, and has it back before the acknowledgements come."""
+    rig = Rig()
+    models = topic(NS, Z, "models").name
+    rig.memory.network = lambda host, s: [900 if s.topic == models else rig.memory.delay()]
+    rig.admit(1, DEVICES[:3])
+    sent = [b for d in DEVICES[:3] for b in blocks(d, rig.slot(1, d))]
+    rig.send(*sent)
+    rig.until(lambda: any(a[0] == "block" for a in rig.leader.processor.requests.open.values()))  # type: ignore[attr-defined]
+    rig.put(topic(NS, Z, "ledger"), Claimed("another", "1", {LEADERSHIP: rig.zone.leader.token}))
+    final = rig.finalised(1)
+    assert rig.leader.stopped is None
+    assert rig.zone.leader.holder == "zone"
+    assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
