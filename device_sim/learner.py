@@ -1,0 +1,71 @@
+"""What the devices of a fleet train, and what an evaluator scores: the task's model on the task's data, by name."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from device_sim.data import Dataset, load, share
+from device_sim.device import Device
+from device_sim.pseudonym import seed_of
+from device_sim.trainer import Run, one_thread, train
+from learning.models import build, layout_of, load_vector, score, to_vector
+from schemas.blocks import Layout
+from schemas.messages import Announcement
+from schemas.task import BadTask, TaskSpec
+
+Vector = npt.NDArray[np.float32]
+
+
+class TorchLearner:
+    """Trains with torch, each device on its own share of the data."""
+
+    def objection(self, a: Announcement) -> str:
+        try:
+            x, y = share(load(a.data, a.data_args), 0, a.data_args)
+            module = build(a.model, a.model_args, 0)
+            sizes = layout_of(module).sizes
+            score(module, x[:1], y[:1])
+        except Exception as e:  # names, arguments, shapes: whatever stands in the way
+            return str(e)
+        return (
+            "" if sizes == a.sizes else f"model {a.model} has other blocks here: install the version it was made with"
+        )
+
+    def run(self, a: Announcement, device: Device, base: Vector) -> Run:
+        x, y = share(load(a.data, a.data_args), device.number, a.data_args)
+        seed = seed_of(a.seed, device.id, a.task, a.round)
+        return train(a.model, a.model_args, base, x, y, a.training, seed)
+
+
+def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset]:
+    """Version 0 of a task's model, its layout, and its data. Raises `BadTask` for what nobody here can build."""
+    try:
+        dataset = load(spec.data, spec.data_args)
+        module = build(spec.model, spec.model_args, seed)
+        share(dataset, 0, spec.data_args)
+    except (ValueError, TypeError, RuntimeError, MemoryError) as e:
+        raise BadTask(str(e)) from None
+    try:
+        score(module, dataset.test_x, dataset.test_y)
+    except (IndexError, RuntimeError) as e:  # torch says so where shapes or classes do not fit
+        raise BadTask(f"model {spec.model} and data {spec.data} do not fit together: {e}") from None
+    return layout_of(module), to_vector(module), dataset
+
+
+def scorer() -> Callable[[TaskSpec, Vector], tuple[float, float, int]]:
+    """Scores a flat model of a task on its held-out data: accuracy, mean loss, samples."""
+    one_thread()
+
+    @lru_cache(maxsize=8)
+    def module_of(model: str, args: tuple):  # type: ignore[no-untyped-def]
+        return build(model, dict(args), 0)
+
+    def held_out(spec: TaskSpec, vector: Vector) -> tuple[float, float, int]:
+        dataset = load(spec.data, spec.data_args)
+        module = module_of(spec.model, tuple(sorted(spec.model_args.items())))
+        load_vector(module, vector)
+        return (*score(module, dataset.test_x, dataset.test_y), len(dataset.test_y))
+
+    return held_out

@@ -1,0 +1,114 @@
+"""What a device does with its data: plain SGD from a base model, giving a delta.
+
+The same arguments give the same bits, in any process on one kind of machine: batches are drawn from a generator of their
+own, and torch runs on one thread (more would cut sums differently). `train` and `central` see to the latter themselves
+with `one_thread`; an edge calls it too as it starts, so that a fleet does not take all cores for its first model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from device_sim.data import Dataset
+from device_sim.pseudonym import seed_of as seed_of
+from learning.models import build, load_vector, score, to_vector
+from schemas.task import Scalar, Training
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run gave: new - base as float32 (n,), how many samples it saw, the sum of their losses, and its SGD steps.
+
+    A sample's loss is its cross-entropy in nats in the last local epoch, just before the step it takes part in; so
+    `loss_sum / samples` is the training loss at the end of the run, and costs no pass of its own.
+    """
+
+    delta: Float32
+    samples: int
+    loss_sum: float
+    steps: int
+
+
+def one_thread() -> None:
+    """Have torch compute on one thread in this process. Cheap when it does already."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+def train(
+    model: str, args: Mapping[str, Scalar], base: Float32, x: Float32, y: Int64, training: Training, seed: int
+) -> Run:
+    """Train the model from `base` (n,) on samples x (m, …) of classes y (m,). `seed` draws the batches: see `seed_of`.
+
+    Raises `UnknownModel` or `ValueError` for a model, base or data that cannot be. A run that diverges returns what it
+    came to; NaN is refused where the delta is rounded.
+    """
+    one_thread()
+    idle = _idle(model, tuple(sorted(args.items())))
+    try:
+        module = idle.pop()
+    except IndexError:
+        module = build(model, args, seed=0)  # the base overwrites what is drawn here
+    load_vector(module, base)
+    loss_sum, steps = fit(module, x, y, training, seed)
+    run = Run(delta=to_vector(module) - base, samples=len(y), loss_sum=loss_sum, steps=steps)
+    if all(t.is_floating_point() for t in module.state_dict().values()):  # else something of this run stays in it
+        idle.append(module)
+    return run
+
+
+@lru_cache(maxsize=16)
+def _idle(model: str, args: tuple[tuple[str, Scalar], ...]) -> list[nn.Module]:
+    """Modules built before and not in use; taking one out of the list keeps it from a second thread."""
+    return []
+
+
+def fit(module: nn.Module, x: Float32, y: Int64, training: Training, seed: int) -> tuple[float, int]:
+    """SGD on any module, in place: `training.epochs` passes, shuffled anew each, the last batch of a pass may be short.
+
+    Returns (loss sum of the last pass, steps). Raises `ValueError` without samples, or if x and y differ in number.
+    """
+    if len(x) != len(y) or not len(y):
+        raise ValueError(f"training needs samples, as many as labels: {len(x)} and {len(y)} given")
+    xs, ys = torch.tensor(x), torch.tensor(y)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    dice = torch.Generator().manual_seed(seed)
+    loss_sum, steps = 0.0, 0
+    module.train()
+    # What a module itself draws (dropout) comes from the process's generator: seeded here, and given back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for _ in range(training.epochs):
+            loss_sum = 0.0
+            for batch in torch.randperm(len(ys), generator=dice).split(training.batch):
+                loss = nn.functional.cross_entropy(module(xs[batch]), ys[batch])
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                with torch.no_grad():
+                    for p, g in zip(parameters, gradients, strict=True):
+                        if g is not None:
+                            p.add_(g, alpha=-training.learning_rate)
+                loss_sum += loss.item() * len(batch)
+                steps += 1
+    return loss_sum, steps
+
+
+def central(
+    model: str, args: Mapping[str, Scalar], dataset: Dataset, epochs: int, training: Training, seed: int
+) -> float:
+    """Held-out accuracy after training on all data in one place: what federated training is compared with.
+
+    `epochs` passes, instead of `training.epochs`; batch and learning rate are `training`'s.
+    """
+    one_thread()
+    module = build(model, args, seed)
+    fit(module, dataset.x, dataset.y, msgspec.structs.replace(training, epochs=epochs), seed)
+    return score(module, dataset.test_x, dataset.test_y)[0]

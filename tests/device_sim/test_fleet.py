@@ -1,0 +1,328 @@
+"""Many devices behind one edge: who registers, who stays away, and what is sent."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_sim.availability import Availability
+from device_sim.device import PATIENCE, TRAINING, Device
+from device_sim.fleet import Fleet, Manner
+from device_sim.pseudonym import pseudonym
+from learning.aggregation import quantise
+from schemas.blocks import DeltaBlock, Manifest, ModelBlock, Place, slices
+from schemas.facts import Committed, Finalised
+from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Ref, Refusal, Registration
+from schemas.task import Training
+from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
+from schemas.wire import checksum
+from streams.memory import Memory
+from streams.processor import Send, send
+from tests.plane import LAYOUT, NS, START, Arithmetic, Done, Plane, spec
+
+Z, P, SIZES = "z", 4, LAYOUT.sizes
+QUICK = Manner(training=(100, 100), reaction=50, report=500)
+
+
+@dataclass
+class Learner(Arithmetic):
+    """Arithmetic that notes what it is asked to do, and may decline or diverge."""
+
+    unable: str = ""
+    bad: float = 0.0
+    asked: list[tuple[str, int, bytes]] = field(default_factory=list)
+
+    def objection(self, a: Announcement) -> str:
+        return self.unable
+
+    def run(self, a: Announcement, device: Device, base: np.ndarray) -> Any:
+        self.asked.append((device.id, a.round, base.tobytes()))
+        done = super().run(a, device, base)
+        return Done(np.where(np.arange(len(base)) == 3, done.delta + self.bad, done.delta), done.samples, done.loss_sum)
+
+
+class Edge:
+    """A fleet alone: the test speaks for the plane."""
+
+    def __init__(self, devices: list[Device], learner: Any, manner: Manner = QUICK):
+        self.memory = Memory()
+        for zone in (GLOBAL, Z):
+            for t in zone_topics(NS, zone):
+                self.memory.create(t.name, t.partitions(P))
+        for t in task_topics(NS, Z, "t"):
+            self.memory.create(t.name, P)
+        self.manner, self.devices = manner, devices
+        self.manifest = self.model()
+        self.host = self.memory.host(lambda life: Fleet(NS, Z, "fleet", life, devices, learner, manner))
+
+    def model(self) -> Manifest:
+        places = []
+        for i, piece in enumerate(slices(SIZES)):
+            data = START[piece].tobytes()
+            block = ModelBlock("t", 0, i, memoryview(data))
+            at = self.memory.append(send(topic(NS, Z, "models"), block, f"m/{i}"))
+            places.append(Place(*at, f"m/{i}", checksum(data)))
+        return Manifest(topic(NS, Z, "models").name, 0, tuple(places))
+
+    def announce(self, n: int = 1, cause: int = 5, open: bool = True, deadline: int = 10**9) -> None:
+        a = Announcement(
+            task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
+            data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
+            deadline=deadline, seed=1,
+        )  # fmt: skip
+        for p in range(P):
+            self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
+
+    def answer(self, device: str, n: int = 1, slot: int = 0, refuse: int = 0, by: str = "") -> None:
+        name, cause = by or self.name(device), Ref("ledger-z", 9)
+        m = Refusal(name, "t", n, "full", refuse, cause) if refuse else Admission(name, "t", n, slot, 10**9, cause)
+        self.memory.append(send(topic(NS, Z, "admissions"), m, name))
+
+    def name(self, device: str, tenant: str = "acme") -> str:
+        return pseudonym(device, Z, tenant, self.manner.salt)
+
+    def said(self, what: str, task: str = "", zone: str = Z) -> list[Any]:
+        t = topic(NS, zone, what, task)
+        records = [r for p in range(t.partitions(P)) for r in self.memory.records(t.name, p)]
+        out = [read(r.topic, r.value, r.headers) for r in sorted(records, key=lambda r: r.timestamp)]
+        assert all(
+            r.key == getattr(m, "device", r.key)
+            for r, m in zip(sorted(records, key=lambda r: r.timestamp), out, strict=True)
+        )
+        return out
+
+    def wishes(self) -> list[Registration]:
+        return self.said("registrations")
+
+    def deltas(self) -> list[DeltaBlock]:
+        return self.said("deltas", "t")
+
+    def run(self, ms: int = 1_000) -> None:
+        self.memory.run(limit=ms)
+        assert self.host.stopped is None
+
+
+def edge(n: int = 1, manner: Manner = QUICK, **learner: Any) -> tuple[Edge, Learner]:
+    what = Learner(**learner)
+    return Edge([Device(f"phone-{i}", i) for i in range(n)], what, manner), what
+
+
+def admitted(n: int = 1, **learner: Any) -> tuple[Edge, Learner]:
+    """All its devices admitted to round 1."""
+    e, what = edge(n, **learner)
+    e.announce()
+    e.run()
+    for i in range(n):
+        e.answer(f"phone-{i}", slot=i)
+    return e, what
+
+
+# ------------------------------------------------------------------ registering
+
+
+def test_every_free_device_registers_once_under_its_pseudonym():
+    e, _ = edge(5)
+    e.announce()
+    e.run(PATIENCE - 500)
+    assert {(w.device, w.task, w.round) for w in e.wishes()} == {(e.name(f"phone-{i}"), "t", 1) for i in range(5)}
+    assert len(e.wishes()) == 5
+    assert {c.device for c in e.said("checkins") if isinstance(c, CheckIn)} == {
+        e.name(f"phone-{i}", "") for i in range(5)
+    }
+
+
+def test_a_fleet_that_cannot_train_a_task_does_not_register():
+    e, _ = edge(3, unable="no such model here")
+    e.announce()
+    e.run(5_000)
+    assert e.wishes() == []
+    assert e.host.processor.objections == {"t": "no such model here"}  # type: ignore[attr-defined]
+
+
+def test_a_closed_or_past_round_draws_nobody():
+    e, _ = edge(2)
+    e.announce(1, open=False)
+    e.run()
+    e.announce(2, cause=6, deadline=e.memory.now)
+    e.run()
+    assert e.wishes() == []
+    e.announce(3, cause=7)
+    e.run()
+    assert [w.round for w in e.wishes()] == [3, 3]
+
+
+def test_an_older_announcement_is_ignored():
+    e, _ = edge()
+    e.announce(2, cause=8)
+    e.announce(1, cause=5)
+    e.run()
+    assert [w.round for w in e.wishes()] == [2]
+
+
+def test_devices_asleep_by_day_do_not_register():
+    day = 240_000
+    nights = [Availability(f"phone-{i}", 0.0, day, seed=1) for i in range(6)]
+    e = Edge([Device(f"phone-{i}", i, n) for i, n in enumerate(nights)], Learner())
+    noon = day // 2
+    assert not any(n.window(noon) for n in nights)
+    e.memory.run(limit=noon)
+    before = len(e.said("checkins"))
+    e.announce()
+    e.run(10_000)
+    assert e.wishes() == []
+    assert len(e.said("checkins")) == before
+    evening = max(n.next_start(noon) for n in nights)
+    e.memory.run(limit=evening + 500 - e.memory.now)
+    assert {w.device for w in e.wishes()} == {e.name(f"phone-{i}") for i in range(6)}
+
+
+def test_dawn_ends_what_a_device_is_in():
+    nights = Availability("phone-0", 0.0, 240_000, seed=1)
+    e = Edge([Device("phone-0", 0, nights)], Learner(), Manner(training=(5_000, 5_000), reaction=50))
+    _, end = nights.night(0)
+    e.memory.run(limit=end - 1_000)
+    e.announce()
+    e.run(300)
+    e.answer("phone-0")
+    e.run(100)
+    assert e.devices[0].state == "training"
+    e.run(10_000)
+    assert e.devices[0].state == "asleep"
+    assert e.deltas() == []
+
+
+def test_a_refused_device_tries_again_when_it_may():
+    e, _ = edge()
+    e.announce()
+    e.run(200)
+    e.answer("phone-0", refuse=2_000)
+    e.run(1_900)
+    assert len(e.wishes()) == 1
+    e.run(600)
+    assert len(e.wishes()) == 2
+    e.answer("phone-0", slot=3)
+    e.run()
+    assert {b.slot for b in e.deltas()} == {3}
+
+
+def test_a_device_that_hears_nothing_asks_again():
+    e, _ = edge()
+    e.announce()
+    e.run(PATIENCE + 1_000)
+    assert len(e.wishes()) == 2
+
+
+def test_an_answer_meant_for_another_is_no_business_of_mine():
+    e, _ = edge()
+    e.announce()
+    e.run(500)
+    e.answer("phone-0", by="somebody-else")
+    e.answer("phone-0", n=2)
+    for value in (b"\xff", None):
+        e.memory.append(Send(topic(NS, Z, "admissions").name, value, "x", 0))
+    e.run()
+    assert e.devices[0].state == "registered"
+    assert e.deltas() == []
+
+
+# ------------------------------------------------------------------ training
+
+
+def test_a_delta_is_what_training_gave_rounded_once():
+    e, learner = admitted(3)
+    e.run()
+    assert sorted(learner.asked) == [(f"phone-{i}", 1, START.tobytes()) for i in range(3)]
+    fleet: Any = e.host.processor
+    for i in range(3):
+        a = fleet.rounds["t"]
+        done = Arithmetic().run(a, Device(f"phone-{i}", i), START)
+        mine = sorted((b for b in e.deltas() if b.device == e.name(f"phone-{i}")), key=lambda b: b.block)
+        assert [(b.block, b.slot, b.weight, b.samples, b.round) for b in mine] == [
+            (n, i, done.samples, done.samples, 1) for n in range(2)
+        ]
+        for b, piece in zip(mine, slices(SIZES), strict=True):
+            q, exponent = quantise(done.delta[piece].astype(np.float64) * done.samples, -24, 65536.0)
+            assert (bytes(b.data), b.exponent) == (q.astype("<i4").tobytes(), exponent)
+        assert mine[0].loss == round(done.loss_sum * 1e6)
+    e.run(PATIENCE + 1_000)
+    assert len(e.wishes()) == 3  # one round each
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_diverged_run_sends_nothing(bad):
+    e, learner = admitted(2, bad=bad)
+    e.run(3_000)
+    assert len(learner.asked) == 2
+    assert e.deltas() == []
+    assert [d.state for d in e.devices] == ["idle", "idle"]
+    assert len(e.wishes()) == 2  # and does not ask for the same round again
+
+
+def test_a_round_that_closes_meanwhile_is_left():
+    e, learner = admitted(2)
+    e.run(20)
+    e.announce(1, cause=20, open=False)
+    e.run()
+    assert learner.asked == []
+    assert e.deltas() == []
+    e.announce(2, cause=21)
+    e.run(500)
+    assert [w.round for w in e.wishes()] == [1, 1, 2, 2]
+
+
+def test_a_model_is_fetched_once_for_all():
+    e, learner = admitted(6)
+    asked: list[Any] = []
+    find = e.memory._find
+    e.memory._find = lambda t, p: asked.append(p.key) or find(t, p)  # type: ignore[method-assign,func-returns-value]
+    e.run()
+    assert len(learner.asked) == 6
+    assert sorted(asked) == ["m/0", "m/1"]
+
+
+def test_a_lost_model_is_objected_to_and_stops_nothing_else():
+    e, _ = edge()
+    e.manifest = Manifest(e.manifest.topic, 0, (e.manifest.blocks[0], Place(0, 0, "gone", 0)))
+    e.announce()
+    e.run()
+    e.answer("phone-0")
+    e.memory.run(limit=1_000)
+    assert e.host.stopped is None
+    assert "gone" in e.host.processor.objections["t"]
+    assert [d.state for d in e.host.processor.devices if d.state == TRAINING] == []
+    assert e.deltas() == []
+
+
+def test_receipts_and_reports_are_counted():
+    e, _ = admitted(2)
+    for outcome in ("counted", "counted", "late"):
+        e.memory.append(send(topic(NS, Z, "receipts"), Receipt(e.name("phone-0"), "t", 1, 0, 0, outcome, 4), "x"))
+    e.memory.append(send(topic(NS, Z, "receipts"), Receipt("a stranger", "t", 1, 0, 0, "counted", 4), "x"))
+    e.run()
+    fleet: Any = e.host.processor
+    assert fleet.outcomes == {"counted": 2, "late": 1}
+    last = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, FleetReport)][-1]
+    assert (last.blocks, last.bytes) == (4, fleet.bytes)
+    assert last.states == {"asleep": 0, "idle": 2, "registered": 0, "training": 0}
+
+
+# ------------------------------------------------------------------ in a plane
+
+
+def test_resent_deltas_are_counted_once():
+    def model(resend: float) -> tuple[bytes, int, int]:
+        plane = Plane(Memory(), manner=Manner(training=(50, 300), reaction=50, resend=resend))
+        plane.submit(spec(deadline_s=100, lease_s=50))
+        assert plane.memory.run(lambda: plane.ended("toy"), 100_000)
+        plane.memory.run(limit=2_000)
+        commits = [f for z in plane.zones for f in plane.facts(z) if isinstance(f, Committed)]
+        counted, again = (sum(getattr(f.counts, n) for f in commits) for n in ("counted", "duplicate"))
+        assert all(f.devices == 6 for z in plane.zones for f in plane.facts(z) if isinstance(f, Finalised))
+        return plane.model("toy").tobytes(), counted, again
+
+    once, twice = model(0.0), model(1.0)
+    assert once[0] == twice[0]
+    assert once[1:] == (2 * 6 * 2 * 6, 0)
+    assert twice[1] == once[1]
+    assert twice[2] > 0.8 * once[1]  # what came after the last round's end nobody judged

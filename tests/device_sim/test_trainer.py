@@ -1,0 +1,181 @@
+"""Training on a device: the same bits anywhere, and models that learn."""
+
+import hashlib
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from device_sim import trainer
+from device_sim.data import load, share
+from device_sim.trainer import central, fit, one_thread, seed_of, train
+from learning import models
+from learning.aggregation import add, apply_mean, largest_in_units, merge, quantise
+from learning.models import UnknownModel, build, layout_of, load_vector, score, to_vector
+from schemas.blocks import slices
+from schemas.task import Limits, Training
+
+ROOT = Path(__file__).parents[2]
+ARGS = {"hidden": 32}
+PRINT_A_RUN = """
+import hashlib
+import numpy as np
+from device_sim.trainer import train
+from learning.models import build, to_vector
+from schemas.task import Training
+dice = np.random.default_rng(0)
+x, y = dice.random((36, 64), np.float32), dice.integers(0, 10, 36)
+run = train("mlp", {"hidden": 32}, to_vector(build("mlp", {"hidden": 32}, 1)), x, y, Training(), 9)
+print(hashlib.sha256(run.delta.tobytes()).hexdigest(), run.loss_sum.hex())
+"""
+
+
+@pytest.fixture(scope="module")
+def mine():
+    return share(load("digits", {}), 3, {})
+
+
+@pytest.fixture(scope="module")
+def base():
+    return to_vector(build("mlp", ARGS, 1))
+
+
+def test_a_run_is_bit_for_bit_the_same_in_another_process(base):
+    dice = np.random.default_rng(0)
+    x, y = dice.random((36, 64), np.float32), dice.integers(0, 10, 36)
+    run = train("mlp", ARGS, base, x, y, Training(), 9)
+    out = subprocess.run([sys.executable, "-c", PRINT_A_RUN], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == [hashlib.sha256(run.delta.tobytes()).hexdigest(), run.loss_sum.hex()]
+
+
+def test_runs_leave_nothing_behind(mine, base):
+    first = train("mlp", ARGS, base, *mine, Training(), 9)
+    state = torch.get_rng_state()
+    train("mlp", ARGS, base * 2, *mine, Training(epochs=2), 5)
+    again = train("mlp", ARGS, base, *mine, Training(), 9)
+    assert again.delta.tobytes() == first.delta.tobytes()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert train("mlp", ARGS, base, *mine, Training(), 10).delta.tobytes() != first.delta.tobytes()
+
+
+def test_a_failed_run_does_not_spoil_the_next(mine, base):
+    first = train("mlp", ARGS, base, *mine, Training(), 9)
+    with pytest.raises(ValueError, match="as many as labels"):
+        train("mlp", ARGS, base, mine[0], mine[1][1:], Training(), 9)
+    with pytest.raises(ValueError, match="values, the vector"):
+        train("mlp", ARGS, base[1:], *mine, Training(), 9)
+    assert train("mlp", ARGS, base, *mine, Training(), 9).delta.tobytes() == first.delta.tobytes()
+
+
+def test_one_step_worked_by_hand():
+    # One sample x = (1, 2) of class 0, weights 0: p = (½, ½), loss ln 2, gradient of the logits (-½, ½).
+    x, y = np.array([[1, 2]], np.float32), np.array([0])
+    run = train("linear", {"inputs": 2, "classes": 2}, np.zeros(6, np.float32), x, y, Training(epochs=1), 0)
+    np.testing.assert_allclose(run.delta, [0.05, 0.1, -0.05, -0.1, 0.05, -0.05], rtol=1e-6)
+    assert run.loss_sum == pytest.approx(math.log(2))
+    assert (run.samples, run.steps) == (1, 1)
+
+
+def test_the_loss_is_the_last_epochs_and_falls(mine, base):
+    x, y = mine
+    module = build("mlp", ARGS, 0)
+    load_vector(module, base)
+    whole = Training(epochs=1, batch=len(y))  # one batch: the loss before the only step is the base's
+    assert train("mlp", ARGS, base, x, y, whole, 0).loss_sum == pytest.approx(score(module, x, y)[1] * len(y), rel=1e-5)
+    losses = [train("mlp", ARGS, base, x, y, Training(epochs=n), 0).loss_sum for n in (1, 5, 20)]
+    assert losses == sorted(losses, reverse=True)
+    run = train("mlp", ARGS, base, x[:21], y[:21], Training(epochs=3, batch=10), 0)
+    assert (run.samples, run.steps) == (21, 9)  # a last batch of one sample, too
+
+
+def test_what_cannot_be_trained_is_refused(mine, base):
+    with pytest.raises(UnknownModel):
+        train("nobody", {}, base, *mine, Training(), 0)
+    with pytest.raises(ValueError, match="needs samples"):
+        train("mlp", ARGS, base, mine[0][:0], mine[1][:0], Training(), 0)
+
+
+def test_a_run_that_diverges_is_refused_when_rounded(mine, base):
+    run = train("mlp", ARGS, base, *mine, Training(learning_rate=1e30), 0)
+    with pytest.raises(ValueError, match="NaN"):
+        quantise(run.delta, Limits().unit, Limits().largest)
+
+
+def test_models_with_dice_and_counters_repeat_too(mine, monkeypatch):
+    monkeypatch.setattr(models, "_models", dict(models._models))
+
+    @models.model("noisy")
+    def noisy() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8, momentum=None), nn.Dropout(0.5), nn.Linear(8, 10))
+
+    start = to_vector(build("noisy", {}, 0))
+    runs = []
+    for elsewhere in range(3):
+        torch.manual_seed(elsewhere)
+        runs.append(train("noisy", {}, start, *mine, Training(epochs=2, batch=len(mine[1])), 9))
+    assert len({r.delta.tobytes() for r in runs}) == 1
+
+
+def test_frozen_parameters_stay(mine):
+    module = build("mlp", ARGS, 0)
+    module[1].weight.requires_grad_(False)
+    before, rest = module[1].weight.clone(), module[3].weight.clone()
+    fit(module, *mine, Training(epochs=1), 0)
+    assert torch.equal(module[1].weight, before)
+    assert not torch.equal(module[3].weight, rest)
+
+
+def test_torch_computes_on_one_thread(mine, base):
+    torch.set_num_threads(2)
+    train("mlp", ARGS, base, *mine, Training(epochs=1), 0)
+    assert torch.get_num_threads() == 1
+    one_thread()
+    assert torch.get_num_threads() == 1
+
+
+def test_seeds_are_reached_from_here():
+    assert trainer.seed_of is seed_of
+    assert seed_of("d1", "t", 1) != seed_of("d1", "t", 2)
+
+
+# ------------------------------------------------------------------ does it learn
+
+
+def test_federated_averaging_learns_digits_nearly_as_well_as_central_training():
+    """FedAvg as the demo runs it, in a few lines: two zones, 10 of their 20 devices a round, 2 epochs of 5 rounds."""
+    seed, limits, args = 0, Limits(), {"hidden": 64}
+    d, module = load("digits", {}), build("mlp", args, seed)
+    sizes = layout_of(module).sizes
+    most = largest_in_units(limits.largest, limits.unit)
+    dice = np.random.default_rng(seed)
+    model = to_vector(module)
+    untrained = score(module, d.test_x, d.test_y)[0]
+    for epoch in range(2):
+        zones, samples = [], []
+        for zone in range(2):
+            vector, seen = model, 0
+            for n in range(5):
+                sums, weight = np.zeros(len(vector), np.int64), 0
+                for device in map(int, dice.choice(20, 10, replace=False) + 20 * zone):
+                    x, y = share(d, device, {"devices": 40, "alpha": 0.5})
+                    run = train("mlp", args, vector, x, y, Training(), seed_of(device, "demo", 5 * epoch + n, seed))
+                    weight += run.samples
+                    for block in slices(sizes):
+                        weighted = run.delta[block].astype(np.float64) * run.samples
+                        add(sums[block], *quantise(weighted, limits.unit, limits.largest), most)
+                vector = apply_mean(vector, sums, [weight] * len(sizes), sizes, limits.unit)
+                seen += weight
+            zones.append(vector)
+            samples.append(seen)
+        model = merge(zones, samples)
+    load_vector(module, model)
+    accuracy = score(module, d.test_x, d.test_y)[0]
+    reached = central("mlp", args, d, epochs=10, training=Training(), seed=seed)
+    assert untrained < 0.3
+    assert reached > 0.92
+    assert 0.85 <= accuracy <= reached + 0.02
