@@ -1,0 +1,20 @@
+"""What people touch. `olearning` on the command line; from code, what is listed here, loaded when first used."""
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "TaskSpec": "schemas.task",
+    "BadTask": "schemas.task",
+    "parse_task": "olearning.tasks",
+    "Memory": "streams.memory",
+    "Kafka": "streams.kafka",
+    "View": "olearning.view",
+}
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"olearning has no {name!r}; it has {', '.join(_WHERE)}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,3 @@
+from olearning.cli import main
+
+main()

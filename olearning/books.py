@@ -1,0 +1,237 @@
+"""What a view notes down while it reads: by zone, by reporting process. Each keeps a bounded amount, however long it runs."""
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from olearning.happenings import kind_of
+from olearning.snapshot import BEHIND, COUNTS, NOBODY, OK, SILENT, STALLED, Identity
+from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
+from schemas.messages import AggregatorReport, FleetReport
+from schemas.wire import Message
+from streams.ledger import Globe, Ledger, Round, Zone, ZoneTask
+from streams.processor import Record
+
+WINDOW = 5
+"""Samples of a shard by which it is judged (after Burrow: is the work left growing, does the next offset move?)."""
+MOST_REASONS = 50
+OTHER = "other reasons"
+FORGET = 3_600_000
+"""A process that was silent for so many ms is forgotten."""
+
+
+@dataclass
+class Tally:
+    """What the accepted commits of a task say in total, added up beside the fold so that one can check the other."""
+
+    offsets: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS[1:], 0))
+
+    def add(self, fact: Committed) -> None:
+        self.offsets += sum(x.end - x.start for x in fact.stretches.values())
+        for n in self.counts:
+            self.counts[n] += getattr(fact.counts, n)
+
+
+@dataclass
+class Log:
+    """The delta log of a task in a zone: by shard its end as last asked, and (next, unread) at the last few times."""
+
+    ends: dict[int, int] = field(default_factory=dict)
+    samples: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)
+    lost: str = ""
+    final: bool = False
+    """The task was over when these ends were asked for: nothing that comes after is read by anyone."""
+
+    def answered(self, ends: Mapping[int, int], asked: tuple[int, ...], now: tuple[int, ...]) -> None:
+        """The ends as they were some time after `asked`, the next offsets when the question was put."""
+        self.ends = dict(ends)
+        for s, end in ends.items():
+            if end < asked[s]:
+                self.lost = f"the log of shard {s} ends at {end}, and commits cover it up to {asked[s]}"
+            self.samples.setdefault(s, deque(maxlen=WINDOW)).append((now[s], max(0, end - now[s])))
+
+    def blocks(self, t: ZoneTask) -> int:
+        """How many are known to lie in it."""
+        return sum(max(n, self.ends.get(s, 0)) for s, n in enumerate(t.next))
+
+    def unread(self, t: ZoneTask) -> list[int]:
+        return [max(0, self.ends.get(s, 0) - n) for s, n in enumerate(t.next)]
+
+    def word(self, s: int) -> str:
+        """OK, behind or stalled."""
+        seen = self.samples.get(s, ())
+        unread = [u for _, u in seen]
+        if len(seen) < WINDOW or not min(unread):
+            return OK
+        if len({n for n, _ in seen}) == 1:
+            return STALLED
+        return BEHIND if unread[-1] > unread[0] == min(unread) else OK
+
+
+class ZoneBook:
+    """A zone as read off its ledger."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger[Zone] = Ledger(Zone())
+        self.tallies: dict[str, Tally] = {}
+        self.logs: dict[str, Log] = {}
+        self.moved: dict[str, int] = {}
+        """By task, when a fact last brought it forward."""
+        self.losses: dict[str, float] = {}
+        self.voids: dict[str, int] = {}
+
+    @property
+    def zone(self) -> Zone:
+        return self.ledger.state
+
+    def feed(self, record: Record) -> tuple[Message | None, str]:
+        fact, void = self.ledger.feed(record)
+        if void:
+            count(self.voids, kind_of(fact))
+            return fact, void
+        match fact:
+            case Committed(task=task):
+                self.tallies.setdefault(task, Tally()).add(fact)
+                if fact.done:
+                    self.moved[task] = record.timestamp
+            case Admitted():
+                self.moved |= {s.task: record.timestamp for s in fact.slots}
+            case Opened(task=task) | Closed(task=task) | Finalised(task=task) | Retired(task=task):
+                self.moved[task] = record.timestamp
+                if isinstance(fact, Finalised) and fact.samples:
+                    self.losses[task] = fact.loss / 1e6 / fact.samples
+        return fact, void
+
+    def total(self, task: str) -> Identity:
+        """Since the task began here. The fold and the commits added up beside it must say the same."""
+        t, tally, log = self.zone.tasks[task], self.tallies.get(task, Tally()), self.logs.get(task, Log())
+        outcomes, covered = sum(tally.counts.values()), sum(t.next)
+        problem = log.lost
+        if outcomes != tally.offsets:
+            problem = f"commits cover {tally.offsets} offsets and name {outcomes} outcomes"
+        elif covered != tally.offsets:
+            problem = f"the shards are read to {covered} in total, and commits cover {tally.offsets} offsets"
+        return Identity(tally.offsets, **tally.counts, problem=problem)
+
+
+def segment(r: Round | None) -> Identity:
+    """A round's segment of the shards, as far as it is committed."""
+    if r is None:
+        return Identity()
+    offsets = sum(x.end - x.start for c in r.commits for x in c.fact.stretches.values())
+    of = {n: getattr(r.counts, n) for n in Counts.__struct_fields__}
+    listed = sum(c.fact.counts.total() for c in r.commits)
+    problem = ""
+    if sum(of.values()) != offsets or listed != offsets:
+        problem = (
+            f"round {r.round}: {offsets} offsets, {sum(of.values())} outcomes in the fold, {listed} in its commits"
+        )
+    return Identity(offsets, **of, problem=problem)
+
+
+class GlobeBook:
+    """The globe as read off its ledger."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger[Globe] = Ledger(Globe())
+        self.moved: dict[str, int] = {}
+        self.voids: dict[str, int] = {}
+
+    @property
+    def globe(self) -> Globe:
+        return self.ledger.state
+
+    def feed(self, record: Record) -> tuple[Message | None, str]:
+        fact, void = self.ledger.feed(record)
+        if void:
+            count(self.voids, kind_of(fact))
+        elif task := getattr(fact, "task", "") or getattr(getattr(fact, "spec", None), "task", ""):
+            self.moved[task] = record.timestamp
+        return fact, void
+
+
+Report = AggregatorReport | FleetReport
+
+
+@dataclass
+class Source:
+    """A process that reports: its last report, when it was heard, and what it did over all its lives."""
+
+    report: Report
+    heard: int
+    blocks: int = 0
+    bytes: int = 0
+
+
+class Sources:
+    """The processes that report. Their counters start again with each life; here they are added up."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Source] = {}
+
+    def hear(self, report: Report, heard: int) -> None:
+        old = self.all.get(report.source)
+        if old and old.report.at > report.at:
+            return  # it landed late
+        blocks, size = _work(report)
+        if old is None:
+            new = Source(report, heard, blocks, size)
+        else:
+            before = _work(old.report)
+            again = size < before[1] or blocks < before[0]
+            new = Source(
+                report,
+                heard,
+                old.blocks + blocks - (0 if again else before[0]),
+                old.bytes + size - (0 if again else before[1]),
+            )
+        self.all[report.source] = new
+
+    def forget(self, now: int) -> None:
+        for name in [n for n, s in self.all.items() if now - s.heard > FORGET]:
+            del self.all[name]
+
+    def of(self, kind: type[Report], zone: str) -> dict[str, Source]:
+        return {n: s for n, s in sorted(self.all.items()) if isinstance(s.report, kind) and s.report.zone == zone}
+
+
+def _work(report: Report) -> tuple[int, int]:
+    """Blocks and bytes since the process started."""
+    if isinstance(report, FleetReport):
+        return report.blocks, report.bytes
+    return sum(t.blocks for t in report.tasks), sum(t.bytes for t in report.tasks)
+
+
+class Letters:
+    """Dead letters by reason. One may be written twice: its key is the place it came from."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, int] = {}
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, key: str, reason: str) -> bool:
+        """Whether it is a new one."""
+        if key in self._seen:
+            return False
+        self._seen[key] = None
+        if len(self._seen) > 10_000:
+            self._seen.popitem(last=False)
+        count(self.reasons, reason)
+        return True
+
+
+def count(of: dict[str, int], what: str) -> None:
+    """One more of it; what comes after `MOST_REASONS` different ones counts as others."""
+    if what not in of and len(of) >= MOST_REASONS:
+        what = OTHER
+    of[what] = of.get(what, 0) + 1
+
+
+def shard_word(holder: str, silent: bool, words: list[str]) -> str:
+    """The word for a shard: who holds it comes first, else the worst over its tasks."""
+    if not holder:
+        return NOBODY
+    if silent:
+        return SILENT
+    return next((w for w in (STALLED, BEHIND) if w in words), OK)

@@ -1,0 +1,376 @@
+"""The command. What trains or scores is imported only where it is needed, so that a role of the plane stays small."""
+
+try:
+    import json
+    import logging
+    import sys
+    from collections.abc import Iterable
+    from importlib import metadata
+    from pathlib import Path
+    from typing import Annotated
+
+    import typer
+
+    from olearning.connect import Broker, broker_folder, choose, find
+    from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
+    from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
+    from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, new_life
+    from processors.aggregator import COMMIT_INTERVAL
+    from schemas.topics import DEFAULT_PARTITIONS, BadName
+    from streams.broker import BrokerError, start_detached, status, stop_detached
+    from streams.kafka import BrokerGone, wall_clock
+    from streams.processor import Effect, Input, Stop
+except KeyboardInterrupt:  # Ctrl-C in the half second that this takes
+    raise SystemExit(130) from None
+
+app = typer.Typer(
+    help="Devices train shared models over Apache Kafka; nothing is lost and nothing is counted twice.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+run = typer.Typer(help="Run one role of the plane in this process.", no_args_is_help=True)
+broker = typer.Typer(help="A local Apache Kafka that stays, for trying things.", no_args_is_help=True)
+app.add_typer(run, name="run")
+app.add_typer(broker, name="broker")
+
+Namespace = Annotated[str, typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE")]
+Bootstrap = Annotated[
+    str, typer.Option(help="Kafka's bootstrap servers; else KAFKA_BOOTSTRAP_SERVERS, else what runs.")
+]
+Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.")]
+Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics; made up if not given.")]
+Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
+Session = Annotated[
+    int, typer.Option(help="ms without a sign of life after which the group gives a role up.", min=1000)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+DEFAULT_NAMESPACE = "olearning"
+TRAINING = ("torch", "sklearn", "matplotlib")
+"""What comes with olearning[train]."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("olearning"))
+        raise typer.Exit(OK)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """What holds for all commands."""
+
+
+def main() -> None:
+    """The entry point: runs the command, and ends it in words when it ends badly."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(lambda r: "Unclosed AIOKafka" not in r.getMessage())  # we were interrupted
+    on_terminate()
+    code = outcome(sys.argv[1:])
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        nobody_reads()
+    sys.exit(code)
+
+
+def outcome(words: list[str]) -> int:
+    """Run a command line: its exit code. What went wrong is said on standard error."""
+    code = _outcome(words)
+    if code == INTERRUPTED:
+        complain("interrupted")
+    return code
+
+
+def _outcome(words: list[str]) -> int:
+    try:
+        code = app(words, prog_name="olearning", standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except (Trouble, BrokerError, BrokerGone, BadName) as e:
+        complain(str(e))
+        return e.code if isinstance(e, Trouble) else USAGE if isinstance(e, BadName) else NO_BROKER
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except ModuleNotFoundError as e:
+        if e.name not in TRAINING:
+            raise
+        complain(f"{e.name} is not installed, and this trains, scores or plots: install olearning[train]")
+        return FAILED
+    except Exception as e:
+        if not hasattr(e, "show"):  # not a usage error of the command line
+            raise
+        e.show()
+        return USAGE
+
+
+# ------------------------------------------------------------------ roles
+
+
+def _named(name: str, kind: str) -> str:
+    return name or f"{kind}-{new_life()}"
+
+
+@run.command("global")
+def run_global(
+    zones: Annotated[str, typer.Option(help="All zones, with commas.")],
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """The global coordinator: admits tasks, opens and merges epochs."""
+    options = {"zones": zones, "partitions": str(partitions)}
+    host(Role("global", _named(name, "global"), namespace, options=options), bootstrap, session_timeout)
+
+
+@run.command("zone")
+def run_zone(
+    zone: Zone,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """A zone's coordinator: admits devices, opens and finalises rounds."""
+    role = Role("zone", _named(name, f"zone-{zone}"), namespace, zone, {"partitions": str(partitions)})
+    host(role, bootstrap, session_timeout)
+
+
+@run.command("aggregator")
+def run_aggregator(
+    zone: Zone,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    commit_interval: Annotated[int, typer.Option(help="A commit at least every so many ms.", min=10)] = COMMIT_INTERVAL,
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """An aggregator: works for every task of the zone, on the shards it holds. Start as many as you like."""
+    options = {"commit-interval": str(commit_interval), "partitions": str(partitions)}
+    role = Role("aggregator", _named(name, f"aggregator-{zone}"), namespace, zone, options)
+    host(role, bootstrap, session_timeout)
+
+
+@run.command("evaluator")
+def run_evaluator(
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "evaluator",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """The evaluator: scores every global model on held-out data."""
+    role = Role("evaluator", name, namespace, options={"partitions": str(partitions)})
+    host(role, bootstrap, session_timeout)
+
+
+@app.command()
+def fleet(
+    zone: Zone,
+    count: Annotated[int, typer.Option(help="How many devices.", min=1)],
+    first: Annotated[int, typer.Option(help="The number of the first device: its share of the data.", min=0)] = 0,
+    day_seconds: Annotated[float, typer.Option(help="A simulated day; 0: always free.", min=0)] = DAY_SECONDS,
+    utc_offset: Annotated[float, typer.Option(help="The zone's hours from UTC.", min=-12, max=14)] = 0.0,
+    origin_ms: Annotated[int, typer.Option(help="When midnight UTC of the first simulated day is, epoch ms.")] = 0,
+    resend: Annotated[float, typer.Option(help="The share of deltas that are sent twice.", min=0, max=1)] = 0.0,
+    seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0)] = 0,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """Simulated devices of a zone, behind one edge."""
+    given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
+    more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions}
+    options = {k: str(v) for k, v in (given | more).items()}
+    host(Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options), bootstrap, session_timeout)
+
+
+# ------------------------------------------------------------------ tasks and looking
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="A task file (TOML).")],
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+    seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0)] = 0,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.", min=1)] = 30.0,
+) -> None:
+    """Submit a task: builds version 0 of its model, and waits for the verdict."""
+    from olearning.submitting import submitter
+
+    find(bootstrap, namespace)  # before torch is loaded
+    make = submitter(file, namespace, seed, wait)
+    print(visit(namespace, bootstrap, make(new_life()), patience=None, seconds=None).reason)
+
+
+@app.command()
+def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
+    """The tasks, their state and their accuracy."""
+    from olearning.screen import tasks_table, to_json
+
+    view = _view(namespace, bootstrap)
+    _show(to_json(view, wall_clock())["tasks"] if as_json else tasks_table(view, wall_clock()))
+
+
+@app.command("status")
+def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
+    """One screen: rounds, who holds what, what waits for what since when."""
+    from olearning.screen import status_screen, to_json
+
+    view = _view(namespace, bootstrap)
+    _show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
+
+
+def _view(namespace: str, bootstrap: str):  # type: ignore[no-untyped-def]
+    """What the topics of a namespace say now."""
+    from olearning.view import View
+
+    class Glance(View):
+        """Stops as soon as it has read what there is."""
+
+        def handle(self, event: Input, now: int) -> Iterable[Effect]:
+            yield from super().handle(event, now)
+            if self.caught_up:
+                yield Stop("that is all", ok=True)
+
+    view = Glance(namespace)
+    visit(namespace, bootstrap, view)
+    return view
+
+
+def _show(what: object) -> None:
+    if isinstance(what, dict | list | tuple):
+        emit(json.dumps(what, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        with console.capture() as text:
+            console.print(what)
+        emit(text.get().rstrip("\n"))
+
+
+@app.command()
+def tail(
+    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.")],
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as records come.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="The last so many of each partition; 0: all.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Any topic, for a person or as JSON lines; shapes and norms instead of tensors."""
+    from olearning.tail import Tail
+
+    full = name if name.startswith(f"{namespace}.") else f"{namespace}.{name}"
+
+    tail = Tail(full, emit_or_end, follow=follow, last=limit, as_json=as_json)
+    visit(namespace, bootstrap, tail, full, None if follow else PATIENCE, None)
+
+
+# ------------------------------------------------------------------ everything at once
+
+
+@app.command()
+def up(
+    zones: Annotated[str, typer.Option(help="The zones, with commas.")] = "east,west",
+    aggregators: Annotated[int, typer.Option(help="In each zone.", min=1)] = 2,
+    devices: Annotated[int, typer.Option(help="Simulated devices in each zone; 0: start fleets yourself.", min=0)] = 0,
+    task: Annotated[list[Path] | None, typer.Option(help="A task file to submit; may be given again.")] = None,
+    evaluator: Annotated[bool, typer.Option(help="Score the global models.")] = True,
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    day_seconds: Annotated[float, typer.Option(help="A simulated day; 0: devices are always free.", min=0)] = 0.0,
+    memory: Annotated[bool, typer.Option("--memory", help="No broker: the log in memory, one process.")] = False,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+    seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0)] = 0,
+) -> None:
+    """A whole plane on this machine, until Ctrl-C."""
+    from olearning.submitting import submitter
+    from olearning.tasks import parse_task
+    from olearning.up import Shape, run_folder
+    from olearning.up import up as run_plane
+
+    shape = Shape(
+        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed
+    )
+    files = task or []
+    for file in files:
+        parse_task(file)  # a bad file ends it before anything is started, and before torch is loaded
+    tasks = [submitter(file, namespace, seed) for file in files]
+    folder = run_folder(runs)
+    if memory:
+        emit_or_end("log: in memory, as asked; all roles in this one process, nothing survives it")
+    with Broker("") if memory else choose(folder / "broker", emit_or_end, bootstrap) as chosen:
+        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end))
+
+
+@app.command()
+def demo(
+    devices: Annotated[int, typer.Option(help="In each of the two zones.", min=10)] = 20,
+    runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
+    live: Annotated[
+        bool, typer.Option(help="Redraw one screen; else lines. By itself: if this is a terminal.")
+    ] = False,
+    bootstrap: Bootstrap = "",
+    seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0)] = 0,
+) -> None:
+    """Two zones train a classifier of handwritten digits; an aggregator is killed; the end is compared and reported."""
+    from rich.console import Console
+
+    from olearning.demo import Demo
+    from olearning.up import Shape, run_folder
+
+    console = Console()
+    shape = Shape(f"demo-{new_life()}", devices=devices, day_seconds=DAY_SECONDS, apart_h=4.0, resend=0.1, seed=seed)
+    show = Demo(shape, run_folder(runs), console, live or console.is_terminal)
+    with show.choose(bootstrap) as chosen:
+        code = drive(lambda: show.run(chosen))
+    raise typer.Exit(code)
+
+
+# ------------------------------------------------------------------ the local broker
+
+
+@broker.command("start")
+def broker_start(
+    folder: Annotated[Path | None, typer.Option(help="Where its data lies.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port; a free one if not given.", min=1, max=65535)] = None,
+) -> None:
+    """Start it, or find the one that runs; prints its bootstrap servers."""
+    print(start_detached(folder or broker_folder(), port))
+
+
+@broker.command("stop")
+def broker_stop(folder: Annotated[Path | None, typer.Option(help="Where its data lies.")] = None) -> None:
+    """Stop it; its data stays."""
+    print("stopped" if stop_detached(folder or broker_folder()) else "none was running")
+
+
+@broker.command("status")
+def broker_status(
+    folder: Annotated[Path | None, typer.Option(help="Where its data lies.")] = None, as_json: AsJson = False
+) -> None:
+    """Whether it runs, and where."""
+    running = status(folder or broker_folder())
+    if as_json:
+        print(json.dumps(running))
+    else:
+        print(f"runs at {running['bootstrap']}, process {running['pid']}" if running else "none is running")
+    if not running:
+        raise typer.Exit(NO_BROKER)

@@ -1,0 +1,194 @@
+"""Which broker: yours if KAFKA_BOOTSTRAP_SERVERS or --bootstrap names one, else a local one, else none, and said aloud."""
+
+import asyncio
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from olearning.errors import NO_BROKER, Trouble
+from streams.broker import BrokerError, LocalBroker, status
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+ENV = "KAFKA_BOOTSTRAP_SERVERS"
+LOOK = 1.0
+"""Seconds between looks whether the broker still listens."""
+
+
+def state_folder() -> Path:
+    """Where this user's brokers and running planes note their whereabouts."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "olearning"
+
+
+def broker_folder() -> Path:
+    """The folder of the broker that `olearning broker start` leaves running."""
+    return state_folder() / "broker"
+
+
+@dataclass
+class Broker:
+    """The broker chosen, for as long as the block lasts. `bootstrap` "": none, the log is in memory. `local`: it is ours."""
+
+    bootstrap: str
+    local: LocalBroker | None = None
+
+    def __enter__(self) -> "Broker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.local:
+            self.local.stop()
+
+
+def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
+    """The broker for a plane that starts now, in the order that the README gives.
+
+    To be called in the main thread, where Ctrl-C interrupts it: it may start Java and, the first time, Maven.
+    """
+    if named := bootstrap or os.environ.get(ENV, ""):
+        say(f"broker: yours, at {named}")
+        return Broker(named)
+    if running := status(broker_folder()):
+        say(f"broker: the local one that runs already, at {running['bootstrap']}")
+        return Broker(running["bootstrap"])
+    local = LocalBroker(folder)
+    say("broker: a local Apache Kafka, started for this run (the first time, Maven fetches it)")
+    try:
+        return Broker(local.start(), local)
+    except BrokerError as e:
+        say(f"broker: none. {e}")
+        say(
+            "WARNING: going on with the log in memory and all roles in this one process. Nothing survives it: "
+            "no durability, no other process can take part, and killing a role is only simulated."
+        )
+        return Broker("")
+
+
+def find(bootstrap: str = "", namespace: str = "") -> str:
+    """The broker of a plane that runs, of that namespace if there are several. Raises `Trouble` if none is known."""
+    if named := bootstrap or os.environ.get(ENV, ""):
+        return named
+    if notes := planes():
+        return next((n["bootstrap"] for n in notes if n["namespace"] == namespace), notes[0]["bootstrap"])
+    if running := status(broker_folder()):
+        return str(running["bootstrap"])
+    raise Trouble(
+        f"no broker is known: set {ENV}, pass --bootstrap, or start one with `olearning broker start` or `olearning up`",
+        NO_BROKER,
+    )
+
+
+# ------------------------------------------------------------------ planes that run
+
+
+class Noted:
+    """While it is open, other commands of this user find this plane's broker by themselves.
+
+    The note is locked for as long as its writer lives, so one that a killed plane left is known for what it is.
+    """
+
+    def __init__(self, bootstrap: str, namespace: str):
+        self.note = {"pid": os.getpid(), "bootstrap": bootstrap, "namespace": namespace, "since": time.time()}
+        self.path = state_folder() / "planes" / f"{namespace}-{os.getpid()}.json"
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> None:
+        if not self.note["bootstrap"]:
+            return
+        with suppress(OSError):  # without the note one has to name the broker; the plane runs all the same
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = self.path.with_suffix(".new")
+            self._file = new.open("w")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file.write(json.dumps(self.note))
+            self._file.flush()
+            new.rename(self.path)
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self.path.unlink(missing_ok=True)
+            self._file.close()
+
+
+def planes() -> list[dict[str, Any]]:
+    """The notes of this user's planes that run, the newest first."""
+    found = []
+    for path in (state_folder() / "planes").glob("*.json"):
+        with suppress(OSError, ValueError), path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(json.load(file))
+            else:
+                path.unlink(missing_ok=True)
+    return sorted(found, key=lambda n: -n["since"])
+
+
+# ------------------------------------------------------------------ a broker that goes away
+
+
+async def attended(work: Coroutine[Any, Any, T], broker: Broker, say: Say, patience: float | None = None) -> T:
+    """Do the work; meanwhile say when the broker goes and comes back, and start it again if it is ours.
+
+    Raises `Trouble` if it stays away for `patience` seconds; without one, the work goes on when it is back.
+    """
+    doing = asyncio.create_task(work)
+    minding = asyncio.create_task(_mind(broker, say, patience))
+    try:
+        await asyncio.wait({doing, minding}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            await minding  # it only ends with trouble
+        return await doing
+    finally:
+        minding.cancel()
+        doing.cancel()
+        await asyncio.gather(doing, minding, return_exceptions=True)
+
+
+async def _mind(broker: Broker, say: Say, patience: float | None) -> None:
+    while True:
+        await asyncio.sleep(LOOK)
+        if not broker.bootstrap or await listens(broker.bootstrap):
+            continue
+        gone = time.monotonic()
+        if broker.local:
+            say(f"the broker at {broker.bootstrap} is gone; it is started again, with its data and on its port")
+        else:
+            say(f"the broker at {broker.bootstrap} does not answer; waiting for it to come back")
+        while not await listens(broker.bootstrap):
+            if patience is not None and time.monotonic() - gone > patience:
+                raise Trouble(f"the broker at {broker.bootstrap} stayed away for {patience:g} s", NO_BROKER)
+            if broker.local:
+                try:
+                    await asyncio.to_thread(_restart, broker.local)
+                except BrokerError as e:
+                    say(f"it does not start: {e}")
+            await asyncio.sleep(LOOK)
+        say("the broker is back; everything goes on where it was")
+
+
+def _restart(local: LocalBroker) -> None:
+    local.stop()
+    local.start()
+
+
+async def listens(bootstrap: str) -> bool:
+    """Does anybody listen at one of these addresses?"""
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.close()
+            return True
+        except ValueError:
+            return True  # Kafka's client understands more than we do here
+        except OSError:  # TimeoutError is one
+            continue
+    return False

@@ -1,0 +1,170 @@
+"""How a command runs: an event loop that ends in good order, a role or a visitor hosted in it, lines out."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from olearning.connect import Broker, attended, find
+from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
+from olearning.roles import Groundwork, Role, new_life
+from schemas.topics import GLOBAL, check_zone, topic
+from streams.kafka import Kafka
+from streams.processor import Processor, Stop
+
+T = TypeVar("T")
+PATIENCE = 10.0
+"""Seconds that a broker may be away before a command that only looks gives up."""
+READING = 60.0
+"""Seconds that such a command may take."""
+CLEANING = 8.0
+"""Seconds after which who was told to end is told again: asyncio of Python 3.11 may lose a cancellation."""
+
+
+def complain(text: str) -> None:
+    print(f"olearning: {text}", file=sys.stderr, flush=True)
+
+
+def emit(text: str) -> bool:
+    """Print a line; False if nobody reads any more (`| head`), which is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nobody_reads()
+        return False
+    return True
+
+
+def emit_or_end(text: str) -> None:
+    """Print a line; when nobody reads any more, end in good order."""
+    if not emit(text):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def nobody_reads() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def on_terminate() -> None:
+    """Where no event loop runs, SIGTERM and a terminal that is closed end us as an exception, which cleans up."""
+
+    def end(sign: int, frame: object) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    for sign in _signs()[1:]:
+        signal.signal(sign, end)
+
+
+def _signs() -> list[signal.Signals]:
+    """What ends us in good order; under nohup a closed terminal does not."""
+    signs = [signal.SIGINT, signal.SIGTERM]
+    return signs if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*signs, signal.SIGHUP]
+
+
+def drive(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run to the end and give the result; or until SIGINT (exit code 130) or SIGTERM (0) has let it clean up."""
+    came: list[int] = []
+
+    async def main() -> T | None:
+        task = asyncio.ensure_future(work())
+        loop = asyncio.get_running_loop()
+
+        def stop(sign: int) -> None:
+            came.append(sign)
+            task.cancel()
+            loop.call_later(CLEANING, task.cancel)
+
+        for sign in _signs():
+            loop.add_signal_handler(sign, stop, sign)
+        if os.environ.get("OLEARNING_TIED"):
+            threading.Thread(target=_until_parent_ends, daemon=True).start()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
+
+    before = {sign: signal.getsignal(sign) for sign in _signs()}
+    try:
+        result = asyncio.run(main())
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+    if came:
+        raise typer.Exit(INTERRUPTED if signal.SIGINT in came else OK)
+    return result  # type: ignore[return-value]  # None only if it was cancelled
+
+
+def _until_parent_ends() -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):  # not sys.stdin: a thread that waits in it breaks the end of the interpreter
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(CLEANING)
+    os._exit(TERMINATED)  # it hangs; nobody is left who could end it
+
+
+def host(role: Role, bootstrap: str, session_timeout: int) -> None:
+    """Run one role until it stops or we are told to."""
+    topic(role.namespace, GLOBAL, "ledger")  # names are checked before anything is started
+    for zone in [role.zone] if role.zone else role.options["zones"].split(",") if "zones" in role.options else []:
+        check_zone(zone)
+    where = find(bootstrap, role.namespace)
+
+    async def work() -> Stop:
+        async with Kafka(where, role.name, session_timeout) as kafka:
+            ground = await kafka.host(Groundwork(role.topics()))
+            return await kafka.host(role.build(new_life())) if ground.ok else ground
+
+    stop = drive(lambda: attended(work(), Broker(where), complain))
+    if not stop.ok:
+        raise Trouble(f"{role.name} stopped: {stop.reason}")
+
+
+def visit(
+    namespace: str,
+    bootstrap: str,
+    processor: Processor,
+    name: str = "",
+    patience: float | None = PATIENCE,
+    seconds: float | None = READING,
+) -> Stop:
+    """Host a processor of our own in a namespace that is there, until it stops. Raises `Trouble` if that is not well.
+
+    `name`: the topic that must be there, too. It may take `seconds`; the broker may be away for `patience`.
+    """
+    ledger = topic(namespace, GLOBAL, "ledger").name
+    where = find(bootstrap, namespace)
+
+    async def work() -> Stop:
+        async with Kafka(where, f"{processor.name}-{os.getpid()}") as kafka:
+            must_exist(await kafka.topics(), where, namespace, name or ledger)
+            return await kafka.host(processor)
+
+    async def in_time() -> Stop:
+        try:
+            async with asyncio.timeout(seconds):
+                return await attended(work(), Broker(where), complain, patience)
+        except TimeoutError:
+            raise Trouble(f"the broker at {where} did not give an answer within {seconds:g} s", NO_BROKER) from None
+
+    stop = drive(in_time)
+    if not stop.ok:
+        raise Trouble(stop.reason)
+    return stop
+
+
+def must_exist(there: set[str], where: str, namespace: str, name: str) -> None:
+    """Raises `Trouble` in words if the namespace, or this topic of it, is not among the topics that are there."""
+    if topic(namespace, GLOBAL, "ledger").name not in there:
+        others = sorted({t.split(".")[0] for t in there if t.endswith(".global.ledger")})
+        raise Trouble(f"there is no namespace {namespace} at {where}; there: {', '.join(others) or 'none'}")
+    if name not in there:
+        mine = sorted(t.removeprefix(f"{namespace}.") for t in there if t.startswith(f"{namespace}."))
+        raise Trouble(f"there is no topic {name}; there: {', '.join(mine)}")

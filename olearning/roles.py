@@ -1,0 +1,106 @@
+"""The roles: what each runs, as a processor for either runtime and as a command line for a process of its own."""
+
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from processors.aggregator import COMMIT_INTERVAL, Aggregator
+from processors.evaluator import Evaluator
+from processors.globe import GlobalCoordinator
+from processors.zone import ZoneCoordinator
+from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, Topic, zone_topics
+from streams.processor import Answer, CreateTopics, Effect, Input, Membership, Processor, Stop
+
+KINDS = ("global", "zone", "aggregator", "evaluator", "fleet")
+DAY_SECONDS = 60.0
+SESSION_TIMEOUT = 6_000
+"""ms without a sign of life after which a group gives a role up."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One role to run. `options` are those of its command, by name."""
+
+    kind: str
+    name: str
+    namespace: str
+    zone: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+
+    def command(self, bootstrap: str) -> list[str]:
+        """The command line of a process for it."""
+        words = ["fleet"] if self.kind == "fleet" else ["run", self.kind]
+        given = {"name": self.name, "namespace": self.namespace, "bootstrap": bootstrap} | self.options
+        if self.zone:
+            given["zone"] = self.zone
+        return [sys.executable, "-m", "olearning", *words, *(x for k, v in given.items() for x in (f"--{k}", v))]
+
+    def topics(self) -> list[tuple[Topic, int]]:
+        """The topics that must be there before it starts, with their partitions."""
+        p = int(self.options.get("partitions", DEFAULT_PARTITIONS))
+        zones = [GLOBAL, self.zone] if self.zone else [GLOBAL]
+        return [(t, t.partitions(p)) for z in zones for t in zone_topics(self.namespace, z)]
+
+    def build(self, life: str) -> Processor:
+        """The processor; what trains or scores loads torch now."""
+        o = self.options
+        p = int(o.get("partitions", DEFAULT_PARTITIONS))
+        match self.kind:
+            case "global":
+                return GlobalCoordinator(self.namespace, o["zones"].split(","), p, self.name, life)
+            case "zone":
+                return ZoneCoordinator(self.namespace, self.zone, p, self.name, life)
+            case "aggregator":
+                return Aggregator(
+                    self.namespace, self.zone, self.name, life, int(o.get("commit-interval", COMMIT_INTERVAL))
+                )
+            case "evaluator":
+                from device_sim.learner import scorer
+
+                return Evaluator(self.namespace, self.name, life, scorer())
+            case "fleet":
+                return self._fleet(life)
+        raise ValueError(f"there is no role {self.kind}; there are {', '.join(KINDS)}")
+
+    def _fleet(self, life: str) -> Processor:
+        from device_sim.availability import Availability
+        from device_sim.device import Device
+        from device_sim.fleet import Fleet, Manner
+        from device_sim.learner import TorchLearner
+
+        o = self.options
+        first, seed, day = int(o.get("first", 0)), int(o.get("seed", 0)), float(o.get("day-seconds", DAY_SECONDS))
+        devices = []
+        for number in range(first, first + int(o["count"])):
+            id = f"{self.zone}-{number}"
+            nights = None
+            if day > 0:
+                origin = int(o.get("origin-ms", 0))
+                nights = Availability(id, float(o.get("utc-offset", 0)), round(1000 * day), seed, origin)
+            devices.append(Device(id, number, nights))
+        manner = Manner(seed=seed, resend=float(o.get("resend", 0)))
+        return Fleet(self.namespace, self.zone, self.name, life, devices, TorchLearner(), manner)
+
+
+def new_life() -> str:
+    """A life never used before."""
+    return secrets.token_hex(6)
+
+
+class Groundwork:
+    """Makes topics, then stops: whoever starts first lays the ground."""
+
+    name = "groundwork"
+    membership: Membership | None = None
+    tick = 1_000
+
+    def __init__(self, topics: Sequence[tuple[Topic, int]]):
+        self.topics = tuple({t.name: (t, p) for t, p in topics}.values())
+
+    def start(self, now: int) -> Iterator[Effect]:
+        yield CreateTopics("topics", self.topics)
+
+    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        if isinstance(event, Answer):
+            yield Stop(event.error or "the topics are there", ok=not event.error)

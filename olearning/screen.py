@@ -1,0 +1,219 @@
+"""A snapshot on one screen, and the same facts as JSON.
+
+Every state is told by a sign and a word; the colour only repeats it, in blue and orange, which all eyes can tell apart.
+"""
+
+from typing import Any
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot
+from olearning.view import View
+
+GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
+SIGNS = {OK: ("✓", GOOD), BEHIND: ("▲", WARN), STALLED: ("■", BAD), SILENT: ("?", BAD), NOBODY: ("✗", BAD)}
+MOST_LETTERS = 5
+STATES = ("asleep", "idle", "registered", "training")
+
+
+def status_screen(view: View, now: int) -> RenderableType:
+    """How things stand at `now` (ms), for 80 columns and more."""
+    return render(view.snapshot(now))
+
+
+def tasks_table(view: View, now: int) -> RenderableType:
+    """The tasks alone."""
+    return _tasks(view.snapshot(now))
+
+
+def to_json(view: View, now: int) -> dict[str, Any]:
+    """The same as plain maps and lists; `problems` says in words what is not as it should be."""
+    s = view.snapshot(now)
+    out: dict[str, Any] = msgspec.to_builtins(s, str_keys=True)
+    for zone, plain in zip(s.zones, out["zones"], strict=True):
+        plain["identity"] = msgspec.to_builtins(zone.identity) | {"ok": zone.identity.ok}
+    return out | {"problems": problems(s)}
+
+
+def problems(s: Snapshot) -> list[str]:
+    """What a person should look at."""
+    out = [] if s.leader_token else ["nobody leads the globe"]
+    for z in s.zones:
+        if not z.leader_token:
+            out.append(f"{z.zone}: nobody leads the zone")
+        if not z.identity.ok:
+            out.append(f"{z.zone}: offsets do not add up: {z.identity.problem}")
+        for word in (NOBODY, SILENT, STALLED):
+            if bad := [x for x in z.shards if x.word == word]:
+                said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
+                out.append(f"{z.zone}: {_numbers(bad)} {said[word]}")
+    return out
+
+
+def render(s: Snapshot) -> RenderableType:
+    """A snapshot on one screen."""
+    parts: list[RenderableType] = [_head(s), Text(), _tasks(s), _rounds(s), _shards(s), _traffic(s)]
+    if s.letters:
+        parts.append(_letters(s))
+    return Group(*parts)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Left-aligned columns; those that begin with '>' hold numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), expand=True)
+    for c in columns:
+        wide = c in ("waits for", "why", "reason")
+        table.add_column(
+            c.removeprefix(">"),
+            justify="right" if c.startswith(">") else "left",
+            header_style=QUIET,
+            overflow="fold",
+            ratio=1 if wide else None,
+            no_wrap=not wide,
+        )
+    return table
+
+
+def _head(s: Snapshot) -> Text:
+    bad = problems(s)
+    line = Text.assemble((s.namespace, "bold"), f"  led by {s.leader or 'nobody'}  ")
+    if not s.caught_up:
+        line.append("… still reading the past", WARN)
+    elif bad:
+        line.append(f"▲ {len(bad)} to look at", BAD)
+        for text in bad[:4]:
+            line.append(f"\n  ▲ {text}", BAD)
+        if len(bad) > 4:
+            line.append(f"\n  … and {len(bad) - 4} more", BAD)
+    else:
+        line.append("✓ nothing to look at", GOOD)
+    return line
+
+
+def _tasks(s: Snapshot) -> Table:
+    table = _table("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
+    for t in s.tasks:
+        rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
+        waits = _waits(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
+        state = {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.state, Text(f"● {t.state}"))
+        table.add_row(t.task, state, f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits)
+    if not s.tasks:
+        table.add_row(Text("none yet", QUIET))
+    return table
+
+
+def _accuracy(by_epoch: dict[int, float]) -> str:
+    """The last, and where it began."""
+    if not by_epoch:
+        return "–"
+    first, last = min(by_epoch), max(by_epoch)
+    return f"{by_epoch[last]:.3f}" if first == last else f"{by_epoch[first]:.3f} → {by_epoch[last]:.3f}"
+
+
+def _waits(words: str, since: int, now: int) -> Text:
+    text = Text(words.removeprefix("waiting for "))
+    if words and since:
+        text.append(f", since {_span(now - since)}", QUIET)
+    return text
+
+
+def _rounds(s: Snapshot) -> Table:
+    table = _table("\nZones", "zone", "task", ">round", "state", ">devices", ">slots", ">left", "waits for")
+    for z in s.zones:
+        for r in z.rounds:
+            left = "–" if r.deadline_left is None else _span(max(0, r.deadline_left))
+            devices = f"{r.devices}/{r.demand}"
+            slots = str(r.registered - r.lapsed)
+            waits = _waits(r.waits, r.since, s.at)
+            table.add_row(z.zone, r.task, str(r.round), r.state, devices, slots, left, waits)
+        if not z.rounds:
+            table.add_row(z.zone, Text("no task", QUIET))
+    if not s.zones:
+        table.add_row(Text("none joined yet", QUIET))
+    return table
+
+
+def _shards(s: Snapshot) -> Table:
+    """One line for the shards of a zone that have the same holder and the same word."""
+    table = _table("\nShards", "zone", "holder", "status", "shards", ">token", ">unread")
+    for z in s.zones:
+        groups: dict[tuple[int, str], list[ShardView]] = {}
+        for shard in z.shards:
+            groups.setdefault((-SHARD_WORDS.index(shard.word), shard.holder), []).append(shard)
+        for (_, holder), group in sorted(groups.items()):
+            sign, style = SIGNS[group[0].word]
+            tokens = sorted({x.token for x in group})
+            table.add_row(
+                z.zone,
+                holder or Text("nobody", BAD),
+                Text(f"{sign} {group[0].word}", style),
+                _runs([x.shard for x in group]),
+                ", ".join(map(str, tokens)),
+                f"{sum(x.unread for x in group):,}",
+            )
+    return table
+
+
+def _traffic(s: Snapshot) -> Group:
+    """Devices by state; and what became of each block, which must add up."""
+    devices = _table("\nDevices", "zone", *(f">{x}" for x in STATES), ">fleets", ">sent")
+    blocks = _table(
+        "\nBlocks", "zone", ">in log", ">unread", ">counted", ">again", ">late", ">invalid", ">incomplete", "adds up"
+    )
+    for z in s.zones:
+        silent = sum(f.silent for f in z.fleets)
+        fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
+        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), fleets, _size(z.sent_bytes))
+        i = z.identity
+        outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete)
+        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), _adds_up(i))
+    return Group(devices, blocks)
+
+
+def _adds_up(i: Identity) -> Text:
+    return Text("✓ yes", GOOD) if i.ok else Text("✗ NO", BAD)
+
+
+def _letters(s: Snapshot) -> Table:
+    table = _table(f"\nDead letters: {sum(s.letters.values()):,}", ">how many", "reason")
+    for reason, n in list(s.letters.items())[:MOST_LETTERS]:
+        table.add_row(f"{n:,}", Text(reason))
+    if len(s.letters) > MOST_LETTERS:
+        table.add_row("…", Text(f"and {len(s.letters) - MOST_LETTERS} more reasons", QUIET))
+    return table
+
+
+def _numbers(shards: list[ShardView]) -> str:
+    return ("shard " if len(shards) == 1 else "shards ") + _runs([x.shard for x in shards])
+
+
+def _holders(shards: list[ShardView]) -> str:
+    return ", ".join(sorted({x.holder for x in shards}))
+
+
+def _runs(numbers: list[int]) -> str:
+    """0, 1, 2, 5 -> "0–2, 5"."""
+    out: list[list[int]] = []
+    for n in sorted(numbers):
+        if out and n == out[-1][1] + 1:
+            out[-1][1] = n
+        else:
+            out.append([n, n])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in out)
+
+
+def _span(ms: int) -> str:
+    """Milliseconds as a person says them."""
+    s = max(0, ms) / 1000
+    if s < 10:
+        return f"{s:.1f} s"
+    if s < 120:
+        return f"{s:.0f} s"
+    return f"{s / 60:.0f} min" if s < 7200 else f"{s / 3600:.1f} h"
+
+
+def _size(n: int) -> str:
+    return f"{n / 1e6:,.1f} MB" if n >= 1e5 else f"{n / 1e3:,.1f} kB"

@@ -1,0 +1,149 @@
+"""What a person can see of a namespace at one moment, as plain frozen values. `view.py` takes it, `screen.py` shows it.
+
+Times are in ms. Nothing here is decided by anyone: all of it is read off the topics.
+"""
+
+from dataclasses import dataclass, field, replace
+
+OK, BEHIND, STALLED, SILENT, NOBODY = "OK", "behind", "stalled", "silent", "nobody"
+"""Of a shard. Behind: unread work grows. Stalled: there is some and nothing moves. Silent: its holder reports no more.
+Nobody: no one holds it."""
+SHARD_WORDS = (OK, BEHIND, STALLED, SILENT, NOBODY)
+"""From good to bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Is every offset that commits cover accounted for by exactly one outcome? `problem` says what does not add up."""
+
+    offsets: int = 0
+    counted: int = 0
+    duplicate: int = 0
+    late: int = 0
+    invalid: int = 0
+    incomplete: int = 0
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class ShardView:
+    """A shard over all tasks of its zone. `next` by task: the first offset no commit covers."""
+
+    shard: int
+    holder: str
+    token: int
+    next: dict[str, int]
+    unread: int
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundView:
+    """A task in a zone: its last round, and what it waits for since when ("" and 0: for nothing)."""
+
+    task: str
+    epoch: int
+    round: int
+    state: str
+    devices: int
+    demand: int
+    registered: int
+    lapsed: int
+    deadline_left: int | None
+    rounds_done: int
+    """Of this epoch, with a model."""
+    rounds_goal: int
+    mean_loss: float | None
+    """Of the last finalised round, over its samples."""
+    waits: str
+    since: int
+    segment: Identity
+    """Of the round's segment of the shards."""
+    total: Identity
+    """Since the task began here."""
+    unread: int
+    blocks: int
+    """In the log of its deltas."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """A process that reports on the metrics, and when it was last heard."""
+
+    name: str
+    heard: int
+    silent: bool
+    blocks: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneView:
+    """A zone. `blocks` lie in its delta logs; `sent_bytes` is what its fleets sent, `read_bytes` what aggregators read
+    (again, too, after a take-over)."""
+
+    zone: str
+    position: int
+    leader: str
+    leader_token: int
+    rounds: tuple[RoundView, ...]
+    shards: tuple[ShardView, ...]
+    devices: dict[str, int]
+    """By state, over the fleets that report."""
+    fleets: tuple[SourceView, ...]
+    aggregators: tuple[SourceView, ...]
+    voids: dict[str, int]
+    blocks: int
+    sent_bytes: int
+    read_bytes: int
+    unread: int
+
+    @property
+    def identity(self) -> Identity:
+        """All tasks together; the first problem of any."""
+        totals = [r.total for r in self.rounds]
+        sums = {n: sum(getattr(i, n) for i in totals) for n in COUNTS}
+        return replace(Identity(**sums), problem=next((i.problem for i in totals if i.problem), ""))
+
+
+COUNTS = ("offsets", "counted", "duplicate", "late", "invalid", "incomplete")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task in the globe. `rounds`: by zone, (done in this epoch, wanted). `accuracy` by epoch; 0 is the untrained model."""
+
+    task: str
+    tenant: str
+    state: str
+    epoch: int
+    epochs: int
+    rounds: dict[str, tuple[int, int]]
+    accuracy: dict[int, float] = field(default_factory=dict)
+    waits: str = ""
+    since: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A namespace at `at`, as far as the topics were read."""
+
+    at: int
+    namespace: str
+    caught_up: bool
+    leader: str
+    leader_token: int
+    tasks: tuple[TaskView, ...]
+    zones: tuple[ZoneView, ...]
+    letters: dict[str, int]
+    """Dead letters by reason."""
+    voids: dict[str, int]
+    """Void facts of the global ledger by kind."""
+
+    def task(self, name: str) -> TaskView | None:
+        return next((t for t in self.tasks if t.task == name), None)

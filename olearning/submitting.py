@@ -1,0 +1,23 @@
+"""From a task file to a processor that submits it. Needs torch: version 0 of the model is built here."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from olearning.errors import USAGE, Trouble
+from olearning.tasks import parse_task
+from processors.submitter import Submitter
+from schemas.task import BadTask
+
+
+def submitter(file: Path, namespace: str, seed: int, wait_s: float = 30.0) -> Callable[[str], Submitter]:
+    """What submits the task in a file. Raises `Trouble` for a file or a model that cannot be."""
+    spec = parse_task(file)
+    try:
+        from device_sim.learner import prepare
+    except ModuleNotFoundError as e:
+        raise Trouble(f"{e.name} is not installed; submitting builds the model: install olearning[train]") from None
+    try:
+        layout, vector, _ = prepare(spec, seed)
+    except BadTask as e:
+        raise Trouble(f"{file}: {e}", USAGE) from None
+    return lambda life: Submitter(namespace, life, spec, layout, vector, seed, round(1000 * wait_s))

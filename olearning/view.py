@@ -1,0 +1,333 @@
+"""A namespace as a person sees it, from its topics alone: attached at any time, it knows the same.
+
+It folds the ledgers, hears the metrics and the dead letters, and asks where the delta logs end. `snapshot` says how things
+stand; `events` are what happened. It sends nothing, so any number may look at once.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from olearning.books import GlobeBook, Letters, Log, Sources, ZoneBook, segment, shard_word
+from olearning.happenings import Event, dead, evaluated, happened, objected
+from olearning.snapshot import RoundView, ShardView, Snapshot, SourceView, TaskView, ZoneView
+from olearning.waiting import task_waits, zone_waits
+from schemas.facts import ZoneJoined
+from schemas.messages import AggregatorReport, DeadLetter, Evaluation, FleetReport, Objection
+from schemas.topics import GLOBAL, read, topic
+from schemas.wire import Malformed
+from streams.ledger import GlobalTask, Globe, UnknownRules, Zone, ZoneTask
+from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Starts, Stop
+
+MOST_EVENTS = 10_000
+"""Events that wait to be drained; older ones are forgotten."""
+MOST_EPOCHS = 1_000
+"""Evaluations that are kept of a task."""
+
+
+class View:
+    """`zones`: those that are there before they join the globe, if one knows them; the others are learnt from its ledger.
+
+    `silent_ms`: who reports nothing for so long is taken for gone.
+    """
+
+    membership: Membership | None = None
+    tick = 250
+
+    def __init__(
+        self,
+        namespace: str,
+        zones: Sequence[str] = (),
+        name: str = "view",
+        silent_ms: int = 5_000,
+        poll_ms: int = 1_000,
+        on_event: Callable[[Event], None] | None = None,
+    ):
+        self.namespace, self.name, self.silent_ms, self.poll_ms = namespace, name, silent_ms, poll_ms
+        self.on_event = on_event
+        self.events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self.globe_book = GlobeBook()
+        self.books: dict[str, ZoneBook] = {}
+        self.sources = Sources()
+        self.letters = Letters()
+        self.accuracy: dict[str, dict[int, Evaluation]] = {}
+        self.requests = Requests()
+        self._first_zones = tuple(zones)
+        self._ledger = topic(namespace, GLOBAL, "ledger").name
+        self._metrics = topic(namespace, GLOBAL, "metrics").name
+        self._letters = topic(namespace, GLOBAL, "dead-letters").name
+        self._positions: dict[str, int] = {}
+        self._zone_of: dict[str, str] = {}
+        self._ends: dict[str, int] = {}
+        self._caught_up: int | None = None
+        self._read = False
+        """All topics are read to the ends they had at the start."""
+        self._polled: int | None = None
+        self.now = 0
+        """The time of the last input, in ms."""
+
+    # ------------------------------------------------------------------ inputs
+
+    def start(self, now: int) -> Iterable[Effect]:
+        self.now = now
+        yield from self._watch(self._ledger, 0)
+        for name in (self._metrics, self._letters):  # not kept for ever: they may begin above 0
+            yield Starts(self.requests.new(("start", name)), name)
+        for zone in self._first_zones:
+            yield from self._join(zone)
+
+    def handle(self, event: Input, now: int) -> Iterable[Effect]:
+        self.now = now
+        match event:
+            case Record():
+                try:
+                    yield from self._record(event, now)
+                except UnknownRules as e:
+                    yield Stop(str(e))
+                    return
+            case Answer():
+                yield from self._answer(event, now)
+        yield from self._poll(now)
+
+    @property
+    def globe(self) -> Globe:
+        """The fold of the global ledger."""
+        return self.globe_book.globe
+
+    @property
+    def zones(self) -> dict[str, Zone]:
+        """The folds of the zones' ledgers."""
+        return {name: book.zone for name, book in self.books.items()}
+
+    @property
+    def caught_up(self) -> bool:
+        """Has it read all there was when it was attached, and heard where the delta logs end?"""
+        return self._caught_up is not None
+
+    def drain(self) -> list[Event]:
+        """What happened since the last call, in the order it was read."""
+        out = list(self.events)
+        self.events.clear()
+        return out
+
+    # ------------------------------------------------------------------ reading
+
+    def _watch(self, name: str, offset: int) -> Iterator[Effect]:
+        self._positions[name] = offset
+        yield Follow(name, 0, offset)
+        yield Ends(self.requests.new(("end", name)), name)
+
+    def _join(self, zone: str) -> Iterator[Effect]:
+        if zone not in self.books:
+            self.books[zone] = ZoneBook()
+            name = topic(self.namespace, zone, "ledger").name
+            self._zone_of[name] = zone
+            yield from self._watch(name, 0)
+
+    def _record(self, record: Record, now: int) -> Iterator[Effect]:
+        self._positions[record.topic] = record.offset + 1
+        if record.topic == self._ledger:
+            before = self.globe
+            fact, void = self.globe_book.feed(record)
+            if isinstance(fact, ZoneJoined) and not void:
+                yield from self._join(fact.zone)
+            self._tell(*happened(before, self.globe, fact, void, GLOBAL, record.timestamp))
+        elif zone := self._zone_of.get(record.topic):
+            book = self.books[zone]
+            then = book.zone
+            fact, void = book.feed(record)
+            self._tell(*happened(then, book.zone, fact, void, zone, record.timestamp))
+        else:
+            self._heard(record, now)
+
+    def _heard(self, record: Record, now: int) -> None:
+        """Metrics and dead letters. What cannot be read there is left out: nothing rests on it."""
+        try:
+            message = read(record.topic, record.value, record.headers)
+        except Malformed:
+            return
+        match message:
+            case AggregatorReport() | FleetReport():
+                # While the past is read it counts as heard when it was written; then clocks of others do not matter.
+                self.sources.hear(message, now if self._read else min(now, record.timestamp))
+            case Evaluation(task=task, epoch=epoch):
+                scores = self.accuracy.setdefault(task, {})
+                known = scores.get(epoch)
+                scores[epoch] = message
+                if len(scores) > MOST_EPOCHS:
+                    del scores[min(e for e in scores if e)]
+                if known is None or (known.version, known.accuracy) != (message.version, message.accuracy):
+                    self._tell(evaluated(message))
+            case Objection():
+                self._tell(objected(message))
+            case DeadLetter():
+                where = f"{message.topic}/{message.partition}/{message.offset}"
+                if self.letters.add(where, message.reason):
+                    self._tell(dead(message, record.timestamp))
+
+    def _tell(self, *events: Event) -> None:
+        for e in events:
+            self.events.append(e)
+            if self.on_event:
+                self.on_event(e)
+
+    # ------------------------------------------------------------------ asking
+
+    def _answer(self, answer: Answer, now: int) -> Iterator[Effect]:
+        match self.requests.close(answer.tag):
+            case ("end" | "start", _) if answer.error:
+                yield Stop(f"{self.name}: {answer.error}")
+            case ("start", str(name)):
+                yield from self._watch(name, answer.value[0])
+            case ("end", str(name)):
+                self._ends[name] = answer.value[0]
+            case ("deltas", str(zone), str(task), ZoneTask() as asked) if (
+                not answer.error
+            ):  # else it went with its task
+                book = self.books[zone]
+                log = book.logs.setdefault(task, Log())
+                log.answered(answer.value, asked.next, book.zone.tasks[task].next)
+                log.final = asked.retired
+
+    def _poll(self, now: int) -> Iterator[Effect]:
+        """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read."""
+        if not self._read:
+            known = {self._ledger, self._metrics, self._letters} <= self._positions.keys()
+            self._read = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
+            if not self._read:
+                return
+        if self._polled is None or now - self._polled >= self.poll_ms:
+            self._polled = now
+            self.sources.forget(now)
+            for zone, book in self.books.items():
+                for task, t in book.zone.tasks.items():
+                    over = t.retired and task in book.logs and book.logs[task].final
+                    if not over and not any(
+                        asked[:3] == ("deltas", zone, task) for asked in self.requests.open.values()
+                    ):
+                        name = topic(self.namespace, zone, "deltas", task).name
+                        yield Ends(self.requests.new(("deltas", zone, task, t)), name)
+        if self._caught_up is None and not self.requests.open:
+            self._caught_up = now
+
+    # ------------------------------------------------------------------ how things stand
+
+    def snapshot(self, now: int) -> Snapshot:
+        globe = self.globe
+        tasks = [self._task(g) for g in globe.tasks.values()]
+        tasks += [
+            TaskView(name, "", "refused", 0, 0, {}, why=r.reason, since=self.globe_book.moved.get(name, 0))
+            for name, r in globe.refused.items()
+            if name not in globe.tasks
+        ]
+        return Snapshot(
+            at=now,
+            namespace=self.namespace,
+            caught_up=self.caught_up,
+            leader=globe.leader.holder,
+            leader_token=globe.leader.token,
+            tasks=tuple(tasks),
+            zones=tuple(self._zone(name, now) for name in sorted(self.books)),
+            letters=dict(sorted(self.letters.reasons.items(), key=lambda x: -x[1])),
+            voids=dict(self.globe_book.voids),
+        )
+
+    def _task(self, g: GlobalTask) -> TaskView:
+        task, e = g.spec.task, g.spec.epochs
+        zones = {z: self.books[z].zone for z in g.zones if z in self.books}
+        here = {z: zones[z].tasks.get(task) for z in zones}
+        done = {z: t.merged_rounds if t and t.epoch == g.epoch else 0 for z, t in here.items()}
+        moved = [self.books[z].moved.get(task, 0) for z in zones] if g.state == "open" else []
+        waits = task_waits(g, self.globe, zones)
+        return TaskView(
+            task=task,
+            tenant=g.spec.tenant,
+            state=g.state,
+            epoch=g.epoch,
+            epochs=e.count,
+            rounds={z: (n, e.rounds) for z, n in done.items()},
+            accuracy={n: x.accuracy for n, x in sorted(self.accuracy.get(task, {}).items())},
+            waits=waits,
+            since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
+            why=g.why,
+        )
+
+    def _zone(self, name: str, now: int) -> ZoneView:
+        book = self.books[name]
+        zone = book.zone
+        fleets, aggregators = self.sources.of(FleetReport, name), self.sources.of(AggregatorReport, name)
+        devices: dict[str, int] = {}
+        for fleet in fleets.values():
+            if isinstance(fleet.report, FleetReport) and not self._silent(fleet.heard, now):
+                devices |= {k: devices.get(k, 0) + n for k, n in fleet.report.states.items()}
+        logs = {task: book.logs.get(task, Log()) for task in zone.tasks}
+        unread = {task: logs[task].unread(t) for task, t in zone.tasks.items()}
+        shards = []
+        for s, h in enumerate(zone.shards):
+            words = [log.word(s) for task, log in logs.items() if not zone.tasks[task].retired]
+            source = aggregators.get(h.holder)
+            gone = self._silent(source.heard if source else self._caught_up, now)
+            here = {task: t.next[s] for task, t in zone.tasks.items() if not t.retired}
+            word = shard_word(h.holder, gone, words)
+            shards.append(ShardView(s, h.holder, h.token, here, sum(u[s] for u in unread.values()), word))
+        tasks = [g for g in self.globe.tasks.values() if name in g.zones]
+        rounds = tuple(self._round(g, name, zone.tasks.get(g.spec.task), shards, unread, devices, now) for g in tasks)
+        return ZoneView(
+            zone=name,
+            position=zone.position,
+            leader=zone.leader.holder,
+            leader_token=zone.leader.token,
+            rounds=rounds,
+            shards=tuple(shards),
+            devices=devices,
+            fleets=tuple(self._source(n, fleets, now) for n in fleets),
+            aggregators=tuple(self._source(n, aggregators, now) for n in aggregators),
+            voids=dict(book.voids),
+            blocks=sum(logs[task].blocks(t) for task, t in zone.tasks.items()),
+            sent_bytes=sum(s.bytes for s in fleets.values()),
+            read_bytes=sum(s.bytes for s in aggregators.values()),
+            unread=sum(map(sum, unread.values())),
+        )
+
+    def _round(
+        self,
+        g: GlobalTask,
+        name: str,
+        t: ZoneTask | None,
+        shards: Sequence[ShardView],
+        unread: Mapping[str, list[int]],
+        devices: Mapping[str, int],
+        now: int,
+    ) -> RoundView:
+        """A task in a zone."""
+        book, task = self.books[name], g.spec.task
+        left, known = unread.get(task, []), {z: self.books[z].zone for z in g.zones if z in self.books}
+        waits = zone_waits(g, book.zone, name, shards, left, devices, known, now)
+        r = t.rounds.get(t.round) if t else None
+        o = r.opened if r else None
+        return RoundView(
+            task=task,
+            epoch=t.epoch if t else 0,
+            round=t.round if t else 0,
+            state=("over" if t.retired else t.state) if t else "new",
+            devices=r.contributors if r else 0,
+            demand=o.demand if o else g.spec.rounds.demand,
+            registered=len(r.devices) if r else 0,
+            lapsed=len(r.lapsed) if r else 0,
+            deadline_left=o.deadline - now if o and t and t.state == "open" else None,
+            rounds_done=t.merged_rounds if t and t.epoch == g.epoch else 0,
+            rounds_goal=g.spec.epochs.rounds,
+            mean_loss=book.losses.get(task),
+            waits=waits,
+            since=max(book.moved.get(task, 0), self.globe_book.moved.get(task, 0)) if waits else 0,
+            segment=segment(r),
+            total=book.total(task) if t else segment(None),
+            unread=sum(left),
+            blocks=book.logs.get(task, Log()).blocks(t) if t else 0,
+        )
+
+    def _source(self, name: str, among: Mapping, now: int) -> SourceView:
+        s = among[name]
+        return SourceView(name, s.heard, self._silent(s.heard, now), s.blocks, s.bytes)
+
+    def _silent(self, heard: int | None, now: int) -> bool:
+        return heard is not None and now - heard > self.silent_ms

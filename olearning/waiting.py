@@ -1,0 +1,119 @@
+"""What a task waits for, in words for a person. Pure functions of the folds and of what was heard.
+
+Where several things are missing, the one that a person can do something about comes first.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
+from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask
+
+LENIENT = 2_000
+"""ms that a leader may take for a step before it is said that one waits for it."""
+
+
+def zone_waits(
+    g: GlobalTask,
+    zone: Zone,
+    name: str,
+    shards: Sequence[ShardView],
+    unread: Sequence[int],
+    devices: Mapping[str, int],
+    others: Mapping[str, Zone],
+    now: int,
+) -> str:
+    """What a task waits for in a zone. `unread`: blocks of this task by shard; `others`: the folds of the task's zones."""
+    if not zone.ledger:
+        return f"waiting for zone {name} to start (olearning run zone)"
+    if not zone.leader.token:
+        return f"waiting for somebody to lead zone {name}"
+    t = zone.tasks.get(g.spec.task)
+    if g.state == "ended" or (t and t.retired):
+        return ""
+    leader = zone.leader.holder
+    if t and t.state == "open":
+        return _open(t, t.rounds[t.round], shards, unread, devices, leader, now)
+    if t and t.state == "closed":
+        behind = [s for s, at in enumerate(t.at) if at <= t.round]
+        return _shards(behind, shards, unread) if behind else f"waiting for {leader} to finalise the round"
+    if t is None or t.epoch < g.epoch or not _done(zone, g):
+        if g.state == "open":
+            return f"waiting for {leader} to open round {t.round + 1 if t else 1}"
+    elif g.state == "open":
+        slow = [z for z in g.zones if z != name and not _done(others[z], g)]
+        if slow:
+            return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
+    return f"waiting for the globe: {_globe_step(g)}"
+
+
+def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone]) -> str:
+    """What a task waits for in the globe."""
+    if g.state == "ended":
+        return ""
+    if not globe.leader.token:
+        return "waiting for somebody to lead the globe (olearning run global)"
+    if g.state == "open":
+        slow = [z for z in g.zones if not _done(zones[z], g)]
+        if slow:
+            return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
+    return f"waiting for {globe.leader.holder}: {_globe_step(g)}"
+
+
+def _globe_step(g: GlobalTask) -> str:
+    match g.state:
+        case "open":
+            return f"close epoch {g.epoch}"
+        case "closed":
+            return f"merge epoch {g.epoch}"
+        case _ if g.epoch < g.spec.epochs.count:
+            return f"open epoch {g.epoch + 1}"
+    return "end the task"
+
+
+def _done(zone: Zone, g: GlobalTask) -> bool:
+    """Has the zone done its rounds of the task's epoch?"""
+    t = zone.tasks.get(g.spec.task)
+    return bool(t and t.epoch == g.epoch and t.state == "finalised" and t.merged_rounds >= g.spec.epochs.rounds)
+
+
+def _open(
+    t: ZoneTask,
+    r: Round,
+    shards: Sequence[ShardView],
+    unread: Sequence[int],
+    devices: Mapping[str, int],
+    leader: str,
+    now: int,
+) -> str:
+    o = r.opened
+    assert o
+    if now > o.deadline + LENIENT:
+        return f"waiting for {leader} to close the round: its deadline was {(now - o.deadline) // 1000} s ago"
+    if r.met_at is not None:
+        return f"the demand is met: waiting for the grace of {o.grace / 1000:g} s, then for {leader} to close"
+    stuck = [s for s, n in enumerate(unread) if n and shards[s].word in (NOBODY, SILENT, STALLED)]
+    if stuck:
+        return _shards(stuck, shards, unread)
+    words = f"waiting for {o.demand - r.contributors} of {o.demand} devices"
+    there = sum(devices.values())
+    if not there:
+        return f"{words}: no fleet reports any here"
+    if devices.get("asleep", 0) == there:
+        return f"{words}: all {there} devices are asleep"
+    if busy := devices.get("training", 0):
+        words += f" ({busy} training)"
+    return words
+
+
+def _shards(which: Sequence[int], shards: Sequence[ShardView], unread: Sequence[int]) -> str:
+    """The worst of these shards, and how many more there are."""
+    rank = {NOBODY: 0, SILENT: 1, STALLED: 2}
+    first = min(which, key=lambda s: (rank.get(shards[s].word, 3), s))
+    h = shards[first]
+    why = {
+        NOBODY: "nobody holds it",
+        SILENT: f"{h.holder} holds it and is silent",
+        STALLED: f"{h.holder} holds it and stands still",
+    }.get(h.word, f"{h.holder} reads it")
+    more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+    return f"waiting for shard {first}{more} ({why}; {sum(unread[s] for s in which)} unread)"

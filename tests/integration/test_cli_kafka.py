@@ -1,0 +1,226 @@
+"""The command against a plane that runs: processes, devices that train, a real broker, and bytes that nobody can read."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+import olearning
+from olearning.cli import outcome
+from olearning.errors import FAILED, OK, USAGE
+from olearning.planes import Processes
+from olearning.up import Shape
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+DIGITS = Path(olearning.__file__).with_name("digits.toml").read_text()
+DEVICES = 4
+GARBAGE = b"\xff\x00 nobody can read this \x1b[31m"
+HEARD = ("global.tasks", "global.ledger", "east.ledger", "east.registrations", "east.deltas.{task}")
+"""Topics whose readers decide something: what they cannot read ends in a dead letter."""
+UNHEARD = ("global.metrics", "global.models", "east.announcements", "east.admissions", "east.checkins", "east.partials",
+           "east.receipts", "global.dead-letters")  # fmt: skip
+"""Here it is left out."""
+
+
+@dataclass
+class Live:
+    namespace: str
+    bootstrap: str
+    folder: Path
+    said: list[str]
+    capsys: Any = None
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """A command against this plane: exit code, output, errors."""
+        self.capsys.readouterr()
+        code = outcome([*words, "--namespace", self.namespace, "--bootstrap", self.bootstrap])
+        return code, *self.capsys.readouterr()
+
+    def task(self, name: str, rounds: int, **more: str) -> str:
+        """A task file: all devices in every round of one epoch."""
+        text = DIGITS.replace('task = "digits"', f'task = "{name}"')
+        zones = more.get("zones", '["east"]')
+        text = re.sub(r"(?s)\[rounds\].*", f"[rounds]\ndemand = {DEVICES}\nover_commit = 1.0\n"
+                      f"[epochs]\ncount = 1\nrounds = {rounds}\n", text).replace("[model_args]", f"zones = {zones}\n[model_args]")  # fmt: skip
+        file = self.folder / f"{name}.toml"
+        file.write_text(text)
+        return str(file)
+
+    def json(self, *words: str) -> Any:
+        code, out, errors = self.run(*words, "--json")
+        assert code == OK, errors
+        return json.loads(out)
+
+    def state(self, task: str) -> str:
+        return next((t["state"] for t in self.json("tasks") if t["task"] == task), "")
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not in time; the plane said {self.said}; {self.run('status')[1]}"
+
+
+@pytest.fixture(scope="module")
+def running(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One zone with a few devices, in processes of their own; its keeper runs in a thread."""
+    live = Live(f"cli-{secrets.token_hex(4)}", broker, tmp_path_factory.mktemp("cli"), [])
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> Processes:
+        plane = Processes(broker, live.folder / "logs", live.said.append, 3_000)
+        shape = Shape(live.namespace, ("east",), devices=DEVICES, partitions=4, day_seconds=0)
+        await plane.start([*shape.plane(), *shape.fleets()])
+        return plane
+
+    try:
+        plane = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+        try:
+            yield live
+        finally:
+            asyncio.run_coroutine_threadsafe(plane.stop(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def live(running: Live, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Live:
+    monkeypatch.setenv("COLUMNS", "120")
+    running.capsys = capsys
+    return running
+
+
+def write(bootstrap: str, topics: list[str]) -> list[str]:
+    """Garbage onto each of them: where it landed."""
+
+    async def send() -> list[str]:
+        async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+            done = [await producer.send_and_wait(t, GARBAGE, key=b"east-0", partition=0) for t in topics]
+        return [f"{d.topic}/{d.partition}/{d.offset}" for d in done]
+
+    return asyncio.run(send())
+
+
+def test_a_task_is_submitted_watched_and_done(live: Live) -> None:
+    code, out, errors = live.run("submit", live.task("first", 2))
+    assert (code, out, errors) == (OK, "first runs in east\n", "")
+    live.until(lambda: live.state("first") == "ended")
+    live.until(lambda: len(live.json("tasks")[0]["accuracy"]) == 2)  # untrained and trained
+
+    code, out, _ = live.run("tasks")
+    assert code == OK
+    assert re.search(r"first +✓ ended +1/1 +east 2/2 +0\.\d+ → 0\.\d+", out)
+    code, out, _ = live.run("status")
+    assert code == OK
+    for words in ("led by global", "aggregator-east-0", "aggregator-east-1", "✓ yes"):
+        assert words in out
+    s = live.json("status")
+    (zone,) = s["zones"]
+    assert zone["zone"] == "east"
+    assert {x["holder"] for x in zone["shards"]} == {"aggregator-east-0", "aggregator-east-1"}
+    assert zone["identity"]["counted"] == 2 * DEVICES
+    assert zone["identity"]["ok"]
+
+
+def test_any_topic_is_shown(live: Live) -> None:
+    code, out, _ = live.run("tail", "east.ledger")
+    assert code == OK
+    assert [x for x in out.splitlines() if " finalised " in x and "round=2" in x]
+    code, out, _ = live.run("tail", f"{live.namespace}.east.deltas.first", "--json")
+    assert code == OK
+    blocks = [json.loads(x) for x in out.splitlines()]
+    assert len(blocks) == 2 * DEVICES
+    assert all(b["fields"]["data"]["dtype"] == "int32" and b["fields"]["data"]["l2"] > 0 for b in blocks)
+    code, out, _ = live.run("tail", "east.ledger", "-n", "2")
+    assert (code, len(out.splitlines())) == (OK, 2)
+    code, _, errors = live.run("tail", "east.moon")
+    assert code == FAILED
+    assert "there is no topic" in errors
+    assert "east.deltas.first" in errors
+
+
+def test_a_namespace_that_is_not_there(live: Live) -> None:
+    elsewhere = Live("nowhere", live.bootstrap, live.folder, [], live.capsys)
+    for words in (("status",), ("tasks",), ("tail", "global.ledger"), ("submit", live.task("lost", 1))):
+        code, _, errors = elsewhere.run(*words)
+        assert code == FAILED, words
+        assert f"there is no namespace nowhere at {live.bootstrap}; there: " in errors
+        assert live.namespace in errors
+
+
+def test_a_name_is_never_used_again(live: Live) -> None:
+    code, _, errors = live.run("submit", live.task("first", 1))
+    assert code == FAILED
+    assert "a task named first exists already, and names are never used again" in errors
+
+
+def test_a_zone_that_does_not_exist_is_refused(live: Live) -> None:
+    code, _, errors = live.run("submit", live.task("astray", 1, zones='["east", "moon"]'), "--wait", "10")
+    assert code == FAILED
+    assert "astray" in errors
+    assert "moon" in errors
+
+
+def test_an_unknown_model_is_refused_before_it_is_sent(live: Live) -> None:
+    file = Path(live.task("strange", 1))
+    file.write_text(file.read_text().replace('"mlp"', '"gpt"'))
+    code, _, errors = live.run("submit", str(file))
+    assert code == USAGE
+    assert "gpt" in errors
+    assert live.state("strange") == ""
+
+
+def test_garbage_ends_in_dead_letters_and_the_task_finishes(live: Live) -> None:
+    pids = {name: pid(live, name) for name in ("global", "zone-east", "aggregator-east-0", "aggregator-east-1")}
+    assert live.run("submit", live.task("second", 4))[0] == OK
+    heard = write(live.bootstrap, [f"{live.namespace}.{t.format(task='second')}" for t in HEARD])
+    write(live.bootstrap, [f"{live.namespace}.{t}" for t in UNHEARD])
+
+    def letters() -> dict[str, str]:
+        code, out, _ = live.run("tail", "global.dead-letters", "--json")
+        assert code == OK
+        found = [json.loads(x) for x in out.splitlines()]
+        fields = [x["fields"] for x in found if x["type"] == "dead-letter"]
+        return {f"{f['topic']}/{f['partition']}/{f['offset']}": f["reason"] for f in fields}
+
+    live.until(lambda: set(heard) <= letters().keys())
+    assert all(letters()[where] for where in heard)
+    live.until(lambda: live.state("second") == "ended")
+
+    s = live.json("status")
+    (zone,) = s["zones"]
+    assert zone["identity"]["ok"]
+    assert zone["identity"]["counted"] == 2 * DEVICES + 4 * DEVICES
+    assert zone["identity"]["invalid"] == 1  # the garbage in the deltas; it is counted, too
+    assert live.said == []  # nobody stopped, nobody was started again
+    assert {name: pid(live, name) for name in pids} == pids
+    for topic in ("east.announcements", "global.metrics", "east.ledger"):
+        code, out, _ = live.run("tail", topic)
+        assert code == OK
+        assert "unreadable" in out
+        assert "\x1b" not in out
+
+
+def pid(live: Live, name: str) -> int:
+    """The process of a role of this plane."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if live.namespace in words and name in words and folder.name != str(os.getpid()):
+            return int(folder.name)
+    return 0

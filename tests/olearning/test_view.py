@@ -1,0 +1,288 @@
+"""The view knows what the topics say, whenever it is attached, and says in words what is waited for."""
+
+import pytest
+from msgspec.structs import replace as changed
+
+import streams.ledger
+from device_sim.fleet import Manner
+from olearning.books import MOST_REASONS, OTHER, Letters, Sources
+from olearning.view import View
+from schemas.facts import Committed, Counts, Rules, Stretch
+from schemas.messages import AggregatorReport, FleetReport, TaskLoad
+from schemas.topics import GLOBAL, topic
+from streams.memory import Memory
+from streams.processor import Send, send
+from tests.olearning.watched import ACCURACY, finished, score, watch
+from tests.plane import NS, Plane, spec
+
+SLOW = Manner(training=(2_000, 3_000), reaction=50, report=500)
+
+
+@pytest.fixture(scope="module")
+def run() -> tuple[Plane, View]:
+    return finished()
+
+
+def zone(view: View, name: str = "east"):
+    return next(z for z in view.snapshot(view.now).zones if z.zone == name)
+
+
+def waits(view: View, name: str = "east") -> str:
+    return zone(view, name).rounds[0].waits
+
+
+# ------------------------------------------------------------------ the same as the ledgers
+
+
+def test_snapshot_is_what_the_ledgers_say(run):
+    plane, view = run
+    assert view.caught_up
+    assert view.globe == plane.globe()
+    assert view.zones == {z: plane.zone(z) for z in plane.zones}
+    s = view.snapshot(plane.memory.now)
+    (t,) = s.tasks
+    assert (t.state, t.epoch, t.epochs, t.waits) == ("ended", 2, 2, "")
+    assert t.rounds == {"east": (2, 2), "west": (2, 2)}
+    assert t.accuracy == dict(enumerate(ACCURACY))
+    for z in s.zones:
+        fold = plane.zone(z.zone)
+        (r,) = z.rounds
+        assert (r.round, r.state, r.devices, r.demand, r.registered) == (4, "over", 6, 6, 0)
+        assert [(x.holder, x.token) for x in z.shards] == [(h.holder, h.token) for h in fold.shards]
+        assert z.leader == f"zone-{z.zone}"
+        ends = [len(p) for p in plane.memory.topics[f"{NS}.{z.zone}.deltas.toy"]]
+        assert z.blocks == sum(ends) == sum(fold.tasks["toy"].next) == z.identity.offsets
+        assert z.identity.counted == 6 * 2 * 4
+        assert z.identity.ok
+        assert z.unread == 0
+        assert sum(z.devices.values()) == plane.devices
+        assert z.sent_bytes == plane.hosts[f"fleet-{z.zone}"].processor.bytes
+
+
+def test_attached_late_it_knows_the_same(run):
+    plane, view = run
+    late = watch(plane)
+    assert not late.caught_up
+    assert plane.memory.run(lambda: late.caught_up, 2_000)
+    now = plane.memory.now
+    a, b = view.snapshot(now), late.snapshot(now)
+    assert a.tasks == b.tasks
+    assert (a.letters, a.voids, a.leader) == (b.letters, b.voids, b.leader)
+    same = ("rounds", "shards", "devices", "voids", "blocks", "sent_bytes", "read_bytes", "unread", "leader")
+    for x, y in zip(a.zones, b.zones, strict=True):
+        assert {n: getattr(x, n) for n in same} == {n: getattr(y, n) for n in same}
+
+
+def test_a_namespace_without_a_record_is_known_to_be_empty():
+    plane = Plane(Memory(), zones=())
+    plane.hosts["global"].crash()
+    view = watch(plane)
+    assert plane.memory.run(lambda: view.caught_up, 2_000)
+    assert view.snapshot(plane.memory.now).tasks == ()
+
+
+def test_events_tell_the_story(run):
+    plane, _ = run
+    heard = []
+    late = watch(plane, on_event=heard.append)
+    assert plane.memory.run(lambda: late.caught_up, 2_000)
+    events = late.drain()
+    assert events == heard
+    assert late.drain() == []
+    texts = [e.text for e in events]
+    assert "global: toy admitted to east, west" in texts
+    assert "global: toy epoch 1 closed: all zones did their rounds" in texts
+    assert "global: toy ended: all 2 epochs are done" in texts
+    assert "toy: the global model of epoch 2 has accuracy 0.9000 on 360 samples" in texts
+    assert sum(e.kind == "round" and e.values["step"] == "finalised" for e in events) == 8
+    assert any(e.kind == "shard" and "took shard" in e.text for e in events)
+    assert any(e.kind == "leader" and e.zone == GLOBAL for e in events)
+
+
+# ------------------------------------------------------------------ waiting, in words
+
+
+def test_it_names_the_aggregator_that_is_gone():
+    plane = Plane(Memory(seed=2), aggregators=1)
+    view = watch(plane)
+    plane.submit(spec())
+    assert plane.memory.run(lambda: "toy" in plane.hosts["zone-east"].processor.zone.tasks, 10_000)
+    plane.hosts["agg-east-0"].crash()
+    plane.memory.run(limit=8_000)
+    assert "agg-east-0 holds it and is silent" in waits(view)
+    assert {x.word for x in zone(view).shards} == {"silent"}
+    assert zone(view).unread > 0
+    assert zone(view).rounds[0].since < plane.memory.now - 5_000
+    assert waits(view, "west") == "waiting for east to finish its rounds"
+    assert "east to finish its rounds" in view.snapshot(view.now).tasks[0].waits
+    plane.hosts["agg-east-0"].restart()
+    assert plane.memory.run(lambda: plane.ended("toy"), 60_000)
+    plane.memory.run(limit=2_000)
+    assert any("its own before it restarted" in e.text for e in view.drain())
+    assert zone(view).unread == 0
+    assert zone(view).identity.ok
+
+
+def test_a_shard_that_stands_still_is_stalled():
+    plane = Plane(Memory(seed=2), aggregators=1)
+    view = watch(plane, silent_ms=10**9)
+    plane.submit(spec())
+    assert plane.memory.run(lambda: plane.hosts["fleet-east"].processor.rounds, 10_000)
+    plane.hosts["agg-east-0"].crash()
+    plane.memory.run(limit=9_000)
+    assert "stalled" in {x.word for x in zone(view).shards}
+    assert "stands still" in waits(view)
+
+
+def test_shards_that_nobody_ever_held():
+    plane = Plane(Memory(seed=2), aggregators=0)
+    view = watch(plane)
+    plane.submit(spec())
+    plane.memory.run(limit=3_000)
+    assert {x.word for x in zone(view).shards} == {"nobody"}
+    assert "nobody holds it" in waits(view)
+
+
+def test_it_says_that_all_devices_sleep_or_that_there_are_none():
+    plane = Plane(Memory(seed=2), zones=("east",))
+    view = watch(plane)
+    plane.hosts["fleet-east"].crash()
+    plane.submit(spec())
+    plane.memory.run(limit=7_000)
+    assert waits(view) == "waiting for 6 of 6 devices: no fleet reports any here"
+    report = FleetReport("night", "east", plane.memory.now, {"asleep": 6, "idle": 0}, 0, 0)
+    plane.memory.append(send(topic(NS, GLOBAL, "metrics"), report))
+    plane.memory.run(limit=100)
+    assert waits(view) == "waiting for 6 of 6 devices: all 6 devices are asleep"
+
+
+def test_it_says_how_many_train():
+    plane = Plane(Memory(seed=2), manner=SLOW)
+    view = watch(plane)
+    plane.submit(spec())
+    plane.memory.run(limit=1_500)
+    assert waits(view) == "waiting for 6 of 6 devices (6 training)"
+    assert zone(view).rounds[0].deadline_left > 50_000
+
+
+def test_a_zone_that_has_not_started_is_there_if_one_knows_of_it():
+    plane = Plane(Memory(seed=2), zones=("east",))
+    plane.hosts["zone-east"].crash()
+    view = watch(plane, zones=("east",))
+    plane.memory.run(limit=500)
+    assert [z.zone for z in view.snapshot(view.now).zones] == ["east"]
+    assert zone(view).leader == ""
+
+
+def test_a_leader_that_is_gone_is_waited_for_by_name():
+    plane = Plane(Memory(seed=2), zones=("east",), manner=SLOW)
+    view = watch(plane)
+    plane.submit(spec(deadline_s=5.0))
+    plane.memory.run(limit=1_500)
+    plane.hosts["zone-east"].crash()
+    plane.memory.run(limit=10_000)
+    assert "waiting for zone-east" in waits(view)
+
+
+# ------------------------------------------------------------------ the identity, and that it can go red
+
+
+def test_a_doctored_fold_turns_the_identity_red():
+    _, view = finished(seed=4)
+    assert zone(view).identity.ok
+    ledger = view.books["east"].ledger
+    good = ledger.state
+    t = good.tasks["toy"]
+    ledger.state = changed(good, tasks={"toy": changed(t, next=(t.next[0] + 1, *t.next[1:]))})
+    assert "the shards are read to" in zone(view).identity.problem
+    r = t.rounds[4]
+    bad = changed(r, counts=changed(r.counts, counted=r.counts.counted + 1))
+    ledger.state = changed(good, tasks={"toy": changed(t, rounds={**t.rounds, 4: bad})})
+    assert not zone(view).rounds[0].segment.ok
+
+
+def test_a_doctored_commit_is_void_and_red_where_a_faulty_fold_takes_it(monkeypatch):
+    plane, view = finished(seed=4)
+    z = plane.zone("east")
+    next_ = z.tasks["toy"].next[0]
+    stretch = Stretch(z.shards[0].token, next_, next_ + 2)
+    doctored = Committed("toy", z.tasks["toy"].at[0], {0: stretch}, Counts(counted=3))
+    plane.memory.append(send(topic(NS, "east", "ledger"), doctored))
+    plane.memory.run(limit=1_500)
+    assert zone(view).identity.ok
+    assert zone(view).voids["committed"] == 1
+    assert any(e.kind == "void" and "the counts do not add up" in e.text for e in view.drain())
+    late = watch(plane)
+    monkeypatch.setattr(streams.ledger, "_require", lambda holds, reason: None)
+    plane.memory.run(lambda: late.caught_up, 2_000)
+    assert "outcomes" in zone(late).identity.problem
+
+
+def test_a_log_that_ends_below_what_is_committed_is_a_loss():
+    plane, view = finished(seed=4)
+    del plane.memory.topics[f"{NS}.east.deltas.toy"][0][-1]
+    late = watch(plane)
+    plane.memory.run(lambda: late.caught_up, 2_000)
+    assert zone(view).identity.ok
+    assert "ends at" in zone(late).identity.problem
+
+
+# ------------------------------------------------------------------ bad input, bounded memory
+
+
+def test_garbage_is_told_and_harms_nothing():
+    plane, _ = finished(seed=5)
+    late = watch(plane)
+    for what in ("ledger", "metrics", "dead-letters"):
+        plane.memory.append(Send(f"{NS}.{GLOBAL}.{what}", b"\xff\x00"))
+    plane.memory.append(Send(f"{NS}.east.registrations", b"\xff\x00", "x"))
+    plane.memory.run(limit=1_500)
+    s = late.snapshot(late.now)
+    assert late.caught_up
+    assert sum(s.letters.values()) == 2  # the registration, and the global coordinator's of the ledger record
+    assert s.voids == {"unreadable": 1}
+    assert {e.kind for e in late.drain()} >= {"void", "letter"}
+
+
+def test_unknown_rules_stop_it_in_words():
+    fresh = Plane(Memory(seed=6))
+    view = View(NS)
+    host = fresh.memory.host(lambda life: view)
+    fresh.memory.run(limit=500)
+    for h in fresh.hosts.values():
+        h.crash()
+    fresh.memory.append(send(topic(NS, "east", "ledger"), Rules(99)))
+    fresh.memory.run(limit=100)
+    assert not host.stopped.ok
+    assert "follows rules 99" in host.stopped.reason
+
+
+def test_letters_and_sources_stay_bounded():
+    letters = Letters()
+    for i in range(1_000):
+        assert letters.add(str(i), f"reason {i}")
+    assert not letters.add("999", "reason 999")
+    assert len(letters.reasons) == MOST_REASONS + 1
+    assert letters.reasons[OTHER] == 1_000 - MOST_REASONS
+    sources = Sources()
+    report = AggregatorReport("a", "east", 10, {}, (TaskLoad("toy", 1, 5, 500, {}, 0),))
+    sources.hear(report, 10)
+    sources.hear(replace_at(report, 20, 2, 200), 20)  # it restarted
+    sources.hear(replace_at(report, 15, 9, 900), 21)  # it landed late
+    assert (sources.all["a"].blocks, sources.all["a"].bytes) == (7, 700)
+    sources.forget(10**9)
+    assert not sources.all
+
+
+def replace_at(r: AggregatorReport, at: int, blocks: int, size: int) -> AggregatorReport:
+    load = changed(r.tasks[0], blocks=blocks, bytes=size)
+    return changed(r, at=at, tasks=(load,))
+
+
+def test_an_evaluation_said_twice_is_told_once():
+    plane, _ = finished(seed=7)
+    late = watch(plane)
+    score(plane, 2, 0.9)
+    plane.memory.run(limit=1_500)
+    assert sum(e.kind == "evaluation" and e.values["epoch"] == 2 for e in late.drain()) == 1
+    assert late.snapshot(late.now).task("toy").accuracy[2] == 0.9
