@@ -136,3 +136,12 @@ class Counted(Message, frozen=True):
     round: Count
     blocks: Count
     bits: dict[Count, bytes]
+
+
+class FoldBlock(Message, frozen=True):
+    """`checkpoints`: a piece of the fold of a ledger's records below `offset`; the pieces in order are its canonical bytes."""
+
+    ledger: Ident
+    offset: Count
+    block: Count
+    data: memoryview

@@ -21,18 +21,33 @@ Range = tuple[Count, Count]
 
 
 class Founded(Message, frozen=True):
-    """The first record of a ledger: its identity, the rules it is folded by, and the zone's number of partitions."""
+    """The first record of a ledger: its identity, the rules it is folded by, the zone's number of partitions, and after
+    how many records each a checkpoint may be made (0: never)."""
 
     ledger: Ident
     zone: Slug
     partitions: Annotated[int, msgspec.Meta(ge=1)]
     rules: Count = 1
+    every: Count = 0
 
 
 class Rules(Message, frozen=True):
     """From here on the fold follows rules `n`; who does not know them stops."""
 
     n: Count
+
+
+class Checkpoint(Message, frozen=True):
+    """The fold of the records below `offset` has this hash and lies, in pieces, at `places` in the checkpoints topic.
+
+    `cut` is the offset of the checkpoint below which nobody needs the ledger any more: the leader deletes those records.
+    """
+
+    token: Count
+    offset: Count
+    hash: Count
+    places: tuple[Place, ...]
+    cut: Count = 0
 
 
 class Claimed(Message, frozen=True):
@@ -66,6 +81,15 @@ class Opened(Message, frozen=True):
     unit: int
     largest: Count
     heaviest: Count
+    refill: Count = 0
+    """0: a cohort of its own. n: devices that still work for earlier rounds take places here, and whenever n places are free
+    they are given anew."""
+    fraction: Count = 0
+    """Staleness weights are multiples of 2^-fraction, and so are the sums."""
+    atomic: bool = False
+    """A delta counts whole or not at all."""
+    hold: Count = 0
+    """Bytes of incomplete deltas that a shard holds at most, when `atomic`."""
 
 
 class Slot(Part, frozen=True):
@@ -123,8 +147,21 @@ class Done(Part, frozen=True):
     slot: Count
 
 
+class Held(Part, frozen=True):
+    """A block of a delta that is not complete yet: where it lies in its shard, its base round, slot and block."""
+
+    offset: Count
+    round: Count
+    slot: Count
+    block: Count
+
+
 class Committed(Message, frozen=True):
-    """Stretches of a task's shards, judged and summed into a round. The sums and the bitmap lie in the partials."""
+    """Stretches of a task's shards, judged and summed into a round. The sums and the bitmap lie in the partials.
+
+    With `atomic`, by shard: `held` lie in the stretches and wait for the rest of their delta; `released` are offsets held by
+    earlier commits that have their outcome in this one. `voided` slots were given up: no block of theirs counts any more.
+    """
 
     task: Slug
     round: Count
@@ -136,6 +173,9 @@ class Committed(Message, frozen=True):
     loss: Count = 0
     bitmap: Place | None = None
     sums: tuple[Place | None, ...] = ()
+    held: dict[Count, tuple[Held, ...]] = {}
+    released: dict[Count, tuple[Count, ...]] = {}
+    voided: tuple[Done, ...] = ()
 
 
 class Closed(Message, frozen=True):
@@ -160,6 +200,32 @@ class Finalised(Message, frozen=True):
     loss: Count
     norm: float
     manifest: Manifest | None = None
+    optimiser: Manifest | None = None
+    """The server optimiser's state after this round, if it has one and works in the zone."""
+
+
+class Lost(Message, frozen=True):
+    """Something is gone that a task needs: the task stands still until a person says `Abandoned`.
+
+    Said by who holds `seat` under `token`. `ranges`: by shard, the fold's next offset and where the log goes on (above it:
+    retention overtook the fold; below it: the log lost its end). `commits`: those whose partials are gone.
+    """
+
+    token: Count
+    seat: Seat
+    task: Slug
+    what: str
+    ranges: dict[Count, Range] = {}
+    commits: tuple[Count, ...] = ()
+
+
+class Abandoned(Message, frozen=True):
+    """A person gives up what the `Lost` at this offset names, so that the task goes on without it."""
+
+    task: Slug
+    lost: Count
+    by: Ident
+    reason: str = ""
 
 
 class Retired(Message, frozen=True):
@@ -251,6 +317,8 @@ class Merged(Message, frozen=True):
     manifest: Manifest | None
     samples: Count
     norm: float
+    optimiser: Manifest | None = None
+    """The server optimiser's state after this epoch, if it has one and works in the globe."""
 
 
 class TaskEnded(Message, frozen=True):
@@ -261,7 +329,10 @@ class TaskEnded(Message, frozen=True):
     why: str
 
 
-ZONE_FACTS = (Founded, Rules, Claimed, Opened, Admitted, Committed, Closed, Finalised, Retired)
+ZONE_FACTS = (
+    Founded, Rules, Checkpoint, Claimed, Opened, Admitted, Committed, Closed, Finalised, Lost, Abandoned, Retired,
+)  # fmt: skip
 GLOBAL_FACTS = (
-    Founded, Rules, Claimed, ZoneJoined, TaskAdmitted, TaskRefused, EpochOpened, Taken, EpochClosed, Merged, TaskEnded,
+    Founded, Rules, Checkpoint, Claimed, ZoneJoined, TaskAdmitted, TaskRefused, EpochOpened, Taken, EpochClosed, Merged,
+    TaskEnded,
 )  # fmt: skip

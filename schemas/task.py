@@ -24,10 +24,17 @@ class Training(Part, frozen=True):
     epochs: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 5
     batch: Positive = 10
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    prox: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """FedProx' mu: each step also pulls towards the model the round began with (Li et al. 2020)."""
 
 
 class Rounds(Part, frozen=True):
-    """A round inside a zone: `demand` deltas wanted, `minimum` needed, and the times it may take."""
+    """A round inside a zone: `demand` deltas wanted, `minimum` needed, and the times it may take.
+
+    Asynchronous (FedBuff) with `refill` above 0: `demand` is then the updates per version, demand × over-commit the devices
+    at work at once, and as soon as `refill` of their places are free they are given anew. A delta may be based on a version
+    `staleness` rounds old, and weighs 1/sqrt(1 + staleness). `atomic`: a delta counts whole or not at all.
+    """
 
     demand: Positive = 10
     over_commit: Annotated[float, msgspec.Meta(ge=1, le=10)] = 1.3
@@ -35,6 +42,9 @@ class Rounds(Part, frozen=True):
     deadline_s: Seconds = 60.0
     lease_s: Seconds = 20.0
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+    refill: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+    staleness: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    atomic: bool = False
 
     @property
     def places(self) -> int:

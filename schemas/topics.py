@@ -39,6 +39,8 @@ TABLE: tuple[Kind, ...] = (
     Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
          partitions="one", broker_time=True),
+    Kind("checkpoints", "place", (blocks.FoldBlock,), "the fold of the ledger, in pieces; a Checkpoint says which",
+         (*_GLOBAL, *_ZONE), partitions="one", bulk=True),
     Kind("models", "task, version, token, block", (blocks.ModelBlock,), "model blocks; a manifest in the ledger says which",
          (*_GLOBAL, *_ZONE), bulk=True),
     Kind("checkins", "device", (messages.CheckIn,), '"I am here"', retention=DAY),

@@ -13,10 +13,11 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from schemas import facts
-from schemas.blocks import Layout, Manifest
+from schemas.blocks import Layout, Manifest, Place
 from schemas.facts import (
     LEADERSHIP,
     Admitted,
+    Checkpoint,
     Claimed,
     Closed,
     Committed,
@@ -38,10 +39,12 @@ from schemas.facts import (
 )
 from schemas.messages import Ref
 from schemas.task import TaskSpec
-from schemas.wire import Malformed, Message, Part, decode, encode
+from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
 
 RULES = 1
+MARKS = 4
+"""A checkpoint's offset is at most so many times `every` behind: so many folds of its own a reader keeps to compare."""
 MOST_BITS = 2**22
 """Slots × blocks of a round: its bitmap then takes 512 KiB at most."""
 
@@ -54,12 +57,24 @@ class UnknownRules(RuntimeError):
     """The ledger is folded by rules that this version does not know: stop, and install a newer one."""
 
 
+class Diverged(RuntimeError):
+    """This reader's fold is not the one that the leader's checkpoint names: stop, nothing it decides can be trusted."""
+
+
 class Holder(Part, frozen=True):
     """Who holds a seat. Token 0: nobody."""
 
     holder: str = ""
     life: str = ""
     token: int = 0
+
+
+class Mark(Part, frozen=True):
+    """An accepted `Checkpoint`: the fold below `offset`, its hash, and where it lies."""
+
+    offset: int
+    hash: int
+    places: tuple[Place, ...]
 
 
 # ------------------------------------------------------------------ a zone
@@ -124,6 +139,11 @@ class Zone(Part, frozen=True):
     zone: str = ""
     partitions: int = 0
     rules: int = RULES
+    every: int = 0
+    checkpoints: tuple[Mark, ...] = ()
+    """Those at or above the last `cut`, oldest first."""
+    cut: int = 0
+    """Below this offset nobody needs the ledger any more."""
     leader: Holder = Holder()
     shards: tuple[Holder, ...] = ()
     tasks: dict[str, ZoneTask] = {}
@@ -168,6 +188,11 @@ class Globe(Part, frozen=True):
     zone: str = ""
     partitions: int = 0
     rules: int = RULES
+    every: int = 0
+    checkpoints: tuple[Mark, ...] = ()
+    """Those at or above the last `cut`, oldest first."""
+    cut: int = 0
+    """Below this offset nobody needs the ledger any more."""
     leader: Holder = Holder()
     zones: dict[str, Joined] = {}
     tasks: dict[str, GlobalTask] = {}
@@ -195,13 +220,14 @@ def _founded(s: S, at: int, time: int, f: Founded) -> S:
         raise UnknownRules(
             f"ledger {f.ledger} follows rules {f.rules}; this version knows {RULES}: install a newer one"
         )
-    new = replace(s, ledger=f.ledger, zone=f.zone, partitions=f.partitions, rules=f.rules)
+    new = replace(s, ledger=f.ledger, zone=f.zone, partitions=f.partitions, rules=f.rules, every=f.every)
     if isinstance(new, Zone):
         new = replace(new, shards=(Holder(),) * f.partitions, registrations=(0,) * f.partitions)
     return new
 
 
 def _rules(s: S, at: int, time: int, f: Rules) -> S:
+    _require(f.n > s.rules, f"rules {s.rules} are followed already")
     if f.n > RULES:
         raise UnknownRules(f"from offset {at} on ledger {s.ledger} follows rules {f.n}; this version knows {RULES}")
     return replace(s, rules=f.n)
@@ -221,6 +247,20 @@ def _claimed(s: S, at: int, time: int, f: Claimed) -> S:
 
 def _lead(s: S, token: int) -> None:
     _require(token == s.leader.token != 0, f"token {token} is not the leader's ({s.leader.token})")
+
+
+def _checkpoint(s: S, at: int, time: int, f: Checkpoint) -> S:
+    """One at most for each multiple of `every`, and soon after it, so that every reader still has its own fold of that
+    offset to compare (`Ledger.feed` does)."""
+    _lead(s, f.token)
+    last = s.checkpoints[-1].offset if s.checkpoints else 0
+    _require(s.every > 0 and f.offset % s.every == 0 and last < f.offset <= at, f"no checkpoint is due at {f.offset}")
+    _require(at - f.offset < MARKS * s.every, f"the checkpoint of {f.offset} comes too late")
+    known = {0, *(m.offset for m in s.checkpoints)}
+    _require(s.cut <= f.cut and f.cut in known, f"the ledger cannot be cut at {f.cut}")
+    _require(not s.checkpoints or f.cut <= last, f"the checkpoint of {last} must stay")
+    marks = (*s.checkpoints, Mark(offset=f.offset, hash=f.hash, places=f.places))
+    return replace(s, checkpoints=tuple(m for m in marks if m.offset >= f.cut), cut=f.cut)
 
 
 # ------------------------------------------------------------------ zone: rounds
@@ -471,6 +511,7 @@ TRANSITIONS: Mapping[type, Mapping[type, Transition]] = {
     Zone: {
         Founded: _founded,
         Rules: _rules,
+        Checkpoint: _checkpoint,
         Claimed: _claimed,
         Opened: _opened,
         Admitted: _admitted,
@@ -482,6 +523,7 @@ TRANSITIONS: Mapping[type, Mapping[type, Transition]] = {
     Globe: {
         Founded: _founded,
         Rules: _rules,
+        Checkpoint: _checkpoint,
         Claimed: _claimed,
         ZoneJoined: _joined,
         TaskAdmitted: _task_admitted,
@@ -516,10 +558,12 @@ def fold(state: S, offset: int, time: int, fact: Message | None) -> tuple[S, str
 
 
 class Ledger(Generic[S]):
-    """A reader's copy of a ledger: feed it the records in order."""
+    """A reader's copy of a ledger: feed it the records in order, from `state.position` on."""
 
     def __init__(self, state: S):
         self.state: S = state
+        self.marks: dict[int, S] = {}
+        """The last states at multiples of `every`: what a checkpoint is made of, and compared with."""
 
     def feed(self, record: Record) -> tuple[Message | None, str]:
         """The fact and why it is void ("" if accepted); None for what cannot be read, which is void."""
@@ -528,7 +572,21 @@ class Ledger(Generic[S]):
         except Malformed as e:
             fact, unread = None, str(e)
         self.state, void = fold(self.state, record.offset, record.timestamp, fact)
+        if self.state.every and self.state.position % self.state.every == 0:
+            self.marks[self.state.position] = self.state
+            while len(self.marks) > MARKS:
+                del self.marks[min(self.marks)]
+        if isinstance(fact, Checkpoint) and not void:
+            self._compare(fact)
         return fact, unread or void
+
+    def _compare(self, f: Checkpoint) -> None:
+        mine = self.marks.get(f.offset)
+        if mine is not None and checksum(snapshot(mine)) != f.hash:  # None: read from a later checkpoint on
+            raise Diverged(
+                f"the fold of ledger {self.state.ledger} below {f.offset} is not the one its checkpoint names: this "
+                "version folds otherwise than the leader's; run one version everywhere"
+            )
 
     def ref(self, offset: int) -> Ref:
         return Ref(ledger=self.state.ledger, offset=offset)
@@ -548,3 +606,8 @@ def shards_of(zone: Zone, holder: str, life: str) -> dict[int, int]:
 def snapshot(state: Zone | Globe) -> bytes:
     """The state as canonical bytes: equal states, equal bytes."""
     return encode(state)
+
+
+def restore(data: bytes, kind: type[S]) -> S:
+    """The state that `snapshot` made these bytes of. Raises `Malformed`."""
+    return decode(data, (kind,))  # type: ignore[no-any-return]

@@ -23,7 +23,7 @@ _tensors = (
     blocks.Tensor(name="b.bias", shape=(4,), group="b"),
 )
 _layout = blocks.Layout(tensors=_tensors, sizes=(6, 4))
-_training = task.Training(epochs=2, batch=32, learning_rate=0.05)
+_training = task.Training(epochs=2, batch=32, learning_rate=0.05, prox=0.1)
 _spec = task.TaskSpec(
     task="wine",
     model="mlp",
@@ -32,7 +32,17 @@ _spec = task.TaskSpec(
     model_args={"width": 64, "act": "relu"},
     data_args={"alpha": 0.3, "iid": False},
     training=_training,
-    rounds=task.Rounds(demand=20, over_commit=1.5, minimum=5, deadline_s=30.0, lease_s=10.0, grace_s=2.5),
+    rounds=task.Rounds(
+        demand=20,
+        over_commit=1.5,
+        minimum=5,
+        deadline_s=30.0,
+        lease_s=10.0,
+        grace_s=2.5,
+        refill=2,
+        staleness=3,
+        atomic=True,
+    ),
     epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0),
     limits=task.Limits(unit=-20, largest=128.0, heaviest=5000),
     zones=("asia", "europe"),
@@ -49,12 +59,15 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     blocks.SumBlock(task="wine", round=4, block=1, data=memoryview(b"\x01\x00\x00\x00\x00\x00\x00\x80")),
     blocks.Counted(task="wine", round=4, blocks=2, bits={10: b"\x80", 9: b"\xff\x01"}),
-    facts.Founded(ledger="led-1", zone="asia", partitions=8, rules=2),
+    blocks.FoldBlock(ledger="led-1", offset=3000, block=1, data=memoryview(b"\x81\xa1a\x01")),
+    facts.Founded(ledger="led-1", zone="asia", partitions=8, rules=2, every=1000),
     facts.Rules(n=2),
+    facts.Checkpoint(token=5, offset=3000, hash=2**64 - 1, places=(_place,), cut=1000),
     facts.Claimed(holder="agg-1", life="6f1e", seats={10: 0, 2: 17, facts.LEADERSHIP: 300}),
     facts.Opened(
         token=5, task="wine", round=4, epoch=1, source=_ref, base=_manifest, demand=20, places=30, minimum=5,
         deadline=1_800_000_030_000, grace=2500, lease=10_000, staleness=1, sizes=(6, 4), unit=-20, largest=2**27, heaviest=5000,
+        refill=2, fraction=10, atomic=True, hold=2**26,
     ),
     facts.Admitted(
         token=5, after=11, ranges={10: (0, 4), 9: (2, 3)}, slots=(facts.Slot(task="wine", round=4, slot=2, device="d-1"),),
@@ -63,12 +76,16 @@ EXAMPLES: tuple[Message, ...] = (
     facts.Committed(
         task="wine", round=4, stretches={10: facts.Stretch(token=17, start=0, end=9), 9: facts.Stretch(token=3, start=1, end=7)},
         counts=_counts, done=(facts.Done(round=4, slot=2),), weights=(250, 200), samples=50, loss=123456, bitmap=_place,
-        sums=(_place, None),
+        sums=(_place, None), held={10: (facts.Held(offset=8, round=4, slot=3, block=1),)}, released={9: (0, 2)},
+        voided=(facts.Done(round=3, slot=1),),
     ),
     facts.Closed(token=5, task="wine", round=4, why="demand", ends={10: 9, 9: 7}),
     facts.Finalised(
-        token=5, task="wine", round=4, commits=(12, 14), devices=20, samples=900, loss=123456, norm=0.75, manifest=_manifest
+        token=5, task="wine", round=4, commits=(12, 14), devices=20, samples=900, loss=123456, norm=0.75, manifest=_manifest,
+        optimiser=_manifest,
     ),
+    facts.Lost(token=5, seat=10, task="wine", what="retention", ranges={10: (9, 40)}, commits=(12,)),
+    facts.Abandoned(task="wine", lost=77, by="ann", reason="the disk is gone"),
     facts.Retired(token=5, task="wine", source=_ref),
     facts.ZoneJoined(token=6, zone="asia", ledger="led-1", partitions=8),
     facts.TaskAdmitted(token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42),
@@ -76,7 +93,7 @@ EXAMPLES: tuple[Message, ...] = (
     facts.EpochOpened(token=6, task="wine", epoch=1, manifest=_manifest),
     facts.Taken(token=6, task="wine", epoch=1, ranges={"europe": (0, 40), "asia": (3, 50)}, updates=(_update,)),
     facts.EpochClosed(token=6, task="wine", epoch=1, why="all", ends={"europe": 40, "asia": 50}),
-    facts.Merged(token=6, task="wine", epoch=1, manifest=_manifest, samples=1234, norm=0.5),
+    facts.Merged(token=6, task="wine", epoch=1, manifest=_manifest, samples=1234, norm=0.5, optimiser=_manifest),
     facts.TaskEnded(token=6, task="wine", why="epochs done"),
     task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42),
     messages.CheckIn(device="d-1", abilities={"ram_gb": 8, "os": "android", "npu": True, "load": 0.25}),
