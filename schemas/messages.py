@@ -42,6 +42,8 @@ class Announcement(Message, frozen=True):
     base: Manifest
     deadline: Count
     seed: Count = 0
+    staleness: Count = 0
+    """How many rounds old the base of a delta may be."""
 
 
 class Registration(Message, frozen=True):

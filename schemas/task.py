@@ -1,5 +1,6 @@
 """What a tenant asks for: a task, as its file says it and as `global.tasks` carries it."""
 
+from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Any
 
@@ -60,6 +61,52 @@ class Epochs(Part, frozen=True):
     deadline_s: Seconds = 3600.0
 
 
+OPTIMISERS: Mapping[str, Mapping[str, float]] = {
+    "fedavg": {"learning_rate": 1.0},
+    "fedavgm": {"learning_rate": 1.0, "momentum": 0.9},
+    "fedadam": {"learning_rate": 0.03, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3},
+    "fedyogi": {"learning_rate": 0.03, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3},
+    "fedadagrad": {"learning_rate": 0.03, "tau": 1e-3},
+    "pyramidfl-yogi": {"learning_rate": 5e-3, "beta2": 0.999, "tau": 1e-3},
+}
+"""The server optimisers with their settings and what these are by default. `learning/optimisers.py` has the formulas."""
+_Rate = Annotated[float, msgspec.Meta(gt=0, le=10**6)]
+_Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class Server(Part, frozen=True):
+    """What the mean of the deltas does to the model: the server optimiser, and `at` which level it works.
+
+    "zone": on each round's mean, with a state for each zone, which goes on across epochs; the globe then averages zones.
+    "globe": on what an epoch changed the global model by; the rounds in the zones are then plain averages.
+    A setting left out is the optimiser's own (`OPTIMISERS`); a task file with one that the optimiser does not have is refused.
+    """
+
+    optimiser: str = "fedavg"
+    at: str = "zone"
+    learning_rate: _Rate | None = None
+    beta1: _Decay | None = None
+    beta2: _Decay | None = None
+    tau: _Rate | None = None
+    momentum: _Decay | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"server.optimiser {self.optimiser!r} is not known; known: {', '.join(OPTIMISERS)}")
+        if self.at not in ("zone", "globe"):
+            raise ValueError(f"server.at is zone or globe, not {self.at!r}")
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """All settings of the optimiser: those given, and its own for the rest."""
+        own = OPTIMISERS[self.optimiser]
+        return {name: x if (given := getattr(self, name)) is None else given for name, x in own.items()}
+
+    def working(self, at: str) -> "Server":
+        """The optimiser there: this one, or plain averaging where this one does not work."""
+        return self if self.at == at else Server()
+
+
 class Limits(Part, frozen=True):
     """What a delta may be. A value stands for n · 2^unit; |w·δ| is at most `largest` (in model units)."""
 
@@ -84,6 +131,7 @@ class TaskSpec(Part, frozen=True):
     training: Training = Training()
     rounds: Rounds = Rounds()
     epochs: Epochs = Epochs()
+    server: Server = Server()
     limits: Limits = Limits()
     zones: tuple[Slug, ...] = ()
 
@@ -109,9 +157,14 @@ def parse(tree: dict[str, Any]) -> TaskSpec:
     """The task in a parsed task file. Raises `BadTask`, naming what is wrong and where."""
     _no_strangers(tree, TaskSpec, "")
     try:
-        return msgspec.convert(tree, TaskSpec)
+        spec = msgspec.convert(tree, TaskSpec)
     except msgspec.ValidationError as e:
         raise BadTask(str(e)) from None
+    own = OPTIMISERS[spec.server.optimiser]
+    for name, value in tree.get("server", {}).items():
+        if name not in ("optimiser", "at", *own) and value is not None:
+            raise BadTask(f"server.{name} is not a setting of {spec.server.optimiser}; it has {', '.join(own)}")
+    return spec
 
 
 def _no_strangers(tree: dict[str, Any], kind: type, where: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from schemas.topics import parse
@@ -20,6 +20,7 @@ from streams.processor import (
     Answer,
     Assigned,
     CreateTopics,
+    Cut,
     Effect,
     Ends,
     Fetch,
@@ -129,7 +130,7 @@ class _Host:
         self._sent: set[Append] = set()
         self._asked: set[asyncio.Task[None]] = set()
         self._control, self._bulk = (
-            Reader(c, f"{kafka.client_id}-{processor.name}-{what}", self._awake.set, self._fail)
+            Reader(c, f"{kafka.client_id}-{processor.name}-{what}", self._awake.set, self._fail, self._give)
             for c, what in zip(kafka._clusters, ("control", "bulk"), strict=True)
         )
         self._readers = [self._control, self._bulk]
@@ -235,10 +236,12 @@ class _Host:
                     self._ask(tag, self.kafka.cluster(topic).starts(topic))
                 case Fetch(tag, topic, places):
                     self._ask(tag, self.kafka.cluster(topic).fetch(topic, places), large=True)
+                case Cut(topic, partition, offset):
+                    self._cut(topic, partition, offset)
                 case CreateTopics(tag, topics):
                     self._ask(tag, self._create(topics))
-                case Follow(topic, partition, offset):
-                    self._reader(topic).follow(topic, partition, offset)
+                case Follow(topic, partition, offset, tag):
+                    self._reader(topic).follow(topic, partition, offset, tag)
                 case Unfollow(topic, partition):
                     self._reader(topic).unfollow(topic, partition)
                 case Pause(topic, partition):
@@ -270,7 +273,19 @@ class _Host:
                 answer = Answer(tag, error=str(e))
             self._give(answer, large)
 
-        task = asyncio.create_task(ask(), name=f"question of {self.processor.name}")
+        self._begin(ask(), "question")
+
+    def _cut(self, topic: str, partition: int, offset: int) -> None:
+        async def cut() -> None:
+            try:
+                await self.kafka.cluster(topic).cut(topic, partition, offset)
+            except Refused as e:  # nothing is lost: the log stays longer than need be
+                log.warning("%s-%d cannot be cut: %s", topic, partition, e)
+
+        self._begin(cut(), "cut")
+
+    def _begin(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.create_task(work, name=f"{what} of {self.processor.name}")
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
         task.add_done_callback(self._ended)

@@ -16,16 +16,20 @@ from schemas import facts
 from schemas.blocks import Layout, Manifest, Place
 from schemas.facts import (
     LEADERSHIP,
+    Abandoned,
     Admitted,
     Checkpoint,
     Claimed,
     Closed,
     Committed,
     Counts,
+    Done,
     EpochClosed,
     EpochOpened,
     Finalised,
     Founded,
+    Held,
+    Lost,
     Merged,
     Opened,
     Retired,
@@ -38,6 +42,7 @@ from schemas.facts import (
     ZoneJoined,
 )
 from schemas.messages import Ref
+from schemas.partitioner import shard_of
 from schemas.task import TaskSpec
 from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
@@ -81,10 +86,45 @@ class Mark(Part, frozen=True):
 
 
 class Commit(Part, frozen=True):
-    """An accepted `Committed` and the ledger offset it landed at."""
+    """An accepted `Committed` and the ledger offset it landed at. `lost`: its partials are gone, and a person gave it up."""
 
     offset: int
     fact: Committed
+    lost: bool = False
+
+
+class Loss(Part, frozen=True):
+    """An accepted `Lost`, by its offset: the task stands still until it is `Abandoned`."""
+
+    at: int
+    what: str
+    ranges: dict[int, tuple[int, int]]
+    commits: tuple[int, ...]
+
+
+NO_COUNTS = Counts()
+
+
+class Tally(Part, frozen=True):
+    """What became of offsets of delta logs. `lost`: their outcome went with a loss that a person gave up."""
+
+    offsets: int = 0
+    counts: Counts = Counts()
+    lost: int = 0
+
+    def plus(self, offsets: int = 0, counts: Counts = NO_COUNTS, lost: int = 0) -> "Tally":
+        added = Counts(*(getattr(self.counts, n) + getattr(counts, n) for n in counts.__struct_fields__))
+        return Tally(offsets=self.offsets + offsets, counts=added, lost=self.lost + lost)
+
+    def lose(self, counted: int) -> "Tally":
+        """What was counted is lost after all."""
+        return replace(
+            self, counts=replace(self.counts, counted=self.counts.counted - counted), lost=self.lost + counted
+        )
+
+    def adds_up(self, held: int) -> bool:
+        """Whether every offset has one outcome, or is held."""
+        return self.offsets == self.counts.total() + self.lost + held
 
 
 class Round(Part, frozen=True):
@@ -97,30 +137,47 @@ class Round(Part, frozen=True):
     leases: tuple[int, ...] = ()
     lapsed: frozenset[int] = frozenset()
     done: frozenset[int] = frozenset()
+    voided: frozenset[int] = frozenset()
+    """Slots that were given up: no block of theirs counts any more."""
     commits: tuple[Commit, ...] = ()
-    counts: Counts = Counts()
+    tally: Tally = Tally()
     contributors: int = 0
     met_at: int | None = None
     closed: Closed | None = None
     closed_at: int = 0
 
+    @property
+    def counts(self) -> Counts:
+        return self.tally.counts
+
 
 class ZoneTask(Part, frozen=True):
-    """A task in a zone. By shard: `next`, the first offset no commit covers, and `at`, the round that offset falls into."""
+    """A task in a zone. By shard: `next`, the first offset no commit covers, `at`, the round that offset falls into, and
+    `held`, the blocks below it that wait for the rest of their delta."""
 
     next: tuple[int, ...]
     at: tuple[int, ...]
+    held: tuple[tuple[Held, ...], ...]
     round: int = 0
     state: str = "finalised"
+    filling: bool = True
+    """Whether free places are given now (`_filled`)."""
     epoch: int = 0
     merged_rounds: int = 0
     """Rounds of this epoch that gave a model."""
     manifest: Manifest | None = None
     manifest_at: int = 0
     """The offset of the `Finalised` that names the manifest."""
+    optimiser: Manifest | None = None
+    """The server optimiser's state after the round that gave the manifest."""
     rounds: dict[int, Round] = {}
     retired: bool = False
     retired_at: int = 0
+    loss: Loss | None = None
+    tally: Tally = Tally()
+    """Over all its rounds."""
+    rewound: int = 0
+    """By how many offsets logs lost their end after they were committed: these are used again."""
 
     def kept(self, shard: int) -> int:
         """The oldest round whose bitmaps count when a block of this shard is judged; older ones are late unseen."""
@@ -172,6 +229,8 @@ class GlobalTask(Part, frozen=True):
     taken: dict[str, int] = {}
     ends: dict[str, int] = {}
     updates: dict[str, Update] = {}
+    optimiser: Manifest | None = None
+    """The server optimiser's state after the last epoch that gave a model."""
     why: str = ""
 
 
@@ -271,6 +330,7 @@ def _current(z: Zone, f: Closed | Finalised, state: str) -> tuple[ZoneTask, Roun
     t = z.tasks.get(f.task)
     if t is None or t.retired or t.round != f.round or t.state != state:
         raise Void(f"round {f.round} of {f.task} is not {state}")
+    _whole(t, f.task)
     return t, t.rounds[f.round]
 
 
@@ -282,16 +342,24 @@ def _with(z: Zone, task: str, t: ZoneTask) -> Zone:
     return replace(z, tasks={**z.tasks, task: t})
 
 
+def _whole(t: ZoneTask, task: str) -> None:
+    _require(t.loss is None, f"{task} stands still: something is lost and nobody gave it up yet")
+
+
 def _opened(z: Zone, at: int, time: int, f: Opened) -> Zone:
     _lead(z, f.token)
-    t = z.tasks.get(f.task) or ZoneTask(next=(0,) * z.partitions, at=(1,) * z.partitions)
+    p = z.partitions
+    t = z.tasks.get(f.task) or ZoneTask(next=(0,) * p, at=(1,) * p, held=((),) * p)
     _require(not t.retired, f"{f.task} is retired")
+    _whole(t, f.task)
     _require(t.state == "finalised" and f.round == t.round + 1, f"round {t.round} of {f.task} is {t.state}")
     _require(f.epoch >= t.epoch, f"epoch {f.epoch} is over")
     r = replace(t.rounds.get(f.round) or Round(round=f.round), opened=f, opened_at=at)
+    if r.contributors >= f.demand:  # what came before it opened fell into it already
+        r = replace(r, met_at=time)
     merged = t.merged_rounds if f.epoch == t.epoch else 0
     t = replace(t, round=f.round, state="open", epoch=f.epoch, merged_rounds=merged, rounds={**t.rounds, f.round: r})
-    return _with(z, f.task, t)
+    return _with(z, f.task, _filled(t))
 
 
 def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
@@ -314,7 +382,7 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
             tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, lapsed=gone)})
     for (task, n), slots in _by_round(f.slots).items():
         t = tasks.get(task)
-        if t is None or t.retired or t.round != n or t.state != "open":
+        if t is None or t.retired or t.loss or t.round != n or t.state != "open":
             continue
         r = t.rounds[n]
         assert r.opened
@@ -324,18 +392,54 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
         )
         devices = (*r.devices, *(x.device for x in slots))
         _require(len(set(devices)) == len(devices), f"a device has two slots of round {n} of {task}")
-        most = most_slots(r.opened.largest, len(r.opened.sizes))
+        most = slots_of(r.opened)
         _require(len(devices) <= most, f"round {n} of {task} can have {most} slots")
-        _require(len(devices) - len(r.lapsed) <= r.opened.places, f"round {n} of {task} has {r.opened.places} places")
+        taken = places_taken(t) + len(slots)
+        _require(taken <= r.opened.places, f"round {n} of {task} has {r.opened.places} places")
         leases = (*r.leases, *(time + r.opened.lease for _ in slots))
         tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, devices=devices, leases=leases)})
+    for task in ({x.task for x in f.slots} | {x.task for x in f.lapsed}) & tasks.keys():
+        tasks[task] = _filled(tasks[task])
     return replace(z, tasks=tasks, admitted=at, registrations=registrations)
 
 
-def most_slots(largest: int, blocks: int) -> int:
-    """How many slots a round may ever have: the sum of so many deltas, each value at most `largest` units, fits 64 bits, and
-    a bitmap of so many slots a record."""
-    return min((2**63 - 1) // largest, MOST_BITS // blocks)
+def most_slots(largest: int, blocks: int, staleness: int = 0, fraction: int = 0) -> int:
+    """How many slots a round may ever have: the sum of so many deltas of each round that may count here, each value at most
+    `largest` units and weighed in multiples of 2^-fraction, fits 64 bits, and a bitmap of so many slots a record."""
+    return min((2**63 - 1) // (largest << fraction) // (staleness + 1), MOST_BITS // blocks)
+
+
+def slots_of(o: Opened) -> int:
+    """The same for a round as it was opened."""
+    return most_slots(o.largest, len(o.sizes), o.staleness, o.fraction)
+
+
+def places_taken(t: ZoneTask) -> int:
+    """How many of a task's places are taken: by the round's cohort for its whole length; in an asynchronous task by every
+    device at work for a round whose delta could still count."""
+    r = t.rounds[t.round]
+    assert r.opened
+    if not r.opened.refill:
+        return len(r.devices) - len(r.lapsed)
+    return sum(len(x.devices) - len(x.done | x.lapsed | x.voided) for x in working(t))
+
+
+def _filled(t: ZoneTask) -> ZoneTask:
+    """Free places are given from when `refill` of them are free until all are taken."""
+    r = t.rounds.get(t.round)
+    if r is None or r.opened is None or not r.opened.refill:
+        return t if t.filling else replace(t, filling=True)
+    free = r.opened.places - places_taken(t)
+    filling = free > 0 and (t.filling or free >= r.opened.refill)
+    return t if filling == t.filling else replace(t, filling=filling)
+
+
+def working(t: ZoneTask) -> list[Round]:
+    """The rounds whose devices' deltas could still count in the present one: it alone, but in an asynchronous task."""
+    r = t.rounds[t.round]
+    if r.opened is None or not r.opened.refill:
+        return [r]
+    return [x for n, x in sorted(t.rounds.items()) if t.round - r.opened.staleness <= n <= t.round]
 
 
 def _by_round(items: Iterable[Any]) -> dict[tuple[str, int], list[Any]]:
@@ -347,50 +451,104 @@ def _by_round(items: Iterable[Any]) -> dict[tuple[str, int], list[Any]]:
 
 def _committed(z: Zone, at: int, time: int, f: Committed) -> Zone:
     t = z.tasks.get(f.task)
-    if t is None:
-        raise Void(f"{f.task} is not known")
+    if t is None or t.retired:
+        raise Void(f"{f.task} is {'retired' if t else 'not known'}")
+    _whole(t, f.task)
     _require(bool(f.stretches), "it covers nothing")
-    nexts, ats = t.next, t.at
-    r = t.rounds.get(f.round) or Round(round=f.round)
+    _require(
+        f.stretches.keys() >= f.held.keys() | f.released.keys(), "it holds or releases in a shard it does not cover"
+    )
+    nexts, ats, helds = t.next, t.at, t.held
+    rounds = {**t.rounds}
+    rounds[f.round] = r = t.rounds.get(f.round) or Round(round=f.round)
+    over: list[int] = []
     for s, stretch in f.stretches.items():
         _require(0 <= s < len(nexts), f"there is no shard {s}")
         _require(stretch.token == z.shards[s].token != 0, f"token {stretch.token} is not that of shard {s}")
         _require(stretch.start == nexts[s] < stretch.end, f"shard {s} is committed up to {nexts[s]}")
         _require(f.round == ats[s], f"shard {s} is in round {ats[s]}")
         nexts = _put(nexts, s, stretch.end)
+        helds = _put(helds, s, _holding(helds[s], s, stretch, f))
         if r.closed and stretch.end >= r.closed.ends[s]:
-            ats = _put(ats, s, f.round + 1)
-    _require(
-        f.counts.total() == sum(x.end - x.start for x in f.stretches.values()),
-        "the counts do not add up to the offsets",
-    )
-    rounds = {**t.rounds, f.round: r}
-    done: dict[int, set[int]] = {}
+            over.append(s)
+    offsets = sum(x.end - x.start for x in f.stretches.values())
+    waiting = sum(map(len, f.held.values())) - sum(map(len, f.released.values()))
+    _require(f.counts.total() + waiting == offsets, "the counts do not add up to the offsets")
     for d in f.done:
-        base, here = rounds.get(d.round), done.setdefault(d.round, set())
-        if base is None or d.slot >= len(base.devices) or d.slot in base.done or d.slot in here:
-            raise Void(f"slot {d.slot} of round {d.round} is unknown or done before")
-        here.add(d.slot)
-    for n, slots in done.items():
-        rounds[n] = replace(rounds[n], done=rounds[n].done | slots)
+        base = _slot(rounds, d)
+        _require(d.slot not in base.done | base.voided, f"slot {d.slot} of round {d.round} is done or given up before")
+        rounds[d.round] = replace(base, done=base.done | {d.slot})
+    for d in f.voided:
+        base = _slot(rounds, d)
+        _require(d.slot not in base.done, f"slot {d.slot} of round {d.round} is done")
+        rounds[d.round] = replace(base, voided=base.voided | {d.slot})
+    for held in f.held.values():
+        for h in held:
+            base = _slot(rounds, h)
+            _require(h.slot not in base.done | base.voided, f"slot {h.slot} of round {h.round} is done or given up")
     r = rounds[f.round]
     contributors = r.contributors + len(f.done)
     met = r.met_at
     if met is None and r.opened and contributors >= r.opened.demand:
         met = time
-    counts = Counts(*(getattr(r.counts, n) + getattr(f.counts, n) for n in f.counts.__struct_fields__))
     rounds[f.round] = replace(
-        r, commits=(*r.commits, Commit(offset=at, fact=f)), counts=counts, contributors=contributors, met_at=met
+        r,
+        commits=(*r.commits, Commit(offset=at, fact=f)),
+        tally=r.tally.plus(offsets, f.counts),
+        contributors=contributors,
+        met_at=met,
     )
-    return _with(z, f.task, replace(t, next=nexts, at=ats, rounds=rounds))
+    t = replace(t, next=nexts, held=helds, rounds=rounds, tally=t.tally.plus(offsets, f.counts))
+    return _with(z, f.task, _filled(_shards_done(t, over)))
+
+
+def _holding(held: tuple[Held, ...], s: int, stretch: Any, f: Committed) -> tuple[Held, ...]:
+    """What a shard holds after a commit."""
+    new, released = f.held.get(s, ()), f.released.get(s, ())
+    inside = [h.offset for h in new]
+    _require(
+        inside == sorted({o for o in inside if stretch.start <= o < stretch.end}), "it holds what it does not cover"
+    )
+    _require(len(set(released)) == len(released), "it releases an offset twice")
+    _require({h.offset for h in held}.issuperset(released), f"it releases what shard {s} does not hold")
+    return (*(h for h in held if h.offset not in released), *new)
+
+
+def _slot(rounds: dict[int, Round], d: Done | Held) -> Round:
+    base = rounds.get(d.round)
+    if base is None or d.slot >= len(base.devices):
+        raise Void(f"slot {d.slot} of round {d.round} is unknown")
+    return base
+
+
+def _shards_done(t: ZoneTask, shards: Iterable[int]) -> ZoneTask:
+    """These shards are done with the round they are in: what they hold is given up, the next block falls into the next."""
+    for s in shards:
+        t = _given_up(t, s)
+        t = replace(t, at=_put(t.at, s, t.at[s] + 1))
+    return t
+
+
+def _given_up(t: ZoneTask, s: int) -> ZoneTask:
+    """All that a shard holds is incomplete for good."""
+    if not t.held[s]:
+        return t
+    rounds, n, more = {**t.rounds}, t.at[s], Counts(incomplete=len(t.held[s]))
+    rounds[n] = replace(rounds[n], tally=rounds[n].tally.plus(counts=more))
+    for h in t.held[s]:
+        base = rounds.get(h.round)
+        if base:
+            rounds[h.round] = replace(base, voided=base.voided | {h.slot})
+    return replace(t, held=_put(t.held, s, ()), rounds=rounds, tally=t.tally.plus(counts=more))
 
 
 def _closed(z: Zone, at: int, time: int, f: Closed) -> Zone:
     t, r = _current(z, f, "open")
     _require(sorted(f.ends) == list(range(len(t.next))), "it does not name the ends of all shards")
-    ats = tuple(n + (n == f.round and t.next[s] >= f.ends[s]) for s, n in enumerate(t.at))
     r = replace(r, closed=f, closed_at=at)
-    return _with(z, f.task, replace(t, state="closed", at=ats, rounds={**t.rounds, f.round: r}))
+    t = replace(t, state="closed", rounds={**t.rounds, f.round: r})
+    over = [s for s, n in enumerate(t.at) if n == f.round and t.next[s] >= f.ends[s]]
+    return _with(z, f.task, _shards_done(t, over))
 
 
 def _finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
@@ -399,7 +557,7 @@ def _finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
     _require(f.commits == summed(r), "it does not sum the accepted commits")
     t = replace(t, state="finalised")
     if f.manifest:
-        t = replace(t, manifest=f.manifest, manifest_at=at, merged_rounds=t.merged_rounds + 1)
+        t = replace(t, manifest=f.manifest, manifest_at=at, optimiser=f.optimiser, merged_rounds=t.merged_rounds + 1)
     return _with(z, f.task, t)
 
 
@@ -408,14 +566,94 @@ def _retired(z: Zone, at: int, time: int, f: Retired) -> Zone:
     t = z.tasks.get(f.task)
     if t is None or t.retired:
         raise Void(f"{f.task} is unknown or retired before")
-    last = replace(t.rounds[t.round], devices=(), leases=(), lapsed=frozenset(), done=frozenset(), commits=())
+    none: frozenset[int] = frozenset()
+    last = replace(t.rounds[t.round], devices=(), leases=(), lapsed=none, done=none, voided=none, commits=())
     rounds = {t.round: last}  # for people to look at; what is large is of no use any more
-    return replace(z, tasks={**z.tasks, f.task: replace(t, retired=True, retired_at=at, rounds=rounds)})
+    t = replace(t, retired=True, retired_at=at, rounds=rounds, held=((),) * len(t.next), loss=None)
+    return replace(z, tasks={**z.tasks, f.task: t})
 
 
 def summed(r: Round) -> tuple[int, ...]:
     """The ledger offsets of a round's commits that hold a sum, in ledger order."""
-    return tuple(c.offset for c in r.commits if any(c.fact.sums))
+    return tuple(c.offset for c in r.commits if any(c.fact.sums) and not c.lost)
+
+
+# ------------------------------------------------------------------ zone: loss
+
+
+def _lost(z: Zone, at: int, time: int, f: Lost) -> Zone:
+    if f.seat == LEADERSHIP:
+        _lead(z, f.token)
+    else:
+        _require(f.seat < len(z.shards) and f.token == z.shards[f.seat].token != 0, f"shard {f.seat} is another's")
+    t = z.tasks.get(f.task)
+    if t is None or t.retired:
+        raise Void(f"{f.task} is unknown or retired")
+    _require(t.loss is None, "the task stands still for another loss")
+    _require(bool(f.ranges or f.commits), "it names nothing")
+    for s, (start, to) in f.ranges.items():
+        _require(s < len(t.next) and start == t.next[s], f"shard {s} is committed up to elsewhere")
+        _require(to != start or bool(t.held[s]), f"nothing of shard {s} is gone")
+    kept = {c.offset for r in t.rounds.values() for c in r.commits if not c.lost}
+    _require(kept.issuperset(f.commits), "it names commits that are not there")
+    return _with(z, f.task, replace(t, loss=Loss(at=at, what=f.what, ranges=f.ranges, commits=f.commits)))
+
+
+def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
+    """The task goes on where its logs do, and without the sums that are gone. No slot that may have had a part in them
+    counts any more, so that whoever judges its next block says the same."""
+    t = z.tasks.get(f.task)
+    if t is None or t.retired or t.loss is None or t.loss.at != f.lost:
+        raise Void(f"{f.task} has no loss at {f.lost}")
+    loss = t.loss
+    t = replace(t, loss=None)
+    for s, (start, to) in loss.ranges.items():
+        t = _given_up(t, s)
+        n = t.at[s]
+        r = t.rounds.get(n) or Round(round=n)
+        gone = max(0, to - start)
+        r = replace(r, tally=r.tally.plus(gone, lost=gone))
+        t = replace(
+            t,
+            next=_put(t.next, s, to),
+            rounds={**t.rounds, n: r},
+            tally=t.tally.plus(gone, lost=gone),
+            rewound=t.rewound + max(0, start - to),
+        )
+        if r.closed and (to < start or to >= r.closed.ends[s]):
+            t = _shards_done(t, [s])
+    for n, r in t.rounds.items():
+        if commits := [c for c in r.commits if c.offset in loss.commits]:
+            counted = sum(c.fact.counts.counted for c in commits)
+            t = replace(t, rounds={**t.rounds, n: _without(r, commits, counted)}, tally=t.tally.lose(counted))
+            t = _voiding(t, n, {s for c in commits for s in c.fact.stretches})
+    return _with(z, f.task, t)
+
+
+def _without(r: Round, commits: list[Commit], counted: int) -> Round:
+    """A round without what these commits counted."""
+    kept = tuple(replace(c, lost=c.lost or c in commits) for c in r.commits)
+    contributors = r.contributors - sum(len(c.fact.done) for c in commits)
+    met = r.met_at if r.opened and contributors >= r.opened.demand else None
+    return replace(r, commits=kept, tally=r.tally.lose(counted), contributors=contributors, met_at=met)
+
+
+def _voiding(t: ZoneTask, n: int, shards: set[int]) -> ZoneTask:
+    """Give up the slots of these shards in every round that a segment of round `n` could take blocks of."""
+    rounds = {**t.rounds}
+    for m, r in t.rounds.items():
+        if n - t.staleness() <= m <= n:
+            there = {i for i, d in enumerate(r.devices) if shard_of(d, len(t.next)) in shards}
+            rounds[m] = replace(r, voided=r.voided | there)
+    return replace(t, rounds=rounds)
+
+
+def identity(t: ZoneTask, n: int = 0) -> bool:
+    """Whether every offset of a round's segment (0: of all rounds) has its outcome: counted, duplicate, late, invalid,
+    incomplete, lost to a loss that was given up, or held while its delta is not whole."""
+    held = sum(len(h) for s, h in enumerate(t.held) if not n or t.at[s] == n)
+    tally = t.rounds[n].tally if n else t.tally
+    return tally.adds_up(held) and (n > 0 or sum(t.next) == tally.offsets - t.rewound)
 
 
 # ------------------------------------------------------------------ globe: epochs
@@ -496,7 +734,8 @@ def _merged(g: Globe, at: int, time: int, f: Merged) -> Globe:
     t = _task(g, f, "closed")
     _require(f.epoch == t.epoch, f"epoch {t.epoch} is the present one")
     _require(all(t.taken[z] >= t.ends[z] for z in t.zones), "not all zones are taken to their ends")
-    return replace(g, tasks={**g.tasks, f.task: replace(t, state="merged", manifest=f.manifest or t.manifest)})
+    new = replace(t, state="merged", manifest=f.manifest or t.manifest, optimiser=f.optimiser or t.optimiser)
+    return replace(g, tasks={**g.tasks, f.task: new})
 
 
 def _task_ended(g: Globe, at: int, time: int, f: TaskEnded) -> Globe:
@@ -518,6 +757,8 @@ TRANSITIONS: Mapping[type, Mapping[type, Transition]] = {
         Committed: _committed,
         Closed: _closed,
         Finalised: _finalised,
+        Lost: _lost,
+        Abandoned: _abandoned,
         Retired: _retired,
     },
     Globe: {
@@ -610,4 +851,4 @@ def snapshot(state: Zone | Globe) -> bytes:
 
 def restore(data: bytes, kind: type[S]) -> S:
     """The state that `snapshot` made these bytes of. Raises `Malformed`."""
-    return decode(data, (kind,))  # type: ignore[no-any-return]
+    return decode(data, (kind,))

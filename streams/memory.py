@@ -8,7 +8,7 @@ Run in step with the real clock it carries a whole plane in one process (`olearn
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from streams.processor import (
     Answer,
     Assigned,
     CreateTopics,
+    Cut,
     Effect,
     Ends,
     Fetch,
@@ -39,6 +40,8 @@ from streams.processor import (
 
 Partition = tuple[str, int]
 _GROUP: Partition = ("", 0)
+PATIENCE = 30_000
+"""ms that a question about a topic which is not there waits for it."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,10 @@ class Stored:
     value: bytes | None
     timestamp: int
     headers: Headers
+
+
+_GONE = Stored(None, None, 0, ())
+"""In the place of a record that was cut."""
 
 
 @dataclass(eq=False)
@@ -63,6 +70,7 @@ class Host:
     frozen: bool = False
     handled: int = 0
     positions: dict[Partition, int] = field(default_factory=dict)
+    tags: dict[Partition, Hashable] = field(default_factory=dict)
     paused: set[Partition] = field(default_factory=set)
     pumping: set[Partition] = field(default_factory=set)
     landing: dict[Partition, int] = field(default_factory=dict)
@@ -74,7 +82,7 @@ class Host:
         self.lives += 1
         self.processor = self.make(f"life-{self.number}-{self.lives}")
         self.alive, self.frozen, self.stopped = True, False, None
-        for left in (self.positions, self.paused, self.pumping, self.landing, self.deferred):
+        for left in (self.positions, self.tags, self.paused, self.pumping, self.landing, self.deferred):
             left.clear()
         self.memory._started(self)
 
@@ -117,6 +125,8 @@ class Memory:
         self.random = Random(seed)
         self.session_timeout, self.latency, self.loss = session_timeout, latency, loss
         self.topics: dict[str, list[list[Stored]]] = {}
+        self._starts: dict[Partition, int] = {}
+        """Where logs were cut."""
         self.hosts: list[Host] = []
         self.network: Callable[[Host, Send], list[int]] = lambda host, send: [self.delay()]
         """For each append the delays after which it lands: one for a healthy network, more for copies."""
@@ -161,14 +171,32 @@ class Memory:
             p = self.random.randrange(len(partitions)) if send.key is None else shard_of(send.key, len(partitions))
         log = partitions[p]
         log.append(Stored(send.key, send.value, self.now if timestamp is None else timestamp, send.headers))
-        for host in self.hosts:
-            self._pump(host, (send.topic, p))
+        self._pump_all((send.topic, p))
         return p, len(log) - 1
 
     def records(self, topic: str, partition: int = 0) -> list[Record]:
         """All that a partition holds."""
-        log = self.topics[topic][partition]
-        return [Record(topic, partition, o, s.key, s.value, s.timestamp, s.headers) for o, s in enumerate(log)]
+        log, (start, end) = self.topics[topic][partition], self.span(topic, partition)
+        stored = ((o, log[o]) for o in range(start, end))
+        return [Record(topic, partition, o, s.key, s.value, s.timestamp, s.headers) for o, s in stored]
+
+    def span(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """The first offset that a partition holds, and its end."""
+        return self._starts.get((topic, partition), 0), len(self.topics[topic][partition])
+
+    def cut(self, topic: str, partition: int, offset: int) -> None:
+        """Delete the records below an offset."""
+        start, end = self.span(topic, partition)
+        if start < offset <= end:
+            self.topics[topic][partition][start:offset] = [_GONE] * (offset - start)
+            self._starts[topic, partition] = offset
+            self._pump_all((topic, partition))
+
+    def lose(self, topic: str, partition: int, end: int) -> None:
+        """Lose the records from an offset on, as a broker does that promised too much."""
+        del self.topics[topic][partition][end:]
+        self._starts[topic, partition] = min(end, self.span(topic, partition)[0])
+        self._pump_all((topic, partition))
 
     # ------------------------------------------------------------------ time
 
@@ -226,18 +254,15 @@ class Memory:
             case Send():
                 self._send(host, effect)
             case Ends(tag, topic) | Starts(tag, topic) | Fetch(tag, topic, _) if topic not in self.topics:
-                self._tell_error(host, tag, f"topic {topic} does not exist")
+                self._wait_for(host, effect, self.now + PATIENCE)
             case Ends(tag, topic):
                 self._ask(host, tag, lambda: {p: len(log) for p, log in enumerate(self.topics[topic])})
             case Starts(tag, topic):
-                self._ask(host, tag, lambda: dict.fromkeys(range(len(self.topics[topic])), 0))
+                self._ask(host, tag, lambda: {p: self.span(topic, p)[0] for p in range(len(self.topics[topic]))})
             case Fetch(tag, topic, places):
                 self._ask(host, tag, lambda: dict(filter(None, (self._find(topic, p) for p in places))))
-            case Follow(topic, partition, offset):
-                host.positions[topic, partition] = offset
-                if topic in self.topics and offset > (end := len(self.topics[topic][partition])):
-                    reason = f"{topic} [{partition}] ends at {end}, and {offset} was wanted: records are lost"
-                    self._for(host, 0, lambda: self._stop(host, Stop(reason)))
+            case Follow(topic, partition, offset, tag):
+                host.positions[topic, partition], host.tags[topic, partition] = offset, tag
                 self._pump(host, (topic, partition))
             case Unfollow(topic, partition):
                 host.positions.pop((topic, partition), None)
@@ -247,11 +272,14 @@ class Memory:
             case Resume(topic, partition):
                 host.paused.discard((topic, partition))
                 self._pump(host, (topic, partition))
+            case Cut(topic, partition, offset):
+                if topic in self.topics:
+                    self.cut(topic, partition, offset)
             case CreateTopics(tag, topics):
                 for new, partitions in topics:
                     self.create(new.name, partitions)
                 for h in self.hosts:
-                    for tp in h.positions:
+                    for tp in list(h.positions):
                         self._pump(h, tp)
                 wrong = [t.name for t, n in topics if len(self.topics[t.name]) != n]
                 if wrong:
@@ -263,24 +291,50 @@ class Memory:
 
     # ------------------------------------------------------------------ reading and appending
 
+    def _wait_for(self, host: Host, question: Ends | Starts | Fetch, end: int) -> None:
+        """The topic may still come: it is asked again until then."""
+        if question.topic in self.topics:
+            self._do(host, question)
+        elif self.now >= end:
+            self._give(host, Answer(question.tag, error=f"topic {question.topic} does not exist"))
+        else:
+            self._for(host, 100, lambda: self._wait_for(host, question, end))
+
+    def _pump_all(self, tp: Partition) -> None:
+        for host in self.hosts:
+            self._pump(host, tp)
+
     def _pump(self, host: Host, tp: Partition) -> None:
         """See to it that the next record of a followed partition is handed over, one at a time."""
         log = self.topics.get(tp[0])
         ready = host.alive and tp in host.positions and tp not in host.paused and tp not in host.pumping
-        if not ready or log is None or host.positions[tp] >= len(log[tp[1]]):
+        if not ready or log is None:
             return
-        host.pumping.add(tp)
+        at, (start, end) = host.positions[tp], self.span(*tp)
+        if not start <= at <= end:
+            self._refuse(host, tp, at, start, end)
+        elif at < end:
+            host.pumping.add(tp)
+            self._for(host, self.delay() if at + 1 == end else 0, lambda: self._hand_over(host, tp))
 
-        def hand_over() -> None:
-            host.pumping.discard(tp)
-            offset = host.positions.get(tp)
-            if offset is not None and tp not in host.paused and offset < len(log[tp[1]]):
-                s = log[tp[1]][offset]
-                host.positions[tp] = offset + 1
-                self._give(host, Record(*tp, offset, s.key, s.value, s.timestamp, s.headers))
-            self._pump(host, tp)
+    def _hand_over(self, host: Host, tp: Partition) -> None:
+        host.pumping.discard(tp)
+        offset, (start, end) = host.positions.get(tp), self.span(*tp)
+        if offset is not None and tp not in host.paused and start <= offset < end:
+            s = self.topics[tp[0]][tp[1]][offset]
+            host.positions[tp] = offset + 1
+            self._give(host, Record(*tp, offset, s.key, s.value, s.timestamp, s.headers))
+        self._pump(host, tp)
 
-        self._for(host, self.delay() if host.positions[tp] + 1 == len(log[tp[1]]) else 0, hand_over)
+    def _refuse(self, host: Host, tp: Partition, at: int, start: int, end: int) -> None:
+        """The log does not hold what is wanted of it."""
+        del host.positions[tp]
+        tag = host.tags.pop(tp)
+        reason = f"{tp[0]}-{tp[1]}: wanted offset {at}, the log holds {start} to {end}: records are lost"
+        if tag is None:
+            self._for(host, 0, lambda: self._stop(host, Stop(reason)))
+        else:
+            self._for(host, self.delay(), lambda: self._give(host, Answer(tag, (start, end), reason)))
 
     def _send(self, host: Host, send: Send) -> None:
         if send.topic not in self.topics:

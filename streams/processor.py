@@ -11,7 +11,8 @@ What a processor may lean on:
 - Answers may come in any order, or never (after a crash). Questions (`Ends`, `Starts`, `Fetch`, `CreateTopics`) are asked until they
   are answered; an answer bears an error only for what can never be: a topic that is not there and does not come, another
   number of partitions, a record too large. The same of a `Send` without a tag stops the processor.
-- A followed offset that the log does not hold (cut, or past the end) stops the processor: records are lost.
+- A followed offset that the log does not hold (cut, or past the end) stops the processor: records are lost. With a tag
+  it is answered instead, and the partition is followed no longer.
 - A pause outlives a `Follow`. Partitions that are compacted have holes; all others are dense: what is no record there (a
   transaction's marker, what cannot be parsed) comes as an empty one, key and value None.
 """
@@ -55,7 +56,8 @@ class Assigned:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """To a tagged effect. `Send`: (partition, offset). `Ends`: {partition: end}. `Starts`: {partition: start}. `Fetch`: {place key: value}, what was not
-    found missing. `CreateTopics`: None. `error` says in words why there is none."""
+    found missing. `CreateTopics`: None. `error` says in words why there is none. `Follow`: only if the log does not hold the
+    offset, or does no longer: (start, end) of what it holds, and the error in words."""
 
     tag: Hashable
     value: Any = None
@@ -111,6 +113,7 @@ class Follow:
     topic: str
     partition: int
     offset: int
+    tag: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,15 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Delete a partition's records below `offset`, for good. No answer; twice does no harm; past the end nothing is deleted."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateTopics:
     """Make topics that may be there already; (topic, number of partitions)."""
 
@@ -149,7 +161,7 @@ class Stop:
     ok: bool = False
 
 
-Effect = Send | Ends | Starts | Fetch | Follow | Unfollow | Pause | Resume | CreateTopics | Stop
+Effect = Send | Ends | Starts | Fetch | Follow | Unfollow | Pause | Resume | Cut | CreateTopics | Stop
 
 # ------------------------------------------------------------------ the processor
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from aiokafka import TopicPartition, errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from schemas.blocks import Place
 from schemas.topics import Topic
@@ -168,6 +168,20 @@ class Cluster:
             return found
 
         return await self._persist(ask) if by_partition else {}
+
+    async def cut(self, topic: str, partition: int, offset: int) -> None:
+        """Delete a partition's records below an offset; past its end, none. Raises `Refused`."""
+        await self.known(topic)
+        tp = TopicPartition(topic, partition)
+
+        async def ask() -> None:
+            admin = await self._client(AIOKafkaAdminClient)
+            try:
+                await admin.delete_records({tp: RecordsToDelete(before_offset=offset)})
+            except errors.OffsetOutOfRangeError:
+                log.warning("%s-%d is not cut at %d: it does not go so far", topic, partition, offset)
+
+        await self._persist(ask)
 
     async def create(self, topics: Iterable[tuple[Topic, int]]) -> None:
         """Make the topics that are not there, and wait until they are. Raises `Refused`."""

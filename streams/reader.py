@@ -2,7 +2,7 @@
 
 What the processor has is in `_wanted`: the next offset of each partition. A record is handed over only if it is that
 one, so neither a seek nor a pause nor a new assignment can let a stale record through. A log cut above the next
-offset, or ending below it, means loss: that is never skipped. Where a log only seems to lack an offset, `batches.py`
+offset, or ending below it, means loss: that is never skipped, but said to the processor if it left a tag. Where a log only seems to lack an offset, `batches.py`
 hands over an empty record.
 """
 
@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from aiokafka import TopicPartition, errors
 
 from streams.batches import Consumer, Unreadable, compacted
-from streams.processor import Record
+from streams.processor import Answer, Record
 from streams.queries import TROUBLE, Cluster, Refused, close, pause
 
 log = logging.getLogger(__name__)
@@ -25,11 +25,20 @@ AHEAD = 16 * 2**20
 
 
 class Reader:
-    """The followed partitions of one cluster. `wake` is called when there is something to take, `fail` with a reason."""
+    """The followed partitions of one cluster. `wake` is called when there is something to take, `fail` with a reason, `tell`
+    with the answer to a `follow` that had a tag."""
 
-    def __init__(self, cluster: Cluster, client_id: str, wake: Callable[[], None], fail: Callable[[str], None]):
-        self._cluster, self._client_id, self._wake, self._fail = cluster, client_id, wake, fail
+    def __init__(
+        self,
+        cluster: Cluster,
+        client_id: str,
+        wake: Callable[[], None],
+        fail: Callable[[str], None],
+        tell: Callable[[Answer], None],
+    ):
+        self._cluster, self._client_id, self._wake, self._fail, self._tell = cluster, client_id, wake, fail, tell
         self._wanted: dict[TopicPartition, int] = {}
+        self._tags: dict[TopicPartition, Hashable] = {}
         self._paused: set[TopicPartition] = set()
         self._batch: deque[Record | Unreadable] = deque()
         self._consumer: Consumer | None = None
@@ -39,10 +48,10 @@ class Reader:
 
     # ------------------------------------------------------------------ what the processor wants
 
-    def follow(self, topic: str, partition: int, offset: int) -> None:
+    def follow(self, topic: str, partition: int, offset: int, tag: Hashable = None) -> None:
         tp = TopicPartition(topic, partition)
         self._purge(tp)
-        self._wanted[tp] = offset
+        self._wanted[tp], self._tags[tp] = offset, tag
         self._aim(tp)
 
     def unfollow(self, topic: str, partition: int) -> None:
@@ -186,11 +195,14 @@ class Reader:
         for tp in tps:
             if tp in self._wanted:
                 begin, end = await self._cluster.span(*tp)
-                at = self._wanted.get(tp, begin)
+                at = self._wanted[tp] if self._reads(tp) else begin
                 if not begin <= at <= end:
-                    self._fail(
-                        f"{tp.topic}-{tp.partition}: wanted offset {at}, the log holds {begin} to {end}: records are lost"
-                    )
+                    reason = f"{tp.topic}-{tp.partition}: wanted offset {at}, the log holds {begin} to {end}: records are lost"
+                    if (tag := self._tags[tp]) is None:
+                        self._fail(reason)
+                    else:
+                        self.unfollow(*tp)
+                        self._tell(Answer(tag, (begin, end), reason))
         await asyncio.sleep(0.1)
 
     def _new(self) -> Consumer:

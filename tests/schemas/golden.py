@@ -44,6 +44,9 @@ _spec = task.TaskSpec(
         atomic=True,
     ),
     epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0),
+    server=task.Server(
+        optimiser="fedadam", at="globe", learning_rate=0.05, beta1=0.8, beta2=0.95, tau=0.01, momentum=0.5
+    ),
     limits=task.Limits(unit=-20, largest=128.0, heaviest=5000),
     zones=("asia", "europe"),
 )
@@ -100,7 +103,7 @@ EXAMPLES: tuple[Message, ...] = (
     messages.Announcement(
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
-        deadline=1_800_000_030_000, seed=42,
+        deadline=1_800_000_030_000, seed=42, staleness=3,
     ),
     messages.Registration(device="d-1", task="wine", round=4),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.task import BadTask, Epochs, Limits, Rounds, TaskSpec, Training, parse
+from schemas.task import OPTIMISERS, BadTask, Epochs, Limits, Rounds, Server, TaskSpec, Training, parse
 
 SMALL = {"task": "wine", "model": "mlp", "data": "digits"}
 
@@ -15,6 +15,8 @@ def test_defaults():
     assert spec == TaskSpec(task="wine", model="mlp", data="digits")
     assert (spec.tenant, spec.zones, spec.model_args) == ("default", (), {})
     assert (spec.training, spec.rounds, spec.epochs, spec.limits) == (Training(), Rounds(), Epochs(), Limits())
+    assert spec.server == Server(optimiser="fedavg", at="zone")
+    assert spec.server.settings == {"learning_rate": 1.0}
 
 
 def test_a_full_task_reads_back():
@@ -22,14 +24,24 @@ def test_a_full_task_reads_back():
         "tenant": "acme",
         "model_args": {"width": 64, "act": "relu", "bias": True, "drop": 0.1},
         "data_args": {"alpha": 0.3},
-        "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05},
-        "rounds": {"demand": 20, "over_commit": 1.5, "minimum": 20, "deadline_s": 30, "lease_s": 10.5, "grace_s": 0},
+        "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05, "prox": 0.1},
+        "rounds": {"demand": 20, "over_commit": 1.5, "minimum": 20, "deadline_s": 30, "lease_s": 10.5, "grace_s": 0}
+        | {"refill": 2, "staleness": 3, "atomic": True},
         "epochs": {"count": 3, "rounds": 4, "deadline_s": 600},
+        "server": {
+            "optimiser": "fedyogi",
+            "at": "globe",
+            "learning_rate": 0.1,
+            "beta1": 0.8,
+            "beta2": 0.9,
+            "tau": 0.01,
+        },
         "limits": {"unit": -20, "largest": 128.0, "heaviest": 5000},
         "zones": ["asia", "europe"],
     }
     spec = parse(tree)
     assert spec.zones == ("asia", "europe")
+    tree["server"]["momentum"] = None  # which Yogi does not have
     assert msgspec.to_builtins(spec) | {"zones": ["asia", "europe"]} == tree
 
 
@@ -50,7 +62,28 @@ def test_a_full_task_reads_back():
         ({"rounds": {"grace_s": -1}}, r"\$\.rounds\.grace_s"),
         ({"rounds": {"demand": 2, "minimum": 3}}, r"rounds\.minimum \(3\) is more than rounds\.demand \(2\)"),
         ({"rounds": {"minimum": 11}}, r"rounds\.minimum \(11\) is more than rounds\.demand \(10\)"),
+        ({"training": {"prox": -0.1}}, r">= 0\.0 - at `\$\.training\.prox`"),
         ({"training": {"learning_rate": float("nan")}}, r"\$\.training\.learning_rate"),
+        (
+            {"server": {"optimiser": "adam"}},
+            r"server\.optimiser 'adam' is not known; known: fedavg, .* at `\$\.server`",
+        ),
+        ({"server": {"optimiser": 3}}, r"\$\.server\.optimiser"),
+        ({"server": {"at": "device"}}, r"server\.at is zone or globe, not 'device'"),
+        (
+            {"server": {"optimiser": "fedadam", "momentum": 0.5}},
+            r"server\.momentum is not a setting of fedadam; it has l",
+        ),
+        ({"server": {"tau": 0.1}}, r"server\.tau is not a setting of fedavg; it has learning_rate"),
+        ({"server": {"optimiser": "fedadagrad", "beta1": 0.5}}, r"server\.beta1 is not a setting of fedadagrad"),
+        ({"server": {"optimiser": "fedadam", "beta1": 1.0}}, r"< 1\.0 - at `\$\.server\.beta1`"),
+        ({"server": {"optimiser": "fedadam", "beta2": -0.1}}, r">= 0\.0 - at `\$\.server\.beta2`"),
+        ({"server": {"optimiser": "fedavgm", "momentum": 1}}, r"\$\.server\.momentum"),
+        ({"server": {"optimiser": "fedyogi", "tau": 0}}, r"> 0\.0 - at `\$\.server\.tau`"),
+        ({"server": {"learning_rate": 0}}, r"\$\.server\.learning_rate"),
+        ({"server": {"learning_rate": float("inf")}}, r"\$\.server\.learning_rate"),
+        ({"server": {"learning_rate": float("nan")}}, r"\$\.server\.learning_rate"),
+        ({"server": {"rate": 1}}, r"server\.rate is not a setting; known here: optimiser, at, learning_rate"),
         ({"limits": {"unit": 1}}, r"\$\.limits\.unit"),
         ({"limits": {"largest": float("inf")}}, r"limits\.largest \(inf\) is more than 2\^62 units of 2\^-24"),
         ({"task": "Wine"}, r"regex .* at `\$\.task`"),
@@ -64,6 +97,14 @@ def test_a_full_task_reads_back():
 def test_a_task_that_cannot_be_says_what_and_where(changes, words):
     with pytest.raises(BadTask, match=words):
         parse(SMALL | changes)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_server_optimiser_works_in_one_place_with_its_own_settings_for_what_is_not_given(name):
+    server = parse(SMALL | {"server": {"optimiser": name, "at": "globe", "learning_rate": 0.25}}).server
+    assert server.settings == {**OPTIMISERS[name], "learning_rate": 0.25}
+    assert server.working("globe") == server
+    assert server.working("zone") == Server()
 
 
 @pytest.mark.parametrize("missing", ["task", "model", "data"])

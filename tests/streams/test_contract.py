@@ -6,22 +6,29 @@ from typing import Any
 import pytest
 
 from schemas.blocks import Place, SumBlock
+from schemas.facts import LEADERSHIP, Checkpoint, Claimed, Founded, Rules
 from schemas.partitioner import shard_of
 from schemas.wire import checksum, encode
+from streams.ledger import Zone, snapshot
 from streams.processor import (
+    Answer,
     CreateTopics,
+    Cut,
     Ends,
     Fetch,
     Follow,
     Membership,
     Pause,
+    Record,
     Resume,
     Send,
     Starts,
     Stop,
     Tick,
     Unfollow,
+    send,
 )
+from streams.reading import Reading, pieces
 from tests.streams.worlds import KafkaWorld, MemoryWorld, Probe, make_topics, named
 
 
@@ -338,3 +345,178 @@ def test_where_logs_begin(world: Any) -> None:
     world.host(probe)
     world.run_until(lambda: probe.answer("starts") is not None)
     assert probe.answer("starts").value == {0: 0, 1: 0, 2: 0}
+
+
+# ------------------------------------------------------------------ logs that are cut
+
+
+def filled(world: Any, n: int = 20) -> Any:
+    """A topic whose first partition has that many records."""
+    t = named(world, "receipts")
+    make_topics(world, (t, 2))
+    sender = Probe(first=(*numbers(t.name, n - 1), Send(t.name, b"%d" % (n - 1), partition=0, tag="last")))
+    handle = world.host(sender)
+    world.run_until(lambda: sender.answer("last") is not None)
+    world.close(handle)
+    return t
+
+
+def cut(world: Any, name: str, offset: int) -> None:
+    """Cut a log, and see that it is cut."""
+    probe = Probe(first=(Cut(name, 0, offset), Starts(0, name)))
+    asked = 0
+
+    def there() -> bool:
+        nonlocal asked
+        if (answer := probe.answer(asked)) is None:
+            return False
+        if answer.value[0] >= offset:
+            return True
+        asked += 1  # it has no answer of its own: ask again where the log begins
+        probe.do(Starts(asked, name))
+        return False
+
+    handle = world.host(probe)
+    world.run_until(there)
+    world.close(handle)
+
+
+def test_a_cut_log_begins_higher_and_keeps_its_offsets(world: Any) -> None:
+    t = filled(world)
+    cut(world, t.name, 8)
+    probe = Probe(first=(Starts("starts", t.name), Ends("ends", t.name), Follow(t.name, 0, 8)))
+    world.host(probe)
+    world.run_until(lambda: bool(probe.answer("starts") and probe.answer("ends")) and len(probe.records) == 12)
+    assert probe.answer("starts").value == {0: 8, 1: 0}
+    assert probe.answer("ends").value == {0: 20, 1: 0}
+    assert [(r.offset, r.value) for r in probe.records] == [(i, b"%d" % i) for i in range(8, 20)]
+    probe.do(Send(t.name, b"20", partition=0))
+    world.run_until(lambda: 20 in probe.offsets())
+
+
+def test_cutting_again_lower_or_past_the_end_does_nothing(world: Any) -> None:
+    t = filled(world)
+    cut(world, t.name, 8)
+    probe = Probe(first=(Cut(t.name, 0, 8), Cut(t.name, 0, 3), Cut(t.name, 0, 21), Cut(t.name, 1, 5)))
+    handle = world.host(probe)
+    reader = Probe(first=(Follow(t.name, 0, 8),))
+    world.host(reader)
+    world.run_until(lambda: len(reader.records) == 12)
+    seen = len(probe.inputs)
+    world.run_until(lambda: len(probe.inputs) > seen + 25)  # half a second
+    probe.do(Starts("starts", t.name), Ends("ends", t.name))
+    world.run_until(lambda: bool(probe.answer("starts") and probe.answer("ends")))
+    assert probe.answer("starts").value == {0: 8, 1: 0}
+    assert probe.answer("ends").value == {0: 20, 1: 0}
+    assert world.stopped(handle) is None
+
+
+def test_a_log_cut_to_its_end_is_empty_and_goes_on(world: Any) -> None:
+    t = filled(world)
+    cut(world, t.name, 20)
+    probe = Probe(first=(Starts("starts", t.name), Ends("ends", t.name), Follow(t.name, 0, 20)))
+    world.host(probe)
+    world.run_until(lambda: bool(probe.answer("starts") and probe.answer("ends")))
+    assert (probe.answer("starts").value[0], probe.answer("ends").value[0]) == (20, 20)
+    probe.do(Send(t.name, b"20", partition=0))
+    world.run_until(lambda: probe.offsets() == [20])
+
+
+@pytest.mark.parametrize(("offset", "start"), [(3, 8), (0, 8), (25, 0), (25, 8)])
+def test_an_offset_that_is_not_there_stops_or_is_answered_to_its_tag(world: Any, offset: int, start: int) -> None:
+    t = filled(world)
+    if start:
+        cut(world, t.name, start)
+    untagged = world.host(Probe(name="untagged", first=(Follow(t.name, 0, offset),)))
+    probe = Probe(first=(Follow(t.name, 0, offset, "from there"), Follow(t.name, 1, 0, "other")))
+    handle = world.host(probe)
+    world.run_until(lambda: probe.answer("from there") is not None and world.stopped(untagged) is not None)
+    stop = world.stopped(untagged)
+    assert not stop.ok
+    assert "records are lost" in stop.reason
+    answer = probe.answer("from there")
+    assert answer.value == (start, 20)
+    assert t.name in answer.error
+    probe.do(*numbers(t.name, 30, 20), Send(t.name, b"7", partition=1))  # of the one it is told nothing more
+    world.run_until(lambda: bool(probe.offsets(1)))
+    assert probe.offsets(0) == []
+    probe.do(Follow(t.name, 0, start, "again"))
+    world.run_until(lambda: 29 in probe.offsets(0))
+    assert probe.offsets(0) == list(range(start, 30))
+    assert [probe.answer(x) for x in ("again", "other")] == [None, None]
+    assert world.stopped(handle) is None
+
+
+def test_a_log_cut_while_it_is_read(world: Any) -> None:
+    """Who is behind the cut is told, whatever the client has read ahead; who is not notices nothing."""
+    t = filled(world, 100)
+    behind = Probe(
+        first=(Follow(t.name, 0, 0, "behind"),),
+        react=lambda e: [Pause(t.name, 0)] if getattr(e, "offset", 0) == 10 else [],
+    )
+    ahead = Probe(first=(Follow(t.name, 0, 0, "ahead"),))
+    world.host(behind)
+    world.host(ahead)
+    world.run_until(lambda: 10 in behind.offsets() and 99 in ahead.offsets())
+    cut(world, t.name, 60)
+    assert behind.answer("behind") is None  # paused: it reads nothing
+    behind.do(Resume(t.name, 0))
+    world.run_until(lambda: behind.answer("behind") is not None)
+    assert behind.answer("behind").value == (60, 100)
+    assert behind.offsets() == list(range(11))
+    ahead.do(*numbers(t.name, 110, 100), Follow(t.name, 0, 99, "on"))
+    world.run_until(lambda: 109 in ahead.offsets())
+    assert ahead.offsets() == [*range(100), *range(99, 110)]
+    assert (ahead.answer("ahead"), ahead.answer("on")) == (None, None)
+
+
+def test_follow_of_a_topic_that_comes_later_with_a_tag(world: Any) -> None:
+    t, other = named(world, "deltas", task="late"), named(world, "receipts")
+    make_topics(world, (other, 1))
+    reader = Probe(first=(Follow(t.name, 0, 0, "late"), *numbers(other.name, 1)))
+    world.host(reader)
+    make_topics(world, (t, 1))
+    reader.do(Send(t.name, b"7", partition=0))
+    world.run_until(lambda: len(reader.records) == 1)
+    assert reader.answer("late") is None
+
+
+def test_a_ledger_is_read_from_its_checkpoint_once_it_is_cut(world: Any) -> None:
+    """One reader before the cut, who goes on; one after it, who knows the same."""
+    ledger, there = named(world, "ledger"), named(world, "checkpoints")
+    make_topics(world, (ledger, 1), (there, 1))
+
+    def reader() -> tuple[Probe, Reading]:
+        reading = Reading(world.namespace, "z", Zone())
+
+        def react(event: Any) -> Any:
+            if isinstance(event, Record):
+                yield from reading.record(event)
+            elif isinstance(event, Answer):
+                yield from reading.answer(event) or ()
+
+        probe = Probe(first=tuple(reading.start()), react=react)
+        world.host(probe)
+        return probe, reading
+
+    facts = [Founded("l", "z", 3, every=8), Claimed("a", "life", {LEADERSHIP: 0, 0: 0}), *[Rules(0)] * 8]
+    writer = Probe(first=tuple(send(ledger, f, partition=0) for f in facts))
+    world.host(writer)
+    _, early = reader()
+    world.run_until(lambda: early.state.position == 10)
+    data = snapshot(early.ledger.marks[8])
+    (piece,) = pieces(data, "l", 8)
+    writer.do(send(there, piece, "key", 0, "stored"))
+    world.run_until(lambda: writer.answer("stored") is not None)
+    places = (Place(*writer.answer("stored").value, "key", checksum(piece.data)),)
+    writer.do(send(ledger, Checkpoint(1, 8, checksum(data), places), partition=0), *[send(ledger, Rules(0))] * 9)
+    world.run_until(lambda: early.state.position == 20)
+    assert [m.offset for m in early.state.checkpoints] == [8]
+    cut(world, ledger.name, 8)
+    _, late = reader()
+    world.run_until(lambda: late.caught_up)
+    assert (late.origin, early.origin, late.state) == (8, 0, early.state)
+    writer.do(send(ledger, Claimed("b", "life", {0: 1}), partition=0))
+    world.run_until(lambda: late.state.position == early.state.position == 21)
+    assert snapshot(late.state) == snapshot(early.state)
+    assert late.ledger.marks[16] == early.ledger.marks[16]
