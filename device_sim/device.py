@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from device_sim.availability import Availability
 from device_sim.pseudonym import seed_of
+from schemas.messages import Announcement
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
 PATIENCE = 5_000
@@ -24,6 +25,8 @@ class Device:
     task: str = ""
     round: int = 0
     slot: int = 0
+    work: Announcement | None = None
+    """The round it is training for."""
     taken: dict[str, int] = field(default_factory=dict)
     """By task, the last round it has finished or given up."""
 

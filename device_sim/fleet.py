@@ -125,10 +125,10 @@ class Fleet:
             case Announcement():
                 yield from self._announced(message, now)
             case Admission() if device := self._waits(message):
-                device.slot = message.slot
+                device.slot, device.work = message.slot, self.rounds[message.task]
                 fast, slow = self.manner.training
                 device.become(TRAINING, now, now + fast + device.die(self.manner.seed, "speed", most=slow - fast))
-                yield from self._want(self.rounds[message.task])
+                yield from self._want(device.work)
             case Refusal() if device := self._waits(message):
                 device.become(IDLE, now, now + message.retry_ms)
             case Receipt() if message.device in self.by_name:
@@ -158,7 +158,8 @@ class Fleet:
             self.by_name |= {self._name(d, a.tenant): d for d in self.devices}
         for d in self.devices:  # what is over is over, and so is what another life of this fleet was in
             here = a.open and a.round == d.round
-            if d.state in (REGISTERED, TRAINING) and d.task == a.task and not here:
+            counts = d.state == TRAINING and 0 <= a.round - d.round <= a.staleness and a.staleness > 0
+            if d.state in (REGISTERED, TRAINING) and d.task == a.task and not here and not counts:
                 d.drop(now)
 
     def _name(self, device: Device, tenant: str) -> str:
@@ -204,7 +205,7 @@ class Fleet:
             elif d.state == REGISTERED and now - d.since >= PATIENCE:
                 d.become(IDLE, now)
             elif d.state == TRAINING and now >= d.until and not trained:
-                a = self.rounds[d.task]
+                a = d.work or self.rounds[d.task]
                 if self.objections[d.task]:
                     d.drop(now)
                 elif (base := self.cache.get(_version(a))) is None:

@@ -96,6 +96,16 @@ def capacity(largest_units: int) -> int:
     return (_INT64 - 1) // largest_units
 
 
+def staleness_factor(staleness: int, fraction: int) -> int:
+    """1/sqrt(1 + staleness), FedBuff's weight (Nguyen et al., AISTATS 2022), as a whole number of 2^-fraction; at least 1.
+
+    Integer arithmetic throughout, so that every machine finds the same: the largest n with n² · (1 + staleness) <= 4^fraction.
+    """
+    if staleness < 0 or fraction < 0:
+        raise ValueError(f"staleness and fraction are 0 or more, not {staleness} and {fraction}")
+    return max(1, math.isqrt(4**fraction // (1 + staleness)))
+
+
 def within(q: Int32, exponent: int, largest: int) -> bool:
     """Whether every |q| · 2^exponent is at most `largest` (all in units). |q| is never formed: -2^31 has none."""
     if not 0 <= exponent <= 62:
@@ -106,11 +116,11 @@ def within(q: Int32, exponent: int, largest: int) -> bool:
     return int(q.max()) <= bound and int(q.min()) >= -bound
 
 
-def add(acc: Int64, q: Int32, exponent: int, largest: int) -> None:
-    """acc += q · 2^exponent, in place and exact. `acc` and `q` have one shape; `largest` is in units.
+def add(acc: Int64, q: Int32, exponent: int, largest: int, factor: int = 1) -> None:
+    """acc += factor · q · 2^exponent, in place and exact. `acc` and `q` have one shape; `largest` is in units, for a factor of 1.
 
     Raises `ValueError`, and leaves `acc` as it was, if a value is larger than `largest` in magnitude, or if shapes, types
-    or exponent are wrong. That the sum itself fits is the caller's part: at most `capacity(largest)` contributions.
+    or exponent are wrong. That the sum itself fits is the caller's part: at most `capacity(largest · factor)` contributions.
     """
     if acc.shape != q.shape:
         raise ValueError(f"a block of shape {q.shape} cannot be added to one of {acc.shape}")
@@ -118,13 +128,14 @@ def add(acc: Int64, q: Int32, exponent: int, largest: int) -> None:
         raise ValueError(f"int32 is added to int64 here, not {q.dtype} to {acc.dtype}")
     if not 0 <= exponent <= 62:
         raise ValueError(f"an exponent of {exponent} is not in 0 to 62")
-    if not 0 < largest < _INT64:
-        raise ValueError(f"the largest value must be in 1 to 2^63 - 1 units, not {largest}")
+    if largest <= 0 or factor <= 0 or largest * factor >= _INT64:
+        raise ValueError(f"the largest value must be in 1 to 2^63 - 1 units, not {largest} (times {factor})")
     if not within(q, exponent, largest):
         worst = max(-int(q.min()), int(q.max())) << exponent
         raise ValueError(f"a value of {worst} units is more than the largest allowed, {largest}")
-    if exponent:
-        np.add(acc, np.left_shift(q, exponent, dtype=np.int64), out=acc)
+    if exponent or factor != 1:
+        wide = np.left_shift(q, exponent, dtype=np.int64)
+        np.add(acc, wide if factor == 1 else np.multiply(wide, factor, out=wide), out=acc)
     else:
         np.add(acc, q, out=acc, casting="same_kind")  # widens in small pieces, no array is made
 

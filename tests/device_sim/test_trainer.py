@@ -81,6 +81,53 @@ def test_one_step_worked_by_hand():
     assert (run.samples, run.steps) == (1, 1)
 
 
+def softmax_sgd(x: np.ndarray, y: np.ndarray, w: np.ndarray, steps: int, rate: float, prox: float) -> np.ndarray:
+    """Full-batch SGD on softmax regression in float64: w is the weight row by row and then the bias, flat."""
+    w0, classes = w.astype(np.float64), len(w) // (x.shape[1] + 1)
+    w = w0.copy()
+    for _ in range(steps):
+        weight, bias = w[:-classes].reshape(classes, -1), w[-classes:]
+        p = np.exp(x @ weight.T + bias)
+        off = (p / p.sum(axis=1, keepdims=True) - np.eye(classes)[y]) / len(y)  # of the mean loss, by logit
+        gradient = np.concatenate([(off.T @ x).reshape(-1), off.sum(axis=0)])
+        w = w - rate * (gradient + prox * (w - w0))
+    return w - w0
+
+
+@pytest.mark.parametrize("prox", [0.0, 0.1, 3.0])
+def test_prox_pulls_towards_the_base_as_worked_in_numpy(prox):
+    dice = np.random.default_rng(5)
+    x, y = dice.standard_normal((12, 3)).astype(np.float32), dice.integers(0, 4, 12)
+    start = dice.standard_normal(16).astype(np.float32)
+    training = Training(epochs=9, batch=12, learning_rate=0.2, prox=prox)
+    run = train("linear", {"inputs": 3, "classes": 4}, start, x, y, training, 0)
+    np.testing.assert_allclose(run.delta, softmax_sgd(x, y, start, 9, 0.2, prox), rtol=1e-4, atol=1e-6)
+    for wrong in (-prox, 2 * prox, 0.0) if prox else (0.1,):  # sign, factor of the square, none
+        off = np.abs(run.delta - softmax_sgd(x, y, start, 9, 0.2, wrong)).max()
+        assert off > 1e-3, wrong
+
+
+def test_prox_shortens_the_way_and_is_not_in_the_loss(mine, base):
+    runs = [train("mlp", ARGS, base, *mine, Training(prox=mu), 9) for mu in (0.0, 0.1, 1.0)]
+    lengths = [float(np.linalg.norm(r.delta)) for r in runs]
+    assert lengths == sorted(lengths, reverse=True)
+    assert runs[0].delta.tobytes() == train("mlp", ARGS, base, *mine, Training(), 9).delta.tobytes()
+    whole = {"batch": len(mine[1]), "learning_rate": 1e-3}
+    plain = train("mlp", ARGS, base, *mine, Training(epochs=1, **whole), 9)
+    first = train("mlp", ARGS, base, *mine, Training(epochs=1, prox=100.0, **whole), 9)
+    second = train("mlp", ARGS, base, *mine, Training(epochs=2, prox=100.0, **whole), 9)
+    assert first.delta.tobytes() == plain.delta.tobytes()  # nothing pulls yet
+    module = build("mlp", ARGS, 0)
+    load_vector(module, base + first.delta)
+    assert second.loss_sum == pytest.approx(score(module, *mine)[1] * len(mine[1]), rel=1e-5)
+
+
+def test_central_training_knows_no_prox():
+    d, args = load("digits", {}), {"hidden": 8}
+    few = type(d)(**{**vars(d), "x": d.x[:100], "y": d.y[:100]})
+    assert central("mlp", args, few, 2, Training(prox=50.0), 0) == central("mlp", args, few, 2, Training(), 0)
+
+
 def test_the_loss_is_the_last_epochs_and_falls(mine, base):
     x, y = mine
     module = build("mlp", ARGS, 0)
