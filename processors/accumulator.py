@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from learning.aggregation import add, read_int32
+from learning.aggregation import add, read_int32, staleness_factor
 from schemas.blocks import Counted, DeltaBlock, Place, SumBlock, slices
-from schemas.facts import Committed, Counts, Done, Opened, Stretch
+from schemas.facts import Committed, Counts, Done, Held, Opened, Stretch
 from schemas.messages import Receipt
 from schemas.wire import Malformed, checksum, decode, encode
 from streams.ledger import ZoneTask
@@ -61,7 +61,7 @@ class Bitmaps:
         for n in [n for n in self.known if n not in t.rounds]:
             del self.known[n]
         mine = set(shards)
-        commits = {c.offset: c.fact for r in t.rounds.values() for c in r.commits if c.fact.bitmap}
+        commits = {c.offset: c.fact for r in t.rounds.values() for c in r.commits if c.fact.bitmap and not c.lost}
         self.loaded &= commits.keys()
         self.unloaded = {
             offset: fact
@@ -115,12 +115,18 @@ class Accumulator:
     """shard -> (token, from, next)"""
     counts: dict[str, int] = field(default_factory=dict)
     total: npt.NDArray[np.int64] | None = None
+    sizes: tuple[int, ...] = ()
     weights: list[int] = field(default_factory=list)
     bitmaps: dict[int, Bitmap] = field(default_factory=dict)
     """By base round, what is counted here."""
     done: list[Done] = field(default_factory=list)
     whole: set[int] = field(default_factory=set)
     """The slots of this very round that are done here."""
+    held: dict[int, dict[int, Held]] = field(default_factory=dict)
+    """By shard and offset, blocks of the stretches that wait for the rest of their delta."""
+    released: dict[int, list[int]] = field(default_factory=dict)
+    """By shard, offsets that earlier commits held and that have their outcome here."""
+    voided: list[Done] = field(default_factory=list)
     cursor: int = 0
     """The first slot of the round that was not done when it was last looked."""
     samples: int = 0
@@ -134,19 +140,37 @@ class Accumulator:
     fact: Committed | None = None
     sent: int = 0
 
-    def cover(self, shard: int, token: int, offset: int, outcome: str) -> None:
-        """The block at this offset has this outcome."""
+    def cover(self, shard: int, token: int, offset: int) -> None:
+        """The block at this offset is dealt with here."""
         token, start, _ = self.ranges.get(shard, (token, offset, 0))
         self.ranges[shard] = token, start, offset + 1
+
+    def tally(self, outcome: str) -> None:
         self.counts[outcome] = self.counts.get(outcome, 0) + 1
 
+    def hold(self, shard: int, held: Held) -> None:
+        self.held.setdefault(shard, {})[held.offset] = held
+
+    def release(self, shard: int, offset: int) -> None:
+        """A held block has its outcome now."""
+        if self.held.get(shard, {}).pop(offset, None) is None:
+            self.released.setdefault(shard, []).append(offset)
+
     def count(self, b: DeltaBlock, o: Opened) -> None:
-        """Add a block that counts."""
+        """Add a block that counts; `o` opened the round it is based on, and its weight falls with its age."""
         if self.total is None:
+            self.sizes = o.sizes
             self.total, self.weights = np.zeros(sum(o.sizes), np.int64), [0] * len(o.sizes)
-        add(self.total[slices(o.sizes)[b.block]], read_int32(b.data, o.sizes[b.block]), b.exponent, o.largest)
+        q, factor = read_int32(b.data, o.sizes[b.block]), staleness_factor(self.round - b.round, o.fraction)
+        add(self.total[slices(o.sizes)[b.block]], q, b.exponent, o.largest, factor)
         self.weights[b.block] += b.weight
         self.bitmaps.setdefault(b.round, Bitmap(len(o.sizes))).set(b.slot, b.block)
+
+    @property
+    def entries(self) -> int:
+        """How long the lists of its commit are: the fact must fit a record."""
+        waiting = (*self.held.values(), *self.released.values())
+        return len(self.done) + len(self.voided) + sum(map(len, waiting))
 
     def complete(self, b: DeltaBlock) -> None:
         """With this block its delta is whole: the run's samples and loss count."""
@@ -156,18 +180,16 @@ class Accumulator:
         self.samples += b.samples
         self.loss += b.loss
 
-    def store(
-        self, task: str, where: str, partition: int, sizes: tuple[int, ...]
-    ) -> Iterator[tuple[str, Counted | SumBlock]]:
+    def store(self, task: str, where: str, partition: int) -> Iterator[tuple[str, Counted | SumBlock]]:
         """The records that hold bitmap and sum, by key: `where` was never used before. Nothing counted, nothing to store."""
         self.committing = True
         if self.total is None:
             return
         bits = {n: bitmap.pack() for n, bitmap in self.bitmaps.items()}
         pieces: dict[str, tuple[Counted | SumBlock, int]] = {
-            "bits": (Counted(task, self.round, len(sizes), bits), checksum(encode(bits)))
+            "bits": (Counted(task, self.round, len(self.sizes), bits), checksum(encode(bits)))
         }
-        for i, piece in enumerate(slices(sizes)):
+        for i, piece in enumerate(slices(self.sizes)):
             if self.weights[i]:
                 data = self.total[piece].astype("<i8", copy=False).data.cast("B")
                 pieces[str(i)] = SumBlock(task, self.round, i, data), checksum(data)
@@ -198,5 +220,8 @@ class Accumulator:
             loss=self.loss,
             bitmap=self.places.get("bits"),
             sums=tuple(self.places.get(str(i)) for i in range(len(self.weights))),
+            held={s: tuple(x.values()) for s, x in sorted(self.held.items()) if x},
+            released={s: tuple(x) for s, x in sorted(self.released.items())},
+            voided=tuple(self.voided),
         )
         return self.fact

@@ -6,30 +6,29 @@ model (design: Commit, Drop, Take-over):
 1. claim the shards the group gives; what the ledger says one holds, one reads, from the fold's next offset;
 2. fetch the bitmaps of the commits that cover these shards, so that a block counted before is known;
 3. judge each block in the order of the log, add what counts, note it in the accumulator's own bitmap;
-4. sum and bitmap go to the partials, acknowledged; then `Committed` is appended, and read back;
+4. sum and bitmap go to the partials, acknowledged; then `Committed` is appended, and read back; meanwhile the next
+   accumulator of the round goes on where this one ends;
 5. accepted: the bitmap is known from now on. Any other way an accumulator stops being alive (its shards' token, next
    offset or round is no longer its own), it is dropped with its bitmap, and its shards are read again from the fold.
+
+Where a delta counts whole or not at all, its blocks are held until the last one is there (`processors/work.py`). What a log
+does not hold any more, or partials that are gone, is said in a `Lost`; the task then stands still.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from processors.accumulator import Accumulator, Bitmaps
+from processors.accumulator import Accumulator
 from processors.claims import Claims
 from processors.judge import COUNTED, INVALID, judge
 from processors.offers import AGAIN
+from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
-from schemas.facts import Admitted, Claimed, Committed
-from schemas.messages import AggregatorReport, Receipt, TaskLoad
+from schemas.facts import Admitted, Claimed, Committed, Lost
+from schemas.messages import AggregatorReport, TaskLoad
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, Message
-from streams.ledger import Ledger, UnknownRules, Zone, ZoneTask, shards_of
+from streams.ledger import Zone, ZoneTask, shards_of
 from streams.letters import dead_letter
 from streams.processor import (
     Answer,
@@ -50,6 +49,7 @@ from streams.processor import (
     Unfollow,
     send,
 )
+from streams.reading import WRONG, Reading
 
 COMMIT_INTERVAL = 500
 """A commit at least every so many ms."""
@@ -57,36 +57,8 @@ FULL, LOW = 16, 4
 """Records of a shard that wait in memory: pause at FULL, resume at LOW."""
 
 
-@dataclass
-class Shard:
-    """One shard of one task: what is read and waits to be judged, from `position` on."""
-
-    token: int
-    position: int
-    queue: deque[Record] = field(default_factory=deque)
-    paused: bool = False
-    read_to: int | None = None
-    """The next block is judged when the ledger is read to here; -1: asked where that is."""
-
-
-@dataclass
-class Work:
-    """One task at this aggregator. Accumulators by round."""
-
-    topic: str
-    shards: dict[int, Shard] = field(default_factory=dict)
-    accumulators: dict[int, Accumulator] = field(default_factory=dict)
-    bitmaps: Bitmaps = field(default_factory=Bitmaps)
-    blocks: int = 0
-    bytes: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    unread: int = 0
-
-    def row(self, base: int, slot: int) -> npt.NDArray[np.bool_]:
-        """Which blocks of a slot are counted, by accepted commits or here; empty if none is."""
-        held = (self.bitmaps.known.get(base), *(a.bitmaps.get(base) for a in self.accumulators.values()))
-        rows = [bitmap.row(slot) for bitmap in held if bitmap]
-        return np.logical_or.reduce(rows) if rows else np.zeros(0, np.bool_)
+MOST_ENTRIES = 5_000
+"""Slots and held blocks that one commit lists, about: it must fit a record."""
 
 
 class Aggregator:
@@ -109,41 +81,52 @@ class Aggregator:
         self.membership: Membership | None = Membership(
             f"{namespace}.{zone}.aggregators", topic(namespace, zone, "shards").name
         )
-        self.ledger: Ledger[Zone] = Ledger(Zone())
+        self.reading = Reading(namespace, zone, Zone(), self._jumped)
         self.claims = Claims(name, life)
         self.work: dict[str, Work] = {}
         self.requests = Requests()
-        self.caught_up: int | None = None
+        self.refetch: dict[tuple[str, int], int] = {}
+        """Task and commit whose bitmap was not there, and when that was said: it is looked for again."""
+        self.now = 0
         self.stored = 0
         self.reported = 0
 
     # ------------------------------------------------------------------ inputs
 
     def start(self, now: int) -> Iterator[Effect]:
-        yield Follow(self.ledger_topic.name, 0, 0)
-        yield Ends(self.requests.new(("caught up",)), self.ledger_topic.name)
+        yield from self.reading.start()
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
-        match event:
-            case Record(topic=name) if name == self.ledger_topic.name:
-                yield from self._ledger(event, now)
-            case Record():
-                yield from self._block(event, now)
-            case Assigned(seats):
-                self.claims.want(seats)
-                for task in self.work:
-                    yield from self._take(task, now)
-            case Answer():
-                yield from self._answer(event, now)
-            case Tick():
-                yield from self._tick(now)
+        self.now = now
+        try:
+            match event:
+                case Record(topic=name) if name == self.ledger_topic.name:
+                    yield from self._ledger(event, now)
+                case Record():
+                    yield from self._block(event, now)
+                case Assigned(seats):
+                    self.claims.want(seats)
+                    for task in self.work:
+                        yield from self._take(task, now)
+                case Answer():
+                    heard = self.reading.answer(event)
+                    yield from self._answer(event, now) if heard is None else heard
+                case Tick():
+                    yield from self._tick(now)
+        except WRONG as e:
+            yield Stop(str(e))
+            return
         yield from self._claim(now)
 
     @property
     def zone(self) -> Zone:
-        return self.ledger.state
+        return self.reading.ledger.state
 
     def _answer(self, answer: Answer, now: int) -> Iterator[Effect]:
+        match answer.tag:
+            case ("gap", str(task), int(s), int(position)):
+                yield from self._gap(task, s, position, answer.value, now)
+                return
         asked = self.requests.close(answer.tag)
         if asked is None:
             return
@@ -151,8 +134,6 @@ class Aggregator:
             yield Stop(f"{asked[0]}: {answer.error}")
             return
         match asked:
-            case ("caught up",):
-                self.caught_up = answer.value[0]
             case ("fresh", str(task), int(s), int(position)):
                 shard = self.work[task].shards.get(s) if task in self.work else None
                 if shard and shard.position == position and shard.read_to == -1:
@@ -169,10 +150,15 @@ class Aggregator:
     def _tick(self, now: int) -> Iterator[Effect]:
         for task in list(self.work):
             yield from self._settle(task, now)
-            for acc in self.work[task].accumulators.values():
+            for acc in self.work[task].committing.values():
                 if acc.fact and now - acc.sent >= AGAIN:  # an append is an offer: the same one again harms nothing
                     acc.sent = now
                     yield send(self.ledger_topic, acc.fact)
+            yield from self._say_lost(task, now)
+        for (task, offset), said in list(self.refetch.items()):
+            if now - said >= AGAIN:
+                del self.refetch[task, offset]
+                yield from self._refetch(task, offset)
         if now - self.reported >= self.report_interval:
             self.reported = now
             yield self._report(now)
@@ -181,7 +167,7 @@ class Aggregator:
                     yield Ends(self.requests.new(("unread", task)), work.topic)
 
     def _claim(self, now: int) -> Iterator[Effect]:
-        if self.caught_up is None or self.zone.position < self.caught_up:
+        if not self.reading.caught_up:
             return  # a claim names the token it replaces: that must be today's
         if claim := self.claims.make(dict(enumerate(self.zone.shards)), now):
             yield send(self.ledger_topic, claim)
@@ -189,30 +175,40 @@ class Aggregator:
     # ------------------------------------------------------------------ the ledger
 
     def _ledger(self, record: Record, now: int) -> Iterator[Effect]:
-        try:
-            fact, void = self.ledger.feed(record)
-        except UnknownRules as e:
-            yield Stop(str(e))
+        got = yield from self.reading.record(record)
+        if got is None:
             return
+        fact, void = got
         ours = isinstance(fact, Committed) and fact.task in self.work and self._verdict(fact, record.offset, void)
+        yield from self._look(self._touched(fact), fact, void, record.offset, now)
+        if isinstance(ours, list):
+            yield from ours
+        elif ours and any(acc.fact == fact for acc in self.work[fact.task].committing.values()):  # type: ignore[union-attr]
+            at = f"{self.zone.ledger}@{record.offset}"
+            yield Stop(f"a commit at {at} is void though nothing forbids it: {void}")
+
+    def _jumped(self) -> Iterator[Effect]:
+        """The ledger's state is suddenly that of a checkpoint: hold what it says, from where it says."""
+        for gone in self.work.keys() - self.zone.tasks.keys():
+            del self.work[gone]
+        yield from self._look(list(self.zone.tasks), None, "", 0, self.now)
+
+    def _look(self, tasks: list[str], fact: Message | None, void: str, offset: int, now: int) -> Iterator[Effect]:
+        """Act on what the fold says of these tasks, after this fact."""
         held = shards_of(self.zone, self.name, self.life)
-        for task in self._touched(fact):
+        for task in tasks:
             t = self.zone.tasks[task]
             if t.retired:
                 yield from self._leave(self.work.pop(task, None))
             elif held or task in self.work:
                 work = self.work.setdefault(task, Work(topic(self.namespace, self.zone_name, "deltas", task).name))
-                yield from self._hold(work, t, held)
+                yield from self._hold(task, work, t, {} if t.loss else held)
                 if isinstance(fact, Committed):
-                    if not void and work.bitmaps.note(record.offset, fact, work.shards):
-                        yield self._fetch(task, record.offset, fact)
+                    if not void and work.bitmaps.note(offset, fact, work.shards):
+                        yield self._fetch(task, offset, fact)
                 elif not isinstance(fact, Admitted):
                     yield from self._load(task, work, t)
                 yield from self._take(task, now)
-        if isinstance(ours, list):
-            yield from ours
-        elif ours and any(acc.fact == fact for acc in self.work[fact.task].accumulators.values()):  # type: ignore[union-attr]
-            yield Stop(f"a commit at {self.zone.ledger}@{record.offset} is void though nothing forbids it: {void}")
 
     def _touched(self, fact: Message | None) -> list[str]:
         """The tasks that a fact may concern, and those where a block waits for the ledger to be read on."""
@@ -222,24 +218,19 @@ class Aggregator:
         waiting = {k for k, w in self.work.items() if any(s.read_to is not None for s in w.shards.values())}
         return sorted((named | waiting) & self.zone.tasks.keys())
 
-    def _hold(self, work: Work, t: ZoneTask, held: dict[int, int]) -> Iterator[Effect]:
+    def _hold(self, task: str, work: Work, t: ZoneTask, held: dict[int, int]) -> Iterator[Effect]:
         """Read what the ledger says is held, from where it says; drop every accumulator that is not alive."""
-        for n, acc in list(work.accumulators.items()):
-            for s, (token, start, _) in acc.ranges.items():
-                if held.get(s) != token or t.next[s] != start or t.at[s] != n:
-                    del work.accumulators[n]
-                    for again in acc.ranges:
-                        if again in work.shards:
-                            work.shards[again].token = 0
-                    break
+        work.drop(t, held)
         for s in [s for s in work.shards if s not in held]:
             del work.shards[s]
             yield Unfollow(work.topic, s)
         for s, token in held.items():
-            if s not in work.shards or work.shards[s].token != token:
-                work.shards[s] = Shard(token, t.next[s])
+            shard = work.shards.get(s)
+            if shard is None or shard.token != token:
+                shard = work.resume(t, s, token)
                 yield Resume(work.topic, s)
-                yield Follow(work.topic, s, t.next[s])
+                yield Follow(work.topic, s, shard.position, ("gap", task, s, shard.position))
+            shard.move(t.at[s])
 
     def _leave(self, work: Work | None) -> Iterator[Effect]:
         if work:
@@ -259,11 +250,54 @@ class Aggregator:
         work = self.work.get(task)
         if work is None or offset not in work.bitmaps.unloaded:
             return
-        if not work.bitmaps.load(offset, found):
-            lost = f"the bitmap of the commit at {self.zone.ledger}@{offset} is not in {self.partials.name}"
-            yield Stop(f"{lost}: it is lost")
-            return
-        yield from self._take(task, now)
+        fact = work.bitmaps.unloaded[offset]
+        if work.bitmaps.load(offset, found):
+            yield from self._take(task, now)
+        elif mine := sorted(work.shards.keys() & fact.stretches.keys()):
+            self.refetch[task, offset] = now
+            what = f"the bitmap of the commit at {self.zone.ledger}@{offset} is not in {self.partials.name}"
+            yield self._lost(task, mine[0], what, commits=(offset,))
+
+    def _refetch(self, task: str, offset: int) -> Iterator[Effect]:
+        work = self.work.get(task)
+        if work and offset in work.bitmaps.unloaded and not self.zone.tasks[task].loss:
+            yield self._fetch(task, offset, work.bitmaps.unloaded[offset])
+
+    # ------------------------------------------------------------------ loss
+
+    def _gap(self, task: str, s: int, position: int, log: tuple[int, int], now: int) -> Iterator[Effect]:
+        """The log holds not what was to be read. What was read before is committed first; then the ledger is told."""
+        shard = self.work[task].shards.get(s) if task in self.work else None
+        if shard and shard.gap is None and shard.position >= position:
+            shard.gap = log
+            yield from self._say_lost(task, now)
+
+    def _say_lost(self, task: str, now: int) -> Iterator[Effect]:
+        work, t = self.work[task], self.zone.tasks[task]
+        for s, shard in work.shards.items():
+            if shard.gap is None or shard.queue or work.uncommitted(s) or t.loss or now - shard.told < AGAIN:
+                continue
+            shard.told = now
+            start, end = shard.gap
+            to = end if end < t.next[s] else max(start, t.next[s])
+            if end < t.next[s]:
+                what = f"{work.topic} [{s}] ends at {end}, and {t.next[s]} was to be read: the log lost its end"
+            elif start > t.next[s]:
+                what = f"{work.topic} [{s}] begins at {start}, and {t.next[s]} was to be read: retention was too short"
+            else:
+                what = f"{work.topic} [{s}] begins at {start}: blocks before it waited for the rest of their deltas"
+            yield self._lost(task, s, what, ranges={s: (t.next[s], to)})
+
+    def _lost(
+        self,
+        task: str,
+        s: int,
+        what: str,
+        ranges: dict[int, tuple[int, int]] | None = None,
+        commits: tuple[int, ...] = (),
+    ) -> Send:
+        token = self.zone.shards[s].token
+        return send(self.ledger_topic, Lost(token, s, task, what, ranges or {}, commits))
 
     # ------------------------------------------------------------------ blocks
 
@@ -300,8 +334,11 @@ class Aggregator:
 
     def _next(self, task: str, work: Work, t: ZoneTask, s: int, shard: Shard, now: int) -> list[Effect] | Ends | None:
         """Take the shard's next block. None: it has to wait; an `Ends`: for the answer to that."""
+        if shard.queue[0].offset < shard.start:
+            self._recall(shard, shard.queue.popleft())
+            return []
         n = t.at[s]
-        acc = work.accumulators.get(n)
+        acc = work.open.get(n)
         here = t.rounds.get(n)
         if (
             s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
@@ -311,11 +348,11 @@ class Aggregator:
             or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
         ):
             return None
-        record, b, reason = shard.queue[0], None, ""
+        record, b = shard.queue[0], None
         try:
             b = read(record.topic, record.value, record.headers)
             assert isinstance(b, DeltaBlock)
-            verdict = judge(task, t, s, record.key, b, partial(self._known, work), shard.read_to is not None)
+            verdict = judge(task, t, s, record.key, b, work, shard.read_to is not None)
         except Malformed as e:
             verdict = (INVALID, str(e))
         if verdict is None:
@@ -324,38 +361,46 @@ class Aggregator:
         shard.queue.popleft()
         shard.read_to = None
         outcome, reason = verdict
-        acc = work.accumulators.setdefault(n, Accumulator(n, now))
-        acc.cover(s, shard.token, shard.position, outcome)
+        acc = work.open.setdefault(n, Accumulator(n, now))
+        acc.cover(s, shard.token, record.offset)
         shard.position = record.offset + 1
-        if isinstance(b, DeltaBlock):
-            if outcome == COUNTED:
-                opened = t.rounds[b.round].opened
-                assert opened
-                acc.count(b, opened)
-                if work.row(b.round, b.slot).all():
-                    acc.complete(b)
-            acc.receipts.append(
-                Receipt(b.device, task, b.round, b.slot, b.block, outcome, record.offset)
-            )  # sent when the commit is accepted
-        if outcome == INVALID:
-            return [dead_letter(self.namespace, record, reason, self.name)]
-        return []
+        if not isinstance(b, DeltaBlock):
+            acc.tally(outcome)
+        elif outcome == COUNTED:
+            opened = t.rounds[b.round].opened
+            assert opened
+            if opened.atomic:
+                work.wait(acc, s, b, record.offset, opened, task)
+            else:
+                work.count(acc, b, record.offset, opened, task)
+        else:
+            work.said(acc, b, record.offset, outcome, task)
+        return [dead_letter(self.namespace, record, reason, self.name)] if outcome == INVALID else []
 
-    def _known(self, work: Work, base: int, slot: int, block: int) -> bool:
-        row = work.row(base, slot)
-        return block < len(row) and bool(row[block])
+    def _recall(self, shard: Shard, record: Record) -> None:
+        """A block below the fold's next offset is read again only if the fold holds it."""
+        shard.position = record.offset + 1
+        if shard.recall.pop(record.offset, None):
+            b = read(record.topic, record.value, record.headers)
+            assert isinstance(b, DeltaBlock)
+            shard.keep(record.offset, b)
 
     # ------------------------------------------------------------------ commits
 
     def _settle(self, task: str, now: int) -> Iterator[Effect]:
-        """Commit every accumulator that should not wait any longer."""
+        """Commit every accumulator that should not wait any longer and follows none whose commit is under way."""
         work, t = self.work[task], self.zone.tasks[task]
-        for acc in list(work.accumulators.values()):
-            if not acc.committing and self._due(work, t, acc, now):
+        for n, acc in list(work.open.items()):
+            if n not in work.committing and self._due(work, t, acc, now):
+                work.committing[n] = work.open.pop(n)
                 yield from self._store(task, acc, now)
 
     def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
-        if now - acc.started >= self.commit_interval or not self.claims.wanted.issuperset(acc.ranges):
+        if (
+            now - acc.started >= self.commit_interval
+            or not self.claims.wanted.issuperset(acc.ranges)
+            or acc.entries > MOST_ENTRIES
+        ):
             return True
         r = t.rounds.get(acc.round)
         if r is None or r.opened is None:
@@ -363,6 +408,8 @@ class Aggregator:
         mine = [s for s in work.shards if t.at[s] == acc.round]
         if r.closed:
             return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
+        if r.opened.refill:
+            return r.contributors + len(acc.done) >= r.opened.demand
         if (
             not acc.done
             or len(r.devices) - len(r.lapsed) < r.opened.demand
@@ -373,6 +420,7 @@ class Aggregator:
             acc.cursor in acc.whole
             or acc.cursor in r.done
             or acc.cursor in r.lapsed
+            or acc.cursor in r.voided
             or shard_of(r.devices[acc.cursor], len(t.at)) not in mine
         ):
             acc.cursor += 1
@@ -380,18 +428,17 @@ class Aggregator:
 
     def _store(self, task: str, acc: Accumulator, now: int) -> Iterator[Effect]:
         """Sum and bitmap to the partials, at places never written before; nothing counted, nothing to store."""
-        o = self.zone.tasks[task].rounds[acc.round].opened if acc.total is not None else None
         self.stored += 1
         where = f"{task}/{acc.round}/{self.name}/{self.life}/{self.stored}"
         partition = shard_of(f"{self.name}/{self.life}", self.zone.partitions)
-        for key, message in acc.store(task, where, partition, o.sizes if o else ()):
+        for key, message in acc.store(task, where, partition):
             tag = self.requests.new(("stored", task, acc.round, key))
             yield send(self.partials, message, key, partition, tag)
         if not acc.unstored:
             yield self._append(task, acc, now)
 
     def _stored(self, task: str, n: int, key: str, place: tuple[int, int], now: int) -> Iterator[Effect]:
-        acc = self.work[task].accumulators.get(n) if task in self.work else None
+        acc = self.work[task].committing.get(n) if task in self.work else None
         if acc and acc.stored(key, place) and not acc.unstored:
             yield self._append(task, acc, now)
 
@@ -402,12 +449,12 @@ class Aggregator:
     def _verdict(self, fact: Committed, offset: int, void: str) -> list[Send] | bool:
         """The receipts if this is our commit, accepted; else whether it is ours."""
         work = self.work[fact.task]
-        acc = work.accumulators.get(fact.round)
+        acc = work.committing.get(fact.round)
         if acc is None or acc.fact != fact:
             return False  # another's, or a copy of ours
         if void:
             return True
-        del work.accumulators[fact.round]
+        del work.committing[fact.round]
         work.bitmaps.learn(offset, acc.bitmaps)
         for outcome, count in acc.counts.items():
             work.outcomes[outcome] = work.outcomes.get(outcome, 0) + count

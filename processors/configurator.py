@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from learning.aggregation import largest_in_units
+from learning.optimisers import state_sizes
 from processors.desk import GlobalDesk
+from processors.zone_leader import FRACTION, HOLD
 from schemas.facts import TaskAdmitted, TaskRefused
 from schemas.task import Submission
 from schemas.topics import GLOBAL, read, task_topics, topic
@@ -16,6 +18,8 @@ from streams.processor import CreateTopics, Effect, Record
 
 LARGEST = 2**19
 """Bytes of a submission: the facts that repeat it must fit a record as well."""
+MOST_BLOCKS = 5_000
+"""Of a model and its optimiser's state: one fact names them all, and must fit a record."""
 MOST_DELTAS = 450_000
 """In an epoch of a zone: with these their losses and samples add up within 64 bits, even if half as many again are late."""
 
@@ -98,13 +102,25 @@ class Configurator:
         if len(s.manifest.blocks) != len(s.layout.sizes):
             return f"the manifest names {len(s.manifest.blocks)} blocks, the layout {len(s.layout.sizes)}"
         try:
-            most = most_slots(largest_in_units(spec.limits.largest, spec.limits.unit), len(s.layout.sizes))
+            largest = largest_in_units(spec.limits.largest, spec.limits.unit)
+            fraction = FRACTION if spec.rounds.staleness else 0
+            most = most_slots(largest, len(s.layout.sizes), spec.rounds.staleness, fraction)
         except ValueError as e:
             return f"limits: {e}"
         if spec.rounds.places > most:
             return (
                 f"limits: a round of this model can have {most} slots (64-bit sums, 512 KiB bitmaps), and it wants "
                 f"{spec.rounds.places} places: lower limits.largest or rounds.demand"
+            )
+        if spec.rounds.atomic and 4 * sum(s.layout.sizes) > HOLD:
+            return f"rounds.atomic: a delta of this model has {4 * sum(s.layout.sizes)} bytes, and a shard holds {HOLD} at most"
+        if spec.rounds.refill > spec.rounds.places:
+            return f"rounds.refill ({spec.rounds.refill}) is more than there are places ({spec.rounds.places})"
+        named = len(s.layout.sizes) + len(state_sizes(spec.server.working(spec.server.at), sum(s.layout.sizes)))
+        if named > MOST_BLOCKS:
+            return (
+                f"a fact would name {named} blocks of model and optimiser state, and {MOST_BLOCKS} fit: make the model "
+                "smaller, or choose a server.optimiser with less state"
             )
         if spec.rounds.places * spec.epochs.rounds > MOST_DELTAS:
             return f"a zone's epoch can have {MOST_DELTAS} deltas: lower rounds.demand or epochs.rounds"

@@ -11,10 +11,11 @@ from schemas.facts import Merged, TaskAdmitted
 from schemas.messages import Evaluation, Objection
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, topic
-from streams.ledger import Globe, Ledger
+from streams.ledger import Globe
 from streams.letters import LONGEST_REASON
 from streams.models import assemble, fetch
-from streams.processor import Answer, Effect, Follow, Input, Membership, Record, Requests, Stop, send
+from streams.processor import Answer, Effect, Input, Membership, Record, Requests, Stop, send
+from streams.reading import WRONG, Reading
 
 Scorer = Callable[[TaskSpec, npt.NDArray[np.float32]], tuple[float, float, int]]
 """A task and a flat model -> accuracy on held-out data, mean loss, number of samples."""
@@ -26,25 +27,32 @@ class Evaluator:
 
     def __init__(self, namespace: str, name: str, life: str, scorer: Scorer):
         self.name, self.scorer = name, scorer
-        self.ledger_topic = topic(namespace, GLOBAL, "ledger")
         self.metrics = topic(namespace, GLOBAL, "metrics")
-        self.ledger: Ledger[Globe] = Ledger(Globe())
+        self.reading = Reading(namespace, GLOBAL, Globe(), self._jumped)
+        self.ledger = self.reading.ledger
         self.requests = Requests()
         self.waiting: deque[tuple[str, int, Manifest]] = deque()
 
     def start(self, now: int) -> Iterator[Effect]:
-        yield Follow(self.ledger_topic.name, 0, 0)
+        return self.reading.start()
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        try:
+            yield from self._handle(event, now)
+        except WRONG as e:
+            yield Stop(str(e))
+
+    def _handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
             case Record():
-                fact, void = self.ledger.feed(event)
-                if void:
-                    return
-                if isinstance(fact, TaskAdmitted):
-                    self.waiting.append((fact.spec.task, 0, fact.manifest))
-                elif isinstance(fact, Merged) and fact.manifest:
-                    self.waiting.append((fact.task, fact.epoch, fact.manifest))
+                got = yield from self.reading.record(event)
+                match got:
+                    case (TaskAdmitted() as fact, ""):
+                        self.waiting.append((fact.spec.task, 0, fact.manifest))
+                    case (Merged(manifest=Manifest() as manifest) as fact, ""):
+                        self.waiting.append((fact.task, fact.epoch, manifest))
+            case Answer() if (effects := self.reading.answer(event)) is not None:
+                yield from effects
             case Answer(error=error) if error:
                 yield Stop(f"evaluator: {error}")
                 return
@@ -54,6 +62,12 @@ class Evaluator:
         if self.waiting and not self.requests.open:
             task, epoch, manifest = self.waiting.popleft()
             yield fetch(manifest, self.requests, task, epoch, manifest)
+
+    def _jumped(self) -> Iterator[Effect]:
+        """Read from a checkpoint on: of each task the model it has by now."""
+        for task, t in self.ledger.state.tasks.items():
+            self.waiting.append((task, t.manifest.version, t.manifest))
+        return iter(())
 
     def _score(self, task: str, epoch: int, manifest: Manifest, found: dict[str, bytes], now: int) -> Iterator[Effect]:
         try:

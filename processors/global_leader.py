@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learning.aggregation import merge, norm
+from learning.optimisers import apply_merged, first_state, state_sizes
 from processors.desk import GlobalDesk
 from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Taken, TaskEnded, Update
 from schemas.topics import GLOBAL, topic
@@ -24,7 +25,11 @@ class Merging:
     epoch: int
     models: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """By zone; the last global model under ""."""
-    writing: Writing | None = None
+    state: npt.NDArray[np.float32] | None = None
+    """The server optimiser's, if it works here."""
+    writing: dict[str, Writing] = field(default_factory=dict)
+    """"block" for those of the model, "state block" for those of the optimiser's state, if it has one."""
+    unwritten: set[str] = field(default_factory=set)
     norm: float = 0.0
     fact: Merged | None = None
 
@@ -72,18 +77,23 @@ class GlobalLeader:
         if job is None or job.epoch != epoch:
             return
         try:
-            if what == "block":
-                assert job.writing
-                if job.writing.stored(rest[0], value):
-                    yield from self._done(task, t, job, now)
+            if what in job.writing:
+                if job.writing[what].stored(rest[0], value):
+                    job.unwritten.discard(what)
+                    if not job.unwritten:
+                        yield from self._done(task, t, job, now)
                 return
-            zone = rest[0]
-            manifest = t.updates[zone].manifest if zone else t.manifest
-            job.models[zone] = assemble(manifest, value)
+            if what == "state":
+                assert t.optimiser
+                job.state = assemble(t.optimiser, value)
+            else:
+                zone = rest[0]
+                manifest = t.updates[zone].manifest if zone else t.manifest
+                job.models[zone] = assemble(manifest, value)
         except Lost as e:
             yield Stop(f"epoch {epoch} of {task} cannot be merged: {e}")
             return
-        if len(job.models) == len(t.updates) + 1:
+        if len(job.models) == len(t.updates) + 1 and job.state is not None:
             yield from self._write(task, t, job)
 
     def _offer(self, step: tuple, fact: Message, now: int) -> Iterator[Effect]:
@@ -121,6 +131,10 @@ class GlobalLeader:
                 yield from self._done(task, t, job, now)
                 return
             yield fetch(t.manifest, self.desk.requests, "model", task, t.epoch, "")
+            if t.optimiser:
+                yield fetch(t.optimiser, self.desk.requests, "state", task, t.epoch)
+            else:
+                job.state = first_state(t.spec.server.working("globe"), sum(t.layout.sizes))
             for zone, u in t.updates.items():
                 yield fetch(u.manifest, self.desk.requests, "model", task, t.epoch, zone)
         elif job.fact:
@@ -141,22 +155,32 @@ class GlobalLeader:
         )
 
     def _write(self, task: str, t: GlobalTask, job: Merging) -> Iterator[Effect]:
-        zones = sorted(t.updates)
-        new = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
-        job.norm = norm(new - job.models[""])
-        job.models = {}
+        assert job.state is not None
+        zones, sizes, server = sorted(t.updates), t.layout.sizes, t.spec.server.working("globe")
+        last = job.models[""]
+        merged = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
+        new, state = apply_merged(server, last, merged, sizes, job.state)
+        job.norm = norm(new - last)
+        job.models, job.state = {}, None
         self.written += 1
-        to, where = topic(self.desk.namespace, GLOBAL, "models"), f"{self.desk.token}/{self.written}"
-        job.writing = Writing(to, self.desk.globe.partitions, task, t.epoch, where, new, t.layout.sizes)
-        yield from job.writing.sends(self.desk.requests, "block", task, t.epoch)
+        to, partitions = topic(self.desk.namespace, GLOBAL, "models"), self.desk.globe.partitions
+        where = f"{self.desk.token}/{self.written}"
+        job.writing["block"] = Writing(to, partitions, task, t.epoch, where, new, sizes)
+        if state.size:
+            pieces = state_sizes(server, new.size)
+            job.writing["state block"] = Writing(to, partitions, task, t.epoch, f"{where}/optimiser", state, pieces)
+        job.unwritten = set(job.writing)
+        for what, writing in job.writing.items():
+            yield from writing.sends(self.desk.requests, what, task, t.epoch)
 
     def _done(self, task: str, t: GlobalTask, job: Merging, now: int) -> Iterator[Effect]:
         job.fact = Merged(
             token=self.desk.token,
             task=task,
             epoch=t.epoch,
-            manifest=job.writing.manifest if job.writing else None,
+            manifest=job.writing["block"].manifest if "block" in job.writing else None,
             samples=sum(u.samples for u in t.updates.values()),
             norm=job.norm,
+            optimiser=job.writing["state block"].manifest if "state block" in job.writing else None,
         )
         yield from self._offer(("merged", task, t.epoch), job.fact, now)

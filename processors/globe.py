@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from processors.configurator import Configurator
-from processors.desk import GlobalDesk
+from processors.desk import EVERY, GlobalDesk
 from processors.global_leader import GlobalLeader
 from schemas.facts import ZoneJoined
 from schemas.topics import GLOBAL, topic
@@ -11,17 +11,18 @@ from streams.processor import Answer, Assigned, Effect, Follow, Input, Record, S
 
 
 class GlobalCoordinator(GlobalDesk):
-    def __init__(self, namespace: str, zones: Sequence[str], partitions: int, name: str, life: str):
-        super().__init__(namespace, zones, partitions, name, life)
+    def __init__(self, namespace: str, zones: Sequence[str], partitions: int, name: str, life: str, every: int = EVERY):
+        super().__init__(namespace, zones, partitions, name, life, every)
         self.tasks_topic = topic(namespace, GLOBAL, "tasks")
-        self._zone_of = {topic(namespace, z, "ledger").name: z for z in zones}
+        self._zone_of = {r.topic: z for z, r in self.zone_readings.items()}
+        self._unread: dict[tuple[str, str], int] = {}
+        """By task and zone, the last result that lies below the checkpoint from which the zone's ledger is read."""
         self.configurator = Configurator(self)
         self.leader = GlobalLeader(self)
 
     def start(self, now: int) -> Iterator[Effect]:
         yield from self.begin()
         yield Follow(self.tasks_topic.name, 0, 0)
-        yield from (Follow(name, 0, 0) for name in self._zone_of)
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
@@ -29,19 +30,21 @@ class GlobalCoordinator(GlobalDesk):
                 yield from self.feed(event)
             case Record(topic=name) if name in self._zone_of:
                 zone = self._zone_of[name]
-                fact, void = self.zones[zone].feed(event)
-                if fact is not None and not void:
-                    self.leader.zone_fact(zone, event.offset, fact)
+                got = yield from self.read(self.zone_readings[zone], event)
+                if got and got[0] is not None and not got[1]:
+                    self.leader.zone_fact(zone, event.offset, got[0])
             case Record():
                 yield from self.configurator.submission(event)
             case Assigned():
                 self.assigned(event)
+            case Answer() if (effects := self.answered(event)) is not None:
+                yield from effects
             case Answer(tag, value, error):
                 asked = self.requests.close(tag)
                 ours = asked is not None and asked[0] in ("topics", "version 0")
                 if error and not ours:
                     yield Stop(f"global: {error}")
-                elif self.heard(asked, value) or asked is None or not self.token:
+                elif self.checkpoints.heard(asked, value) or asked is None or not self.token:
                     pass
                 elif ours:
                     self.configurator.answer(asked, value, error)
@@ -49,13 +52,35 @@ class GlobalCoordinator(GlobalDesk):
                     yield from self.leader.answer(asked, value, now)
         yield from self.claim(now)
         if self.token:
+            yield from self.checkpoint(now)
             yield from self._join(now)
             yield from self.configurator.react(now)
             yield from self.leader.react(now)
 
     def led(self) -> Iterator[Effect]:
         self.leader.forget()
-        return iter(())
+        if self.token:
+            yield from self._check_unread()
+
+    def zone_jumped(self, zone: str) -> Iterator[Effect]:
+        """Its results up to here are not known one by one, as `GlobalLeader` needs them until they are taken."""
+        tasks = self.zones[zone].state.tasks
+        self._unread |= {(task, zone): t.manifest_at for task, t in tasks.items() if t.manifest}
+        if self.token:
+            yield from self._check_unread()
+
+    def _check_unread(self) -> Iterator[Effect]:
+        """A zone's leader cuts its ledger nowhere above what is taken. So this only finds what someone else cut, and pieces
+        that are lost."""
+        for (task, zone), at in self._unread.items():
+            g = self.globe.tasks.get(task)
+            if g and g.state != "ended" and at >= g.taken.get(zone, 0):
+                ledger = self.zone_readings[zone].topic
+                yield Stop(
+                    f"the result of {task} in {ledger}@{at} is not taken yet, and the ledger can only be read from "
+                    f"{self.zone_readings[zone].origin} on: bring {ledger} or its checkpoints back from a backup"
+                )
+                return
 
     def _join(self, now: int) -> Iterator[Effect]:
         if strangers := [z for z in self.globe.zones if z not in self.zones]:

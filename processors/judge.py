@@ -7,20 +7,27 @@ from schemas.blocks import MOST_LOSS, DeltaBlock
 from schemas.partitioner import shard_of
 from streams.ledger import ZoneTask
 
-COUNTED, DUPLICATE, LATE, INVALID = "counted", "duplicate", "late", "invalid"
+COUNTED, DUPLICATE, LATE, INVALID, INCOMPLETE = "counted", "duplicate", "late", "invalid", "incomplete"
 
 
-class Known(Protocol):
-    """The blocks already counted: those in the fold's bitmaps and those in the own accumulator."""
+class Before(Protocol):
+    """What was said of the shard's earlier blocks: by the fold, and by accumulators that are not committed yet."""
 
-    def __call__(self, round: int, slot: int, block: int) -> bool: ...
+    def known(self, round: int, slot: int, block: int) -> bool:
+        """Whether the block is counted, or held until its delta is whole."""
+        ...
+
+    def given_up(self, round: int, slot: int) -> bool:
+        """Whether no accumulator counts this slot's blocks any more, though the fold does not say so yet."""
+        ...
 
 
 def judge(
-    task: str, t: ZoneTask, shard: int, key: str | None, b: DeltaBlock, known: Known, fresh: bool
+    task: str, t: ZoneTask, shard: int, key: str | None, b: DeltaBlock, before: Before, fresh: bool
 ) -> tuple[str, str] | None:
     """(outcome, reason if invalid), or None: the fold does not know this round or slot, so read the ledger to the end it
-    has now and judge again with `fresh`. In this order: invalid, duplicate, late, counted."""
+    has now and judge again with `fresh`. In this order: invalid, incomplete (its slot was given up), duplicate, late,
+    counted."""
     if b.task != task:
         return INVALID, f"a block of task {b.task}"
     if key != b.device or shard_of(b.device, len(t.at)) != shard:
@@ -45,7 +52,9 @@ def judge(
         return INVALID, f"block {b.block} has {o.sizes[b.block]} values of 4 bytes, not {len(b.data)} bytes"
     if not within(read_int32(b.data, o.sizes[b.block]), b.exponent, o.largest):
         return INVALID, "a value is larger than the task allows"
-    if known(b.round, b.slot, b.block):
+    if b.slot in r.voided or before.given_up(b.round, b.slot):
+        return INCOMPLETE, ""
+    if before.known(b.round, b.slot, b.block):
         return DUPLICATE, ""
     if t.at[shard] - b.round > o.staleness:
         return LATE, ""

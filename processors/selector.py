@@ -10,7 +10,7 @@ from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, 
 from schemas.messages import Admission, Announcement, Refusal, Registration
 from schemas.topics import read, topic
 from schemas.wire import Malformed, Message
-from streams.ledger import Round, most_slots
+from streams.ledger import Round, ZoneTask, places_taken, slots_of, working
 from streams.letters import dead_letter
 from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfollow, send
 
@@ -47,10 +47,10 @@ class Selector:
         yield from self._announce_all()
         for task, t in self.desk.zone.tasks.items():
             if t.state == "open":
-                r = t.rounds[t.round]
-                for slot in range(len(r.devices)):
-                    if slot not in r.done:
-                        yield self._answer(task, r, slot, self.desk.zone.admitted)
+                for r in working(t):
+                    for slot in range(len(r.devices)):
+                        if slot not in r.done:
+                            yield self._answer(task, r, slot, self.desk.zone.admitted)
 
     def end(self) -> Iterator[Effect]:
         self.offered = None
@@ -141,7 +141,7 @@ class Selector:
                 if wish is None:
                     continue
                 t = zone.tasks.get(wish.task)
-                if t is None or t.retired or t.state != "open" or t.round != wish.round:
+                if t is None or t.retired or t.loss or t.state != "open" or t.round != wish.round:
                     answers.append(self._refuse(wish, f"round {wish.round} is not open"))
                     continue
                 r = t.rounds[t.round]
@@ -151,7 +151,7 @@ class Selector:
                     answers.append(self._admission(wish.task, r, held[wish.device], zone.admitted))
                 elif wish.device in mine:
                     pass  # it asked twice; one answer is under way
-                elif self._room(r.opened, len(held) + len(mine), len(r.lapsed) + ended[wish.task]):
+                elif self._room(t, r.opened, len(mine), ended[wish.task], len(held) + len(mine)):
                     mine[wish.device] = len(held) + len(mine)
                     slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device))
                 else:
@@ -160,18 +160,19 @@ class Selector:
             return None
         return Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), answers
 
-    def _room(self, o: Opened, slots: int, ended: int) -> bool:
-        """Whether a round that has so many slots, so many of them lapsed, can have one more."""
-        return slots - ended < o.places and slots < most_slots(o.largest, len(o.sizes))
+    def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
+        """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
+        free = o.places - places_taken(t) + ended
+        return free > new and (t.filling or free >= o.refill) and slots < slots_of(o)
 
     def _lapsed(self, now: int) -> Iterator[Lapsed]:
         """The leases that are over, of devices that have not delivered."""
         for task, t in self.desk.zone.tasks.items():
-            if t.state == "open" and not t.retired:
-                r = t.rounds[t.round]
-                for i, lease in enumerate(r.leases):
-                    if lease <= now and i not in r.done and i not in r.lapsed:
-                        yield Lapsed(task, r.round, i)
+            if t.state == "open" and not t.retired and not t.loss:
+                for r in working(t):
+                    for i, lease in enumerate(r.leases):
+                        if lease <= now and i not in r.done and i not in r.lapsed and i not in r.voided:
+                            yield Lapsed(task, r.round, i)
 
     def _held(self, task: str, r: Round) -> dict[str, int]:
         """Who holds which slot of a round, kept as it grows."""
@@ -225,6 +226,7 @@ class Selector:
             largest=spec.limits.largest,
             base=o.base,
             deadline=o.deadline,
+            staleness=o.staleness,
             seed=g.seed,
         )
         for p in range(self.desk.zone.partitions):

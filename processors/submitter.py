@@ -8,9 +8,10 @@ import numpy.typing as npt
 from schemas.blocks import Layout
 from schemas.task import Submission, TaskSpec
 from schemas.topics import GLOBAL, topic
-from streams.ledger import Globe, Ledger
+from streams.ledger import Globe
 from streams.models import Writing
-from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Stop, send
+from streams.processor import Answer, Effect, Ends, Input, Membership, Record, Requests, Stop, send
+from streams.reading import WRONG, Reading
 
 
 class Submitter:
@@ -31,32 +32,39 @@ class Submitter:
     ):
         self.name, self.life, self.patience = f"submit-{spec.task}", life, patience
         self.namespace, self.spec, self.layout, self.vector, self.seed = namespace, spec, layout, vector, seed
-        self.ledger_topic, self.models = topic(namespace, GLOBAL, "ledger"), topic(namespace, GLOBAL, "models")
-        self.tasks = topic(namespace, GLOBAL, "tasks")
-        self.ledger: Ledger[Globe] = Ledger(Globe())
+        self.models, self.tasks = topic(namespace, GLOBAL, "models"), topic(namespace, GLOBAL, "tasks")
+        self.reading = Reading(namespace, GLOBAL, Globe())
+        self.ledger = self.reading.ledger
         self.requests = Requests()
-        self.ends: dict[str, dict[int, int]] = {}
+        self.partitions = 0
         self.writing: Writing | None = None
         self.submission = -1
         self.began = 0
 
     def start(self, now: int) -> Iterator[Effect]:
         self.began = now
-        yield Ends(self.requests.new(("ends", "ledger")), self.ledger_topic.name)
-        yield Ends(self.requests.new(("ends", "models")), self.models.name)
-        yield Follow(self.ledger_topic.name, 0, 0)
+        yield from self.reading.start()
+        yield Ends(self.requests.new(("models",)), self.models.name)
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        try:
+            yield from self._handle(event, now)
+        except WRONG as e:
+            yield Stop(str(e))
+
+    def _handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
             case Record():
-                self.ledger.feed(event)
+                yield from self.reading.record(event)
+            case Answer() if (effects := self.reading.answer(event)) is not None:
+                yield from effects
             case Answer(error=error) if error:
                 yield Stop(f"{self.name}: {error}")
                 return
             case Answer(tag, value):
                 match self.requests.close(tag):
-                    case ("ends", str(what)):
-                        self.ends[what] = value
+                    case ("models",):
+                        self.partitions = len(value)
                     case ("block", key) if self.writing and self.writing.stored(key, value):
                         submission = Submission(self.spec, self.layout, self.writing.manifest, self.seed)
                         tag = self.requests.new(("submitted",))
@@ -68,12 +76,11 @@ class Submitter:
     def _next(self, now: int) -> Iterator[Effect]:
         globe, task = self.ledger.state, self.spec.task
         if self.writing is None:
-            if len(self.ends) == 2 and globe.position >= self.ends["ledger"][0]:
+            if self.partitions and self.reading.caught_up:
                 if task in globe.tasks:
                     yield Stop(f"a task named {task} exists already, and names are never used again: choose another")
                     return
-                p = len(self.ends["models"])
-                self.writing = Writing(self.models, p, task, 0, self.life, self.vector, self.layout.sizes)
+                self.writing = Writing(self.models, self.partitions, task, 0, self.life, self.vector, self.layout.sizes)
                 yield from self.writing.sends(self.requests, "block")
         elif admitted := globe.tasks.get(task):
             mine = admitted.manifest.blocks[0].key == self.writing.first

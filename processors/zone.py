@@ -2,45 +2,45 @@
 
 from collections.abc import Iterator
 
-from processors.desk import ZoneDesk
+from processors.desk import EVERY, ZoneDesk
 from processors.selector import Selector
 from processors.zone_leader import ZoneLeader
-from schemas.topics import GLOBAL, topic
 from schemas.wire import Message
-from streams.processor import Answer, Assigned, Effect, Follow, Input, Record, Stop, Tick
+from streams.processor import Answer, Assigned, Effect, Input, Record, Stop, Tick
 
 
 class ZoneCoordinator(ZoneDesk):
-    def __init__(self, namespace: str, zone: str, partitions: int, name: str, life: str):
-        super().__init__(namespace, zone, partitions, name, life)
-        self.globe_topic = topic(namespace, GLOBAL, "ledger")
+    def __init__(self, namespace: str, zone: str, partitions: int, name: str, life: str, every: int = EVERY):
+        super().__init__(namespace, zone, partitions, name, life, every)
         self.leader = ZoneLeader(self)
         self.selector = Selector(self)
 
     def start(self, now: int) -> Iterator[Effect]:
-        yield from self.begin()
-        yield Follow(self.globe_topic.name, 0, 0)
+        return self.begin()
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
             case Record(topic=name) if name == self.ledger_topic.name:
                 yield from self.feed(event)
-            case Record(topic=name) if name == self.globe_topic.name:
-                self.globe.feed(event)
+            case Record(topic=name) if name == self.globe_reading.topic:
+                yield from self.read(self.globe_reading, event)
             case Record():
                 yield from self.selector.registration(event)
             case Assigned():
                 self.assigned(event)
+            case Answer() if (effects := self.answered(event)) is not None:
+                yield from effects
             case Answer(error=error) if error:
                 yield Stop(f"zone {self.scope}: {error}")
             case Answer(tag, value):
                 asked = self.requests.close(tag)
-                if not self.heard(asked, value) and asked is not None and self.token:
+                if not self.checkpoints.heard(asked, value) and asked is not None and self.token:
                     yield from self.leader.answer(asked, value, now)
             case Tick() if self.token:
                 yield from self.selector.tick(now)
         yield from self.claim(now)
         if self.token:
+            yield from self.checkpoint(now)
             yield from self.leader.react(now)
             yield from self.selector.react(now)
 

@@ -1,34 +1,50 @@
 """The zone leader: opens a task's rounds, closes them, adds the partials and finalises (design: Close, Finalise)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from learning.aggregation import apply_mean, largest_in_units, norm
+from learning.aggregation import largest_in_units, norm
+from learning.optimisers import apply_sums, first_state, state_sizes
 from processors.desk import ZoneDesk
+from schemas import facts
 from schemas.blocks import SumBlock, slices
 from schemas.facts import Closed, Committed, Finalised, Opened, Retired
 from schemas.messages import Ref
+from schemas.task import Server
 from schemas.topics import topic
 from schemas.wire import Malformed, checksum, decode
 from streams.ledger import GlobalTask, Round, ZoneTask, summed
 from streams.models import Lost, Writing, assemble, fetch
 from streams.processor import Effect, Ends, Fetch, Stop
 
+FRACTION = 10
+"""Staleness weights are multiples of 2^-10 where deltas may be stale: within 0.1 % of 1/sqrt(1 + s) up to s = 20 or so."""
+HOLD = 2**25
+"""Bytes of incomplete deltas that a shard holds at most, where deltas count whole or not at all."""
+
 
 @dataclass
 class Finalising:
-    """A closed round on its way to its result: the partials are fetched and added one commit after the other."""
+    """A closed round on its way to its result: the partials are fetched and added one commit after the other.
+
+    The base and the server optimiser's `state` come from where the fold says they lie, in every round anew: so a leader that
+    takes over finds what the last one had.
+    """
 
     round: int
-    commits: list[Committed]
+    commits: list[tuple[int, Committed]]
+    """With their ledger offsets."""
     total: npt.NDArray[np.int64]
     weights: list[int]
     base: npt.NDArray[np.float32] | None = None
-    writing: Writing | None = None
+    state: npt.NDArray[np.float32] | None = None
+    writing: dict[str, Writing] = field(default_factory=dict)
+    """"block" for those of the model, "state block" for those of the optimiser's state, if it has one."""
+    unwritten: set[str] = field(default_factory=set)
     norm: float = 0.0
     fact: Finalised | None = None
 
@@ -54,6 +70,9 @@ class ZoneLeader:
             if g.state == "ended":
                 if t:
                     yield from self._offer(("retired", task), self._retired(g), now)
+            elif t and t.loss:
+                self.jobs.pop(task, None)  # what was read for it may not be what is summed when it goes on
+                self.closing.pop(task, None)
             elif t is None or t.state == "finalised":
                 self.jobs.pop(task, None)
                 if g.state == "open" and (t is None or t.epoch < g.epoch or t.merged_rounds < g.spec.epochs.rounds):
@@ -99,11 +118,15 @@ class ZoneLeader:
             deadline=now + round(1000 * spec.rounds.deadline_s),
             grace=round(1000 * spec.rounds.grace_s),
             lease=round(1000 * spec.rounds.lease_s),
-            staleness=0,
+            staleness=spec.rounds.staleness,
             sizes=g.layout.sizes,
             unit=spec.limits.unit,
             largest=largest_in_units(spec.limits.largest, spec.limits.unit),
             heaviest=spec.limits.heaviest,
+            refill=spec.rounds.refill,
+            fraction=FRACTION if spec.rounds.staleness else 0,
+            atomic=spec.rounds.atomic,
+            hold=HOLD if spec.rounds.atomic else 0,
         )
 
     def _retired(self, g: GlobalTask) -> Retired:
@@ -132,10 +155,10 @@ class ZoneLeader:
             return
         assert r.opened
         sizes = r.opened.sizes
-        facts = {c.offset: c.fact for c in r.commits}
+        held = {c.offset: c.fact for c in r.commits}
         job = self.jobs[task] = Finalising(
             round=r.round,
-            commits=[facts[offset] for offset in summed(r)],
+            commits=[(offset, held[offset]) for offset in summed(r)],
             total=np.zeros(sum(sizes), np.int64),
             weights=[0] * len(sizes),
         )
@@ -143,10 +166,17 @@ class ZoneLeader:
             yield from self._done(task, job, r, now)
             return
         yield fetch(r.opened.base, self.desk.requests, "base", task, r.round)
+        if t.optimiser:
+            yield fetch(t.optimiser, self.desk.requests, "state", task, r.round)
+        else:
+            job.state = first_state(self._server(task), sum(sizes))
         yield self._next_sum(task, job)
 
+    def _server(self, task: str) -> Server:
+        return self.desk.globe.state.tasks[task].spec.server.working("zone")
+
     def _next_sum(self, task: str, job: Finalising) -> Fetch:
-        places = tuple(p for p in job.commits[0].sums if p)
+        places = tuple(p for p in job.commits[0][1].sums if p)
         tag = self.desk.requests.new(("sum", task, job.round))
         return Fetch(tag, topic(self.desk.namespace, self.desk.scope, "partials").name, places)
 
@@ -154,22 +184,38 @@ class ZoneLeader:
         r = self.desk.zone.tasks[task].rounds[job.round]
         assert r.opened
         try:
-            if what == "block":
-                assert job.writing
-                if job.writing.stored(rest[0], value):
-                    yield from self._done(task, job, r, now)
+            if what in job.writing:
+                if job.writing[what].stored(rest[0], value):
+                    job.unwritten.discard(what)
+                    if not job.unwritten:
+                        yield from self._done(task, job, r, now)
                 return
             if what == "base":
                 job.base = assemble(r.opened.base, value)
+            elif what == "state":
+                optimiser = self.desk.zone.tasks[task].optimiser
+                assert optimiser
+                job.state = assemble(optimiser, value)
             elif what == "sum":
-                self._add(job, job.commits.pop(0), value, r.opened.sizes)
+                try:
+                    self._add(job, job.commits[0][1], value, r.opened.sizes)
+                except Lost as e:
+                    yield from self._lost(task, job, str(e), now)
+                    return
+                job.commits.pop(0)
                 if job.commits:
                     yield self._next_sum(task, job)
         except Lost as e:
             yield Stop(f"round {job.round} of {task} cannot be finalised: {e}")
             return
-        if job.base is not None and not job.commits:
+        if job.base is not None and job.state is not None and not job.commits and not job.writing:
             yield from self._write(task, job, r)
+
+    def _lost(self, task: str, job: Finalising, what: str, now: int) -> Iterator[Effect]:
+        """A partial is gone: the ledger is told, and asked for again by `Offers` until the fold says that the task stands still."""
+        offset = job.commits[0][0]
+        fact = facts.Lost(self.desk.token, facts.LEADERSHIP, task, what, commits=(offset,))
+        yield from self._offer(("lost", task, offset), fact, now)
 
     def _add(self, job: Finalising, commit: Committed, found: dict[str, bytes], sizes: tuple[int, ...]) -> None:
         for i, (place, piece) in enumerate(zip(commit.sums, slices(sizes), strict=True)):
@@ -187,15 +233,22 @@ class ZoneLeader:
     def _write(self, task: str, job: Finalising, r: Round) -> Iterator[Effect]:
         assert r.opened
         assert job.base is not None
-        new = apply_mean(job.base, job.total, job.weights, r.opened.sizes, r.opened.unit)
+        assert job.state is not None
+        sizes, server, unit = r.opened.sizes, self._server(task), r.opened.unit - r.opened.fraction
+        new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state)
         job.norm = norm(new - job.base)
+        job.base = job.state = None
+        job.total = job.total[:0]
         self.written += 1
         where = f"{self.desk.token}/{self.written}"
-        to = topic(self.desk.namespace, self.desk.scope, "models")
-        job.writing = Writing(to, self.desk.zone.partitions, task, r.round, where, new, r.opened.sizes)
-        job.base = None
-        job.total = job.total[:0]
-        yield from job.writing.sends(self.desk.requests, "block", task, r.round)
+        to, partitions = topic(self.desk.namespace, self.desk.scope, "models"), self.desk.zone.partitions
+        job.writing["block"] = Writing(to, partitions, task, r.round, where, new, sizes)
+        if state.size:
+            pieces = state_sizes(server, new.size)
+            job.writing["state block"] = Writing(to, partitions, task, r.round, f"{where}/optimiser", state, pieces)
+        job.unwritten = set(job.writing)
+        for what, writing in job.writing.items():
+            yield from writing.sends(self.desk.requests, what, task, r.round)
 
     def _done(self, task: str, job: Finalising, r: Round, now: int) -> Iterator[Effect]:
         job.fact = Finalised(
@@ -204,9 +257,10 @@ class ZoneLeader:
             round=r.round,
             commits=summed(r),
             devices=r.contributors,
-            samples=sum(c.fact.samples for c in r.commits),
-            loss=sum(c.fact.loss for c in r.commits),
+            samples=sum(c.fact.samples for c in r.commits if not c.lost),
+            loss=sum(c.fact.loss for c in r.commits if not c.lost),
             norm=job.norm,
-            manifest=job.writing.manifest if job.writing else None,
+            manifest=job.writing["block"].manifest if "block" in job.writing else None,
+            optimiser=job.writing["state block"].manifest if "state block" in job.writing else None,
         )
         yield from self._offer(("finalised", task, r.round), job.fact, now)

@@ -8,6 +8,7 @@ from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
 from device_sim.pseudonym import seed_of
 from processors.aggregator import Aggregator
+from processors.desk import EVERY
 from processors.globe import GlobalCoordinator
 from processors.submitter import Submitter
 from processors.zone import ZoneCoordinator
@@ -20,6 +21,7 @@ from schemas.wire import decode
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Host, Memory
 from streams.models import assemble
+from streams.processor import Record
 
 NS = "test"
 LAYOUT = layout((Tensor("w", (7,)), Tensor("b", (5,), group="head")))
@@ -45,6 +47,23 @@ class Arithmetic:
         return Done(0.1 * noise - 0.1 * base, 1 + seed % 50, float(seed % 1000) / 100)
 
 
+class Archive(Memory):
+    """A log that keeps a copy of what is cut from it, where no processor sees it."""
+
+    def __init__(self, *args, **more):
+        super().__init__(*args, **more)
+        self.kept: dict[tuple[str, int], list[Record]] = {}
+
+    def cut(self, topic: str, partition: int, offset: int) -> None:
+        before = self.records(topic, partition)
+        super().cut(topic, partition, offset)
+        gone = self.span(topic, partition)[0] - (before[0].offset if before else 0)
+        self.kept.setdefault((topic, partition), []).extend(before[: max(0, gone)])
+
+    def whole(self, topic: str, partition: int = 0) -> list[Record]:
+        return [*self.kept.get((topic, partition), ()), *self.records(topic, partition)]
+
+
 @dataclass
 class Plane:
     memory: Memory
@@ -54,14 +73,16 @@ class Plane:
     devices: int = 6
     manner: Manner = field(default_factory=lambda: Manner(training=(50, 300), reaction=50, report=500))
     hosts: dict[str, Host] = field(default_factory=dict)
+    every: int = EVERY
 
     def __post_init__(self) -> None:
         for zone in (GLOBAL, *self.zones):
             for t in zone_topics(NS, zone):
                 self.create(t)
-        self.host("global", lambda life: GlobalCoordinator(NS, self.zones, self.partitions, "global", life))
+        p, every = self.partitions, self.every
+        self.host("global", lambda life: GlobalCoordinator(NS, self.zones, p, "global", life, every))
         for i, zone in enumerate(self.zones):
-            self.host(f"zone-{zone}", lambda life, z=zone: ZoneCoordinator(NS, z, self.partitions, f"zone-{z}", life))
+            self.host(f"zone-{zone}", lambda life, z=zone: ZoneCoordinator(NS, z, p, f"zone-{z}", life, every))
             for n in range(self.aggregators):
                 name = f"agg-{zone}-{n}"
                 self.host(name, lambda life, z=zone, name=name: Aggregator(NS, z, name, life, 200, 500))
@@ -89,19 +110,24 @@ class Plane:
         return self.fold(Ledger(Globe()), GLOBAL).state
 
     def fold(self, ledger: Ledger, zone: str) -> Ledger:
-        for record in self.memory.records(f"{NS}.{zone}.ledger"):
+        for record in self.ledger(zone):
             ledger.feed(record)
         return ledger
+
+    def ledger(self, zone: str) -> list[Record]:
+        """All records that a ledger ever had."""
+        whole = self.memory.whole if isinstance(self.memory, Archive) else self.memory.records
+        return whole(f"{NS}.{zone}.ledger")
 
     def facts(self, zone: str) -> list:
         """The accepted facts of a ledger."""
         ledger: Ledger = Ledger(Globe() if zone == GLOBAL else Zone())
-        pairs = [ledger.feed(r) for r in self.memory.records(f"{NS}.{zone}.ledger")]
+        pairs = [ledger.feed(r) for r in self.ledger(zone)]
         return [fact for fact, void in pairs if not void]
 
     def all_facts(self, zone: str) -> list:
         types = GLOBAL_FACTS if zone == GLOBAL else ZONE_FACTS
-        return [decode(r.value, types) for r in self.memory.records(f"{NS}.{zone}.ledger")]
+        return [decode(r.value, types) for r in self.ledger(zone)]
 
     def ended(self, task: str) -> bool:
         t = self.hosts["global"].processor.globe.tasks.get(task)
@@ -117,5 +143,5 @@ class Plane:
 
 def spec(task: str = "toy", demand: int = 6, epochs: int = 2, rounds: int = 3, **more) -> TaskSpec:
     """A task that waits for all six devices of a zone."""
-    r = Rounds(demand=demand, over_commit=1.0, minimum=more.pop("minimum", demand), **more)
+    r = Rounds(demand=demand, over_commit=more.pop("over_commit", 1.0), minimum=more.pop("minimum", demand), **more)
     return TaskSpec(task=task, model="arithmetic", data="none", rounds=r, epochs=Epochs(count=epochs, rounds=rounds))

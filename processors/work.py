@@ -1,0 +1,168 @@
+"""One task at one aggregator: what its shards have read, what its accumulators hold, what was said of each slot before."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from processors.accumulator import Accumulator, Bitmaps
+from processors.judge import COUNTED, INCOMPLETE
+from schemas.blocks import DeltaBlock
+from schemas.facts import Done, Held, Opened
+from schemas.messages import Receipt
+from streams.ledger import ZoneTask
+from streams.processor import Record
+
+Delta = dict[int, tuple[int, DeltaBlock]]
+"""The blocks of a delta that is not whole yet: block -> (offset, block)."""
+
+
+@dataclass
+class Shard:
+    """One shard of one task: what is read and waits to be judged, from `position` on.
+
+    A shard begins at the fold's next offset, or before it at the first block it holds: what lies between and is not held
+    was dealt with before (`recall`: the held ones that are still to be read again, by offset).
+    """
+
+    token: int
+    start: int
+    position: int
+    round: int
+    recall: dict[int, Held] = field(default_factory=dict)
+    queue: deque[Record] = field(default_factory=deque)
+    paused: bool = False
+    read_to: int | None = None
+    """The next block is judged when the ledger is read to here; -1: asked where that is."""
+    held: dict[tuple[int, int], Delta] = field(default_factory=dict)
+    """By (base round, slot), oldest first: deltas that are not whole yet."""
+    bytes: int = 0
+    """Of these."""
+    gap: tuple[int, int] | None = None
+    """Where the log begins and ends, if it does not hold `position` any more."""
+    told: int = 0
+    """When the ledger was last told of that."""
+
+    def keep(self, offset: int, b: DeltaBlock) -> Delta:
+        delta = self.held.setdefault((b.round, b.slot), {})
+        delta[b.block] = (offset, b)
+        self.bytes += len(b.data)
+        return delta
+
+    def let_go(self, key: tuple[int, int]) -> Delta:
+        delta = self.held.pop(key)
+        self.bytes -= sum(len(b.data) for _, b in delta.values())
+        return delta
+
+    def move(self, round: int) -> None:
+        """The shard is in this round now; what it held in the one before is given up, as the fold says."""
+        if round != self.round:
+            self.round, self.bytes = round, 0
+            self.held.clear()
+
+
+@dataclass
+class Work:
+    """One task at this aggregator.
+
+    By round there is one accumulator that blocks go into (`open`), and perhaps one before it whose commit is under way
+    (`committing`), so that reading does not wait for the ledger.
+    """
+
+    topic: str
+    shards: dict[int, Shard] = field(default_factory=dict)
+    open: dict[int, Accumulator] = field(default_factory=dict)
+    committing: dict[int, Accumulator] = field(default_factory=dict)
+    bitmaps: Bitmaps = field(default_factory=Bitmaps)
+    blocks: int = 0
+    bytes: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    unread: int = 0
+
+    def accumulators(self) -> Iterator[Accumulator]:
+        yield from self.committing.values()
+        yield from self.open.values()
+
+    # ------------------------------------------------------------------ what was said before
+
+    def row(self, base: int, slot: int) -> npt.NDArray[np.bool_]:
+        """Which blocks of a slot are counted, by accepted commits or here; empty if none is."""
+        maps = (self.bitmaps.known.get(base), *(a.bitmaps.get(base) for a in self.accumulators()))
+        rows = [bitmap.row(slot) for bitmap in maps if bitmap]
+        return np.logical_or.reduce(rows) if rows else np.zeros(0, np.bool_)
+
+    def known(self, round: int, slot: int, block: int) -> bool:
+        row = self.row(round, slot)
+        if block < len(row) and row[block]:
+            return True
+        return any(block in shard.held.get((round, slot), ()) for shard in self.shards.values())
+
+    def given_up(self, round: int, slot: int) -> bool:
+        return any(Done(round=round, slot=slot) in acc.voided for acc in self.accumulators())
+
+    # ------------------------------------------------------------------ blocks
+
+    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, o: Opened, task: str) -> None:
+        """Add a block that counts; it is one of a delta that may count in part."""
+        acc.count(b, o)
+        self.said(acc, b, offset, COUNTED, task)
+        if self.row(b.round, b.slot).all():
+            acc.complete(b)
+
+    def wait(self, acc: Accumulator, s: int, b: DeltaBlock, offset: int, o: Opened, task: str) -> None:
+        """Hold a block until its delta is whole; count the delta if it now is. Beyond the limit the oldest is given up."""
+        shard, key = self.shards[s], (b.round, b.slot)
+        acc.hold(s, Held(offset=offset, round=b.round, slot=b.slot, block=b.block))
+        if len(shard.keep(offset, b)) == len(o.sizes):
+            for at, block in shard.let_go(key).values():
+                acc.release(s, at)
+                acc.count(block, o)
+                self.said(acc, block, at, COUNTED, task)
+            acc.complete(b)
+        while shard.bytes > o.hold:
+            oldest = next(iter(shard.held))
+            acc.voided.append(Done(*oldest))
+            for at, block in shard.let_go(oldest).values():
+                acc.release(s, at)
+                self.said(acc, block, at, INCOMPLETE, task)
+
+    def said(self, acc: Accumulator, b: DeltaBlock, offset: int, outcome: str, task: str) -> None:
+        """The block has its outcome; its device hears of it when the commit is accepted."""
+        acc.tally(outcome)
+        acc.receipts.append(Receipt(b.device, task, b.round, b.slot, b.block, outcome, offset))
+
+    # ------------------------------------------------------------------ what is alive
+
+    def drop(self, t: ZoneTask, held: dict[int, int]) -> None:
+        """Drop every accumulator that is not alive, with those it shares a shard with: their shards are read again."""
+        while dead := [acc for acc in self.accumulators() if not self._alive(acc, t, held)]:
+            shards = {s for acc in dead for s in acc.ranges}
+            for kind in (self.open, self.committing):
+                for n, acc in list(kind.items()):
+                    if not shards.isdisjoint(acc.ranges):
+                        del kind[n]
+                        shards |= acc.ranges.keys()
+            for s in shards & self.shards.keys():
+                self.shards[s].token = 0
+
+    def _alive(self, acc: Accumulator, t: ZoneTask, held: dict[int, int]) -> bool:
+        before = self.committing.get(acc.round)
+        for s, (token, start, _) in acc.ranges.items():
+            next = t.next[s]
+            if before and before is not acc and s in before.ranges:
+                next = before.ranges[s][2]
+            if held.get(s) != token or next != start or t.at[s] != acc.round:
+                return False
+        return True
+
+    def resume(self, t: ZoneTask, s: int, token: int) -> Shard:
+        """Read a shard from where the fold is, and before it what the fold holds."""
+        recall = {h.offset: h for h in t.held[s]}
+        self.shards[s] = Shard(token, t.next[s], min((t.next[s], *recall)), t.at[s], recall)
+        return self.shards[s]
+
+    def uncommitted(self, s: int) -> bool:
+        """Whether what was read of this shard is not committed yet."""
+        return any(s in acc.ranges for acc in self.accumulators())
