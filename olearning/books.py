@@ -1,16 +1,18 @@
 """What a view notes down while it reads: by zone, by reporting process. Each keeps a bounded amount, however long it runs."""
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from olearning.happenings import kind_of
 from olearning.snapshot import BEHIND, COUNTS, NOBODY, OK, SILENT, STALLED, Identity
-from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
+from schemas.facts import Admitted, Closed, Committed, Finalised, Opened, Retired
 from schemas.messages import AggregatorReport, FleetReport
+from schemas.topics import GLOBAL
 from schemas.wire import Message
-from streams.ledger import Globe, Ledger, Round, Zone, ZoneTask
-from streams.processor import Record
+from streams.ledger import Globe, Tally, Zone, ZoneTask
+from streams.processor import Effect, Record
+from streams.reading import Reading
 
 WINDOW = 5
 """Samples of a shard by which it is judged (after Burrow: is the work left growing, does the next offset move?)."""
@@ -18,19 +20,6 @@ MOST_REASONS = 50
 OTHER = "other reasons"
 FORGET = 3_600_000
 """A process that was silent for so many ms is forgotten."""
-
-
-@dataclass
-class Tally:
-    """What the accepted commits of a task say in total, added up beside the fold so that one can check the other."""
-
-    offsets: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS[1:], 0))
-
-    def add(self, fact: Committed) -> None:
-        self.offsets += sum(x.end - x.start for x in fact.stretches.values())
-        for n in self.counts:
-            self.counts[n] += getattr(fact.counts, n)
 
 
 @dataclass
@@ -69,12 +58,15 @@ class Log:
         return BEHIND if unread[-1] > unread[0] == min(unread) else OK
 
 
+Fed = Generator[Effect, None, tuple[Message | None, str] | None]
+"""What comes of a record of a ledger: see `streams/reading.py`."""
+
+
 class ZoneBook:
     """A zone as read off its ledger."""
 
-    def __init__(self) -> None:
-        self.ledger: Ledger[Zone] = Ledger(Zone())
-        self.tallies: dict[str, Tally] = {}
+    def __init__(self, namespace: str, zone: str) -> None:
+        self.reading = Reading(namespace, zone, Zone())
         self.logs: dict[str, Log] = {}
         self.moved: dict[str, int] = {}
         """By task, when a fact last brought it forward."""
@@ -83,16 +75,18 @@ class ZoneBook:
 
     @property
     def zone(self) -> Zone:
-        return self.ledger.state
+        return self.reading.state
 
-    def feed(self, record: Record) -> tuple[Message | None, str]:
-        fact, void = self.ledger.feed(record)
+    def feed(self, record: Record) -> Fed:
+        got = yield from self.reading.record(record)
+        if got is None:
+            return None
+        fact, void = got
         if void:
             count(self.voids, kind_of(fact))
             return fact, void
         match fact:
             case Committed(task=task):
-                self.tallies.setdefault(task, Tally()).add(fact)
                 if fact.done:
                     self.moved[task] = record.timestamp
             case Admitted():
@@ -104,46 +98,52 @@ class ZoneBook:
         return fact, void
 
     def total(self, task: str) -> Identity:
-        """Since the task began here. The fold and the commits added up beside it must say the same."""
-        t, tally, log = self.zone.tasks[task], self.tallies.get(task, Tally()), self.logs.get(task, Log())
-        outcomes, covered = sum(tally.counts.values()), sum(t.next)
-        problem = log.lost
-        if outcomes != tally.offsets:
-            problem = f"commits cover {tally.offsets} offsets and name {outcomes} outcomes"
-        elif covered != tally.offsets:
-            problem = f"the shards are read to {covered} in total, and commits cover {tally.offsets} offsets"
-        return Identity(tally.offsets, **tally.counts, problem=problem)
+        """Since the task began here."""
+        t, log = self.zone.tasks[task], self.logs.get(task, Log())
+        covered, known = sum(t.next) + t.rewound, t.tally.offsets
+        problem = log.lost or _outcomes(t, t.tally, range(len(t.at)))
+        if not problem and covered != known:
+            problem = f"the shards are read to {covered} in total, and commits cover {known} offsets"
+        return _identity(t.tally, problem)
 
 
-def segment(r: Round | None) -> Identity:
-    """A round's segment of the shards, as far as it is committed."""
-    if r is None:
+def segment(t: ZoneTask | None) -> Identity:
+    """The segment of the shards that is the task's present round, as far as it is committed."""
+    r = t.rounds.get(t.round) if t else None
+    if t is None or r is None:
         return Identity()
-    offsets = sum(x.end - x.start for c in r.commits for x in c.fact.stretches.values())
-    of = {n: getattr(r.counts, n) for n in Counts.__struct_fields__}
-    listed = sum(c.fact.counts.total() for c in r.commits)
-    problem = ""
-    if sum(of.values()) != offsets or listed != offsets:
-        problem = (
-            f"round {r.round}: {offsets} offsets, {sum(of.values())} outcomes in the fold, {listed} in its commits"
-        )
-    return Identity(offsets, **of, problem=problem)
+    return _identity(r.tally, _outcomes(t, r.tally, [s for s, n in enumerate(t.at) if n == r.round]))
+
+
+def _outcomes(t: ZoneTask, tally: Tally, shards: Iterable[int]) -> str:
+    """What does not add up, if these shards may hold blocks of it."""
+    held = sum(len(t.held[s]) for s in shards)
+    if tally.adds_up(held):
+        return ""
+    return f"commits cover {tally.offsets} offsets; {tally.counts.total()} outcomes, {held} held, {tally.lost} lost"
+
+
+def _identity(tally: Tally, problem: str) -> Identity:
+    return Identity(tally.offsets, **{n: getattr(tally.counts, n) for n in COUNTS[1:]}, problem=problem)
 
 
 class GlobeBook:
     """The globe as read off its ledger."""
 
-    def __init__(self) -> None:
-        self.ledger: Ledger[Globe] = Ledger(Globe())
+    def __init__(self, namespace: str, jumped: Callable[[], Iterable[Effect]]) -> None:
+        self.reading = Reading(namespace, GLOBAL, Globe(), jumped)
         self.moved: dict[str, int] = {}
         self.voids: dict[str, int] = {}
 
     @property
     def globe(self) -> Globe:
-        return self.ledger.state
+        return self.reading.state
 
-    def feed(self, record: Record) -> tuple[Message | None, str]:
-        fact, void = self.ledger.feed(record)
+    def feed(self, record: Record) -> Fed:
+        got = yield from self.reading.record(record)
+        if got is None:
+            return None
+        fact, void = got
         if void:
             count(self.voids, kind_of(fact))
         elif task := getattr(fact, "task", "") or getattr(getattr(fact, "spec", None), "task", ""):

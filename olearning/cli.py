@@ -16,7 +16,7 @@ try:
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, new_life
     from processors.aggregator import COMMIT_INTERVAL
-    from schemas.topics import DEFAULT_PARTITIONS, BadName
+    from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
     from streams.processor import Effect, Input, Stop
@@ -280,6 +280,83 @@ def tail(
 
     tail = Tail(full, emit_or_end, follow=follow, last=limit, as_json=as_json)
     visit(namespace, bootstrap, tail, full, None if follow else PATIENCE, None)
+
+
+# ------------------------------------------------------------------ rounds that are over, and losses
+
+TaskName = Annotated[str, typer.Argument(help="The task.")]
+RoundNumber = Annotated[int, typer.Argument(metavar="ROUND", help="The round, counted in its zone from 1.", min=1)]
+
+
+@app.command()
+def verify(
+    task: TaskName,
+    number: RoundNumber,
+    zone: Zone,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Recompute a finished round from log and ledger, and compare every byte; 1 if anything differs or is gone."""
+    from olearning import verify as words
+
+    audit = _audit(namespace, bootstrap, zone, task, number, trace=False)
+    emit(json.dumps(words.as_json(audit), indent=2) if as_json else "\n".join(words.lines(audit)))
+    if not audit.ok:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def explain(
+    task: TaskName,
+    number: RoundNumber,
+    zone: Zone,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Who contributed what to a round, from which offsets, counted by which commit; and how the round went."""
+    from olearning import explain as words
+
+    audit = _audit(namespace, bootstrap, zone, task, number, trace=True)
+    _show(words.as_json(audit) if as_json else words.screen(audit))
+
+
+def _audit(namespace: str, bootstrap: str, zone: str, task: str, number: int, trace: bool):  # type: ignore[no-untyped-def]
+    """What an audit of a round finds. It reads as long as it has to: a segment may be large."""
+    from processors.auditor import Auditor
+
+    ledger = topic(namespace, check_zone(zone), "ledger").name
+    auditor = Auditor(namespace, zone, task, number, trace)
+    visit(namespace, bootstrap, auditor, ledger, seconds=None)
+    return auditor.audit
+
+
+@app.command()
+def abandon(
+    task: TaskName,
+    zone: Zone,
+    reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger later.")],
+    by: Annotated[str, typer.Option(help="Who says so; else this user.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+) -> None:
+    """Give up what a task has lost, so that it goes on without it."""
+    from getpass import getuser
+
+    from olearning.abandon import Abandoner, lines
+
+    ledger = topic(namespace, check_zone(zone), "ledger").name
+    look = Abandoner(namespace, zone, task)
+    visit(namespace, bootstrap, look, ledger)
+    assert look.known
+    assert look.loss
+    emit("\n".join(lines(task, look.known, look.loss)))
+    if not yes and not typer.confirm("Give it up?"):
+        raise Trouble("nothing was given up")
+    give_up = Abandoner(namespace, zone, task, look.loss.at, by or getuser(), reason)
+    emit(visit(namespace, bootstrap, give_up, ledger).reason)
 
 
 # ------------------------------------------------------------------ everything at once

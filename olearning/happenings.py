@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from schemas.facts import (
+    Abandoned,
     Claimed,
     Closed,
     EpochClosed,
     EpochOpened,
     Finalised,
+    Lost,
     Merged,
     Opened,
     Retired,
@@ -26,8 +28,8 @@ from schemas.wire import Message, kebab
 from streams.ledger import Globe, Holder, Zone
 
 Value = str | int | float | bool
-TASK, EPOCH, ROUND, SHARD, LEADER, VOID, EVALUATION, LETTER, OBJECTION = (
-    "task", "epoch", "round", "shard", "leader", "void", "evaluation", "letter", "objection",
+TASK, EPOCH, ROUND, SHARD, LEADER, VOID, EVALUATION, LETTER, OBJECTION, LOSS = (
+    "task", "epoch", "round", "shard", "leader", "void", "evaluation", "letter", "objection", "loss",
 )  # fmt: skip
 
 
@@ -88,6 +90,15 @@ def _zone(z: Zone, fact: Message | None, zone: str, at: int) -> Iterator[Event]:
                 "step": "finalised", "task": task, "round": n, "epoch": z.tasks[task].epoch, "devices": fact.devices,
                 "samples": fact.samples, "loss": loss, "model": fact.manifest is not None,
             })  # fmt: skip
+        case Lost(task=task, what=what):
+            yield Event(
+                at, zone, LOSS, f"{task} stands still: {what}", {"step": "lost", "task": task, "at": z.position - 1}
+            )
+        case Abandoned(task=task, by=by, reason=reason):
+            text = f"{task} goes on without what was lost at {fact.lost}: {by} gave it up{reason and f' ({reason})'}"
+            yield Event(
+                at, zone, LOSS, text, {"step": "abandoned", "task": task, "at": fact.lost, "by": by, "reason": reason}
+            )
         case Retired(task=task):
             yield Event(at, zone, TASK, f"{task} is over here", {"step": "retired", "task": task})
 

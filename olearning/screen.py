@@ -12,6 +12,7 @@ from rich.text import Text
 
 from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot
 from olearning.view import View
+from olearning.waiting import STANDS_STILL
 
 GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
 SIGNS = {OK: ("✓", GOOD), BEHIND: ("▲", WARN), STALLED: ("■", BAD), SILENT: ("?", BAD), NOBODY: ("✗", BAD)}
@@ -46,6 +47,9 @@ def problems(s: Snapshot) -> list[str]:
             out.append(f"{z.zone}: nobody leads the zone")
         if not z.identity.ok:
             out.append(f"{z.zone}: offsets do not add up: {z.identity.problem}")
+        for r in z.rounds:
+            if r.waits.startswith(STANDS_STILL):
+                out.append(f"{z.zone}: {r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
         for word in (NOBODY, SILENT, STALLED):
             if bad := [x for x in z.shards if x.word == word]:
                 said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}

@@ -15,8 +15,9 @@ from schemas.facts import ZoneJoined
 from schemas.messages import AggregatorReport, DeadLetter, Evaluation, FleetReport, Objection
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
-from streams.ledger import GlobalTask, Globe, UnknownRules, Zone, ZoneTask
+from streams.ledger import GlobalTask, Globe, Zone, ZoneTask
 from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Starts, Stop
+from streams.reading import WRONG, Reading
 
 MOST_EVENTS = 10_000
 """Events that wait to be drained; older ones are forgotten."""
@@ -45,14 +46,13 @@ class View:
         self.namespace, self.name, self.silent_ms, self.poll_ms = namespace, name, silent_ms, poll_ms
         self.on_event = on_event
         self.events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self.globe_book = GlobeBook()
+        self.globe_book = GlobeBook(namespace, self._globe_jumped)
         self.books: dict[str, ZoneBook] = {}
         self.sources = Sources()
         self.letters = Letters()
         self.accuracy: dict[str, dict[int, Evaluation]] = {}
         self.requests = Requests()
         self._first_zones = tuple(zones)
-        self._ledger = topic(namespace, GLOBAL, "ledger").name
         self._metrics = topic(namespace, GLOBAL, "metrics").name
         self._letters = topic(namespace, GLOBAL, "dead-letters").name
         self._positions: dict[str, int] = {}
@@ -69,7 +69,7 @@ class View:
 
     def start(self, now: int) -> Iterable[Effect]:
         self.now = now
-        yield from self._watch(self._ledger, 0)
+        yield from self.globe_book.reading.start()
         for name in (self._metrics, self._letters):  # not kept for ever: they may begin above 0
             yield Starts(self.requests.new(("start", name)), name)
         for zone in self._first_zones:
@@ -77,15 +77,15 @@ class View:
 
     def handle(self, event: Input, now: int) -> Iterable[Effect]:
         self.now = now
-        match event:
-            case Record():
-                try:
+        try:
+            match event:
+                case Record():
                     yield from self._record(event, now)
-                except UnknownRules as e:
-                    yield Stop(str(e))
-                    return
-            case Answer():
-                yield from self._answer(event, now)
+                case Answer():
+                    yield from self._answer(event, now)
+        except WRONG as e:
+            yield Stop(str(e))
+            return
         yield from self._poll(now)
 
     @property
@@ -118,25 +118,34 @@ class View:
 
     def _join(self, zone: str) -> Iterator[Effect]:
         if zone not in self.books:
-            self.books[zone] = ZoneBook()
-            name = topic(self.namespace, zone, "ledger").name
-            self._zone_of[name] = zone
-            yield from self._watch(name, 0)
+            book = self.books[zone] = ZoneBook(self.namespace, zone)
+            self._zone_of[book.reading.topic] = zone
+            yield from book.reading.start()
+
+    def _globe_jumped(self) -> Iterator[Effect]:
+        for zone in self.globe.zones:
+            yield from self._join(zone)
+
+    def _readings(self) -> Iterator[Reading]:
+        yield self.globe_book.reading
+        yield from (book.reading for book in self.books.values())
 
     def _record(self, record: Record, now: int) -> Iterator[Effect]:
-        self._positions[record.topic] = record.offset + 1
-        if record.topic == self._ledger:
+        if record.topic == self.globe_book.reading.topic:
             before = self.globe
-            fact, void = self.globe_book.feed(record)
+            if (got := (yield from self.globe_book.feed(record))) is None:
+                return
+            fact, void = got
             if isinstance(fact, ZoneJoined) and not void:
                 yield from self._join(fact.zone)
             self._tell(*happened(before, self.globe, fact, void, GLOBAL, record.timestamp))
         elif zone := self._zone_of.get(record.topic):
             book = self.books[zone]
             then = book.zone
-            fact, void = book.feed(record)
-            self._tell(*happened(then, book.zone, fact, void, zone, record.timestamp))
+            if got := (yield from book.feed(record)):
+                self._tell(*happened(then, book.zone, *got, zone, record.timestamp))
         else:
+            self._positions[record.topic] = record.offset + 1
             self._heard(record, now)
 
     def _heard(self, record: Record, now: int) -> None:
@@ -173,6 +182,10 @@ class View:
     # ------------------------------------------------------------------ asking
 
     def _answer(self, answer: Answer, now: int) -> Iterator[Effect]:
+        for reading in self._readings():
+            if (effects := reading.answer(answer)) is not None:
+                yield from effects
+                return
         match self.requests.close(answer.tag):
             case ("end" | "start", _) if answer.error:
                 yield Stop(f"{self.name}: {answer.error}")
@@ -191,8 +204,9 @@ class View:
     def _poll(self, now: int) -> Iterator[Effect]:
         """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read."""
         if not self._read:
-            known = {self._ledger, self._metrics, self._letters} <= self._positions.keys()
-            self._read = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
+            known = {self._metrics, self._letters} <= self._positions.keys()
+            heard = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
+            self._read = heard and all(r.caught_up for r in self._readings())
             if not self._read:
                 return
         if self._polled is None or now - self._polled >= self.poll_ms:
@@ -319,7 +333,7 @@ class View:
             mean_loss=book.losses.get(task),
             waits=waits,
             since=max(book.moved.get(task, 0), self.globe_book.moved.get(task, 0)) if waits else 0,
-            segment=segment(r),
+            segment=segment(t),
             total=book.total(task) if t else segment(None),
             unread=sum(left),
             blocks=book.logs.get(task, Log()).blocks(t) if t else 0,

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
 from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask
 
+STANDS_STILL = "waiting for a person: "
+"""A task that stands still on a loss waits for this, and goes on when somebody says so."""
 LENIENT = 2_000
 """ms that a leader may take for a step before it is said that one waits for it."""
 
@@ -30,6 +32,9 @@ def zone_waits(
     t = zone.tasks.get(g.spec.task)
     if g.state == "ended" or (t and t.retired):
         return ""
+    if t and t.loss:
+        give_up = f"olearning abandon {g.spec.task} --zone {name} --reason WORDS"
+        return f"{STANDS_STILL}{t.loss.what}. Bring it back, or go on without it: {give_up}"
     leader = zone.leader.holder
     if t and t.state == "open":
         return _open(t, t.rounds[t.round], shards, unread, devices, leader, now)

@@ -152,6 +152,30 @@ def test_any_topic_is_shown(live: Live) -> None:
     assert "east.deltas.first" in errors
 
 
+def test_rounds_are_verified_and_explained(live: Live) -> None:
+    for n in (1, 2):
+        code, out, errors = live.run("verify", "first", str(n), "--zone", "east")
+        assert (code, errors) == (OK, ""), out
+        assert out.startswith(f"round {n} of first in zone east: OK\n")
+        assert f"  {DEVICES} offsets = {DEVICES} counted + 0 duplicate" in out
+        assert "every bit the same" in out
+    told = live.json("explain", "first", "2", "--zone", "east")
+    assert told["verdict"] == "ok"
+    assert len(told["slots"]) == DEVICES
+    assert all(x["whole"] and x["commits"] for x in told["slots"])
+    assert {c["holder"] for c in told["commits"]} <= {"aggregator-east-0", "aggregator-east-1"}
+    code, out, _ = live.run("explain", "first", "2", "--zone", "east")
+    assert (code, "first round 2 finalised" in out) == (OK, True)
+
+    code, _, errors = live.run("verify", "first", "9", "--zone", "east")
+    assert (code, errors) == (FAILED, "olearning: round 9 of first is not in the ledger: the last one is 2\n")
+    code, _, errors = live.run("verify", "first", "1", "--zone", "moon")
+    assert code == FAILED
+    assert "there is no topic" in errors
+    code, _, errors = live.run("abandon", "first", "--zone", "east", "--reason", "x", "--yes")
+    assert (code, errors) == (FAILED, "olearning: first has lost nothing in zone east: there is nothing to give up\n")
+
+
 def test_a_namespace_that_is_not_there(live: Live) -> None:
     elsewhere = Live("nowhere", live.bootstrap, live.folder, [], live.capsys)
     for words in (("status",), ("tasks",), ("tail", "global.ledger"), ("submit", live.task("lost", 1))):

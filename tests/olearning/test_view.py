@@ -190,19 +190,26 @@ def test_a_leader_that_is_gone_is_waited_for_by_name():
 def test_a_doctored_fold_turns_the_identity_red():
     _, view = finished(seed=4)
     assert zone(view).identity.ok
-    ledger = view.books["east"].ledger
+    ledger = view.books["east"].reading.ledger
     good = ledger.state
     t = good.tasks["toy"]
     ledger.state = changed(good, tasks={"toy": changed(t, next=(t.next[0] + 1, *t.next[1:]))})
     assert "the shards are read to" in zone(view).identity.problem
     r = t.rounds[4]
-    bad = changed(r, counts=changed(r.counts, counted=r.counts.counted + 1))
+    bad = changed(r, tally=r.tally.plus(counts=Counts(counted=1)))
     ledger.state = changed(good, tasks={"toy": changed(t, rounds={**t.rounds, 4: bad})})
-    assert not zone(view).rounds[0].segment.ok
+    assert "outcomes" in zone(view).rounds[0].segment.problem
+    ledger.state = changed(good, tasks={"toy": changed(t, tally=t.tally.plus(lost=1))})
+    assert "1 lost" in zone(view).identity.problem
 
 
 def test_a_doctored_commit_is_void_and_red_where_a_faulty_fold_takes_it(monkeypatch):
-    plane, view = finished(seed=4)
+    plane = Plane(Memory(seed=4))
+    view = watch(plane)
+    plane.submit(spec(epochs=2, rounds=2))
+    assert plane.memory.run(
+        lambda: plane.zone("east").tasks.get("toy") is not None, 60_000
+    )  # once retired, it is void anyway
     z = plane.zone("east")
     next_ = z.tasks["toy"].next[0]
     stretch = Stretch(z.shards[0].token, next_, next_ + 2)
@@ -212,6 +219,8 @@ def test_a_doctored_commit_is_void_and_red_where_a_faulty_fold_takes_it(monkeypa
     assert zone(view).identity.ok
     assert zone(view).voids["committed"] == 1
     assert any(e.kind == "void" and "the counts do not add up" in e.text for e in view.drain())
+    for host in plane.hosts.values():
+        host.crash()
     late = watch(plane)
     monkeypatch.setattr(streams.ledger, "_require", lambda holds, reason: None)
     plane.memory.run(lambda: late.caught_up, 2_000)

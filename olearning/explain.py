@@ -1,0 +1,226 @@
+"""Who contributed what to a round, and how the round went: `olearning explain`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from olearning.happenings import happened
+from olearning.tail import _clean
+from olearning.verify import lines, verdict
+from processors.audit import Audit
+from processors.oracle import COUNTED, OUTCOMES, Seen
+from schemas.partitioner import shard_of
+
+QUIET = "dim"
+
+
+@dataclass
+class Part:
+    """A slot and what came of it. Offsets are those of its shard of the deltas, commits those of the ledger."""
+
+    round: int
+    slot: int
+    device: str
+    shard: int
+    admitted: int
+    done_in: int | None = None
+    """The commit in which its delta became whole."""
+    blocks: dict[str, list[int]] = field(default_factory=dict)
+    """By outcome, the offsets."""
+    commits: list[int] = field(default_factory=list)
+    """Those that counted a block of it."""
+    reasons: list[str] = field(default_factory=list)
+    weight: int = 0
+    samples: int = 0
+    loss: int = 0
+
+    def add(self, s: Seen) -> None:
+        self.blocks.setdefault(s.outcome, []).append(s.offset)
+        if s.reason and s.reason not in self.reasons:
+            self.reasons.append(s.reason)
+        if s.outcome == COUNTED:
+            self.weight, self.samples, self.loss = s.weight, s.samples, s.loss
+            if s.commit not in self.commits:
+                self.commits.append(s.commit)
+
+
+def parts(a: Audit) -> tuple[list[Part], list[Seen]]:
+    """The slots that had a part in the round, and the blocks that belong to no slot."""
+    chapters, out, strangers = a.story.chapters, {}, []
+    done = {(d.round, d.slot): e.offset for e in a.story.chapter.commits for d in e.fact.done}
+
+    def part(n: int, slot: int) -> Part:
+        if (n, slot) not in out:
+            seat = chapters[n].seats[slot]
+            shard = shard_of(seat.device, a.partitions)
+            out[n, slot] = Part(n, slot, seat.device, shard, seat.admitted, done.get((n, slot)))
+        return out[n, slot]
+
+    for slot in range(len(a.story.chapter.seats)):
+        part(a.round, slot)
+    for n, slot in done:
+        part(n, slot)
+    for s in a.seen:
+        c = chapters.get(s.round)
+        if c and 0 <= s.slot < len(c.seats) and c.seats[s.slot].device == s.device:
+            part(s.round, s.slot).add(s)
+        else:
+            strangers.append(s)
+    return [out[key] for key in sorted(out)], strangers
+
+
+def life(a: Audit) -> list[tuple[int, int, str]]:
+    """(ledger offset, ms, words): what happened to the round, in the order of the ledger. Offset -1: no fact of its own."""
+    c, out = a.story.chapter, []
+    for t in a.story.told:
+        for e in happened(t.before, t.after, t.fact, t.void, a.zone, t.time):
+            out.append((t.offset, t.time, e.text.removeprefix(f"{a.zone}: ")))
+        if t.offset == c.closed_at and c.closed:
+            ends = " ".join(f"{s}:{end}" for s, end in sorted(c.closed.ends.items()))
+            out.append((t.offset, t.time, f"the log's ends are {ends}: what lies below still counts"))
+    if c.met is not None:
+        at = next((i for i, (_, time, _) in enumerate(out) if time >= c.met and i), len(out))
+        out.insert(at, (-1, c.met, "the demand is met"))
+    return out
+
+
+# ------------------------------------------------------------------ for a person
+
+
+def screen(a: Audit) -> RenderableType:
+    """Tables for 100 columns and more."""
+    mine, strangers = parts(a)
+    told = _table(f"Round {a.round} of {a.task} in zone {a.zone}", ">ledger", "time (UTC)", "what")
+    for offset, time, text in life(a):
+        told.add_row("" if offset < 0 else str(offset), _time(time), _clean(text))
+    commits = _table(
+        "\nCommits", ">ledger", "time (UTC)", "holder", "shards: offsets", ">counted", ">other", ">devices"
+    )
+    for e in a.story.chapter.commits:
+        covers = " ".join(f"{s}:{x.start}–{x.end - 1}" for s, x in sorted(e.fact.stretches.items()))
+        n, holder = e.fact.counts.counted, e.holder or "?"
+        other = e.fact.counts.total() - n
+        commits.add_row(str(e.offset), _time(e.time), holder, covers, str(n), str(other), str(len(e.fact.done)))
+    slots = _table(
+        "\nSlots", ">round", ">slot", "device", ">shard", "blocks: offsets", ">weight", ">samples", ">loss", "in"
+    )
+    for p in mine:
+        loss = f"{p.loss / 1e6 / p.samples:.4f}" if p.samples else "–"
+        said = Text(_blocks(p))
+        if p.reasons:
+            said.append(f" ({_clean('; '.join(p.reasons))})", QUIET)
+        where = ", ".join(map(str, p.commits or ([p.done_in] if p.done_in is not None else []))) or "–"
+        figures = (str(p.weight or "–"), str(p.samples or "–"), loss, where)
+        slots.add_row(str(p.round), str(p.slot), _clean(p.device), str(p.shard), said, *figures)
+    out: list[RenderableType] = [told, commits, slots]
+    if strangers:
+        others = _table("\nOf no slot", ">shard", ">offset", "device or key", "outcome", ">commit", "reason")
+        for s in strangers:
+            outcome, reason = s.outcome, _clean(s.reason)
+            others.add_row(str(s.shard), str(s.offset), _clean(s.device)[:60], outcome, str(s.commit), reason)
+        out.append(others)
+    return Group(*out, Text(), *map(Text, lines(a)))
+
+
+def _blocks(p: Part) -> str:
+    """What came of a slot: outcomes with their offsets."""
+    if not p.blocks:
+        return "whole" if p.done_in is not None else "nothing came"
+    known = [o for o in (*OUTCOMES, *p.blocks) if o in p.blocks]
+    return ", ".join(f"{len(p.blocks[o])} {o}: {_runs(p.blocks[o])}" for o in dict.fromkeys(known))
+
+
+def _runs(offsets: Iterable[int]) -> str:
+    return " ".join(f"{a}–{b - 1}" if b - a > 1 else str(a) for a, b in runs(offsets))
+
+
+def runs(offsets: Iterable[int]) -> list[list[int]]:
+    """[from, to) of each run of offsets."""
+    out: list[list[int]] = []
+    for o in sorted(offsets):
+        if out and out[-1][1] == o:
+            out[-1][1] = o + 1
+        else:
+            out.append([o, o + 1])
+    return out
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for c in columns:
+        justify: Any = "right" if c.startswith(">") else "left"
+        table.add_column(c.removeprefix(">"), justify=justify, header_style=QUIET, overflow="fold")
+    return table
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3] if ms else "–"
+
+
+# ------------------------------------------------------------------ for programs
+
+
+def as_json(a: Audit) -> dict[str, Any]:
+    """The same as plain maps and lists. Runs of offsets are [from, to)."""
+    mine, strangers = parts(a)
+    c = a.story.chapter
+    return {
+        "task": a.task,
+        "zone": a.zone,
+        "round": a.round,
+        "ledger": a.ledger,
+        "verdict": verdict(a),
+        "differs": a.differs,
+        "missing": a.missing,
+        "life": [{"offset": o if o >= 0 else None, "at": at, "text": text} for o, at, text in life(a)],
+        "opened": _moment(c.opened_at, c.opened_time, bool(c.opened)),
+        "met": c.met,
+        "closed": _moment(c.closed_at, c.closed_time, bool(c.closed), why=c.closed.why, ends=_keys(c.closed.ends))
+        if c.closed
+        else None,
+        "finalised": _moment(c.finalised_at, c.finalised_time, bool(c.finalised)),
+        "commits": [
+            {
+                "offset": e.offset,
+                "at": e.time,
+                "holder": e.holder,
+                "stretches": {str(s): [x.start, x.end] for s, x in sorted(e.fact.stretches.items())},
+                "counts": {n: getattr(e.fact.counts, n) for n in OUTCOMES},
+                "devices": len(e.fact.done),
+            }
+            for e in c.commits
+        ],
+        "slots": [
+            {
+                "round": p.round,
+                "slot": p.slot,
+                "device": p.device,
+                "shard": p.shard,
+                "admitted": p.admitted,
+                "whole": p.done_in is not None,
+                "blocks": {o: runs(offsets) for o, offsets in p.blocks.items()},
+                "commits": p.commits,
+                "reasons": p.reasons,
+                "weight": p.weight,
+                "samples": p.samples,
+                "mean_loss": p.loss / 1e6 / p.samples if p.samples else None,
+            }
+            for p in mine
+        ],
+        "others": [
+            {n: getattr(s, n) for n in ("shard", "offset", "device", "outcome", "commit", "reason")} for s in strangers
+        ],
+    }
+
+
+def _moment(offset: int, at: int, there: bool, **more: Any) -> dict[str, Any] | None:
+    return {"offset": offset, "at": at, **more} if there else None
+
+
+def _keys(of: dict[int, int]) -> dict[str, int]:
+    return {str(k): v for k, v in sorted(of.items())}
