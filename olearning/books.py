@@ -2,11 +2,11 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from olearning.happenings import kind_of
-from olearning.snapshot import BEHIND, COUNTS, NOBODY, OK, SILENT, STALLED, Identity
-from schemas.facts import Admitted, Closed, Committed, Finalised, Opened, Retired
+from olearning.snapshot import BEHIND, NOBODY, OK, SILENT, STALLED, Identity
+from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
 from schemas.messages import AggregatorReport, FleetReport
 from schemas.topics import GLOBAL
 from schemas.wire import Message
@@ -101,10 +101,11 @@ class ZoneBook:
         """Since the task began here."""
         t, log = self.zone.tasks[task], self.logs.get(task, Log())
         covered, known = sum(t.next) + t.rewound, t.tally.offsets
-        problem = log.lost or _outcomes(t, t.tally, range(len(t.at)))
+        found = _identity(t.tally, sum(map(len, t.held)))
+        problem = log.lost or found.problem
         if not problem and covered != known:
             problem = f"the shards are read to {covered} in total, and commits cover {known} offsets"
-        return _identity(t.tally, problem)
+        return replace(found, problem=problem)
 
 
 def segment(t: ZoneTask | None) -> Identity:
@@ -112,19 +113,15 @@ def segment(t: ZoneTask | None) -> Identity:
     r = t.rounds.get(t.round) if t else None
     if t is None or r is None:
         return Identity()
-    return _identity(r.tally, _outcomes(t, r.tally, [s for s, n in enumerate(t.at) if n == r.round]))
+    return _identity(r.tally, sum(len(held) for held, n in zip(t.held, t.at, strict=True) if n == r.round))
 
 
-def _outcomes(t: ZoneTask, tally: Tally, shards: Iterable[int]) -> str:
-    """What does not add up, if these shards may hold blocks of it."""
-    held = sum(len(t.held[s]) for s in shards)
-    if tally.adds_up(held):
-        return ""
-    return f"commits cover {tally.offsets} offsets; {tally.counts.total()} outcomes, {held} held, {tally.lost} lost"
-
-
-def _identity(tally: Tally, problem: str) -> Identity:
-    return Identity(tally.offsets, **{n: getattr(tally.counts, n) for n in COUNTS[1:]}, problem=problem)
+def _identity(tally: Tally, held: int) -> Identity:
+    outcomes, problem = tally.counts.total(), ""
+    if not tally.adds_up(held):
+        problem = f"commits cover {tally.offsets} offsets; {outcomes} outcomes, {held} held, {tally.lost} lost"
+    counts = {n: getattr(tally.counts, n) for n in Counts.__struct_fields__}
+    return Identity(tally.offsets, **counts, held=held, lost=tally.lost, problem=problem)
 
 
 class GlobeBook:

@@ -165,14 +165,25 @@ def _traffic(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
     devices = _table("\nDevices", "zone", *(f">{x}" for x in STATES), ">fleets", ">sent")
     blocks = _table(
-        "\nBlocks", "zone", ">in log", ">unread", ">counted", ">again", ">late", ">invalid", ">incomplete", "adds up"
+        "\nBlocks",
+        "zone",
+        ">in log",
+        ">unread",
+        ">counted",
+        ">again",
+        ">late",
+        ">invalid",
+        ">incomplete",
+        ">held",
+        ">lost",
+        "adds up",
     )
     for z in s.zones:
         silent = sum(f.silent for f in z.fleets)
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
         devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), fleets, _size(z.sent_bytes))
         i = z.identity
-        outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete)
+        outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
         blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), _adds_up(i))
     return Group(devices, blocks)
 

@@ -22,6 +22,10 @@ class Identity:
     late: int = 0
     invalid: int = 0
     incomplete: int = 0
+    held: int = 0
+    """Wait for the rest of their delta."""
+    lost: int = 0
+    """Went with a loss that a person gave up."""
     problem: str = ""
 
     @property
@@ -110,7 +114,7 @@ class ZoneView:
         return replace(Identity(**sums), problem=next((i.problem for i in totals if i.problem), ""))
 
 
-COUNTS = ("offsets", "counted", "duplicate", "late", "invalid", "incomplete")
+COUNTS = ("offsets", "counted", "duplicate", "late", "invalid", "incomplete", "held", "lost")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def test_the_report_names_the_numbers(folder):
         "0.8765", "0.9500", "0.1000", "goal 0.85 | reached", "ended, epoch 2 of 2", "agg-east-0** was killed",
         "agg-east-1 took", "from agg-east-0", "the next round there was finalised: east:",
         "(accuracy.png)", "(traffic.png)", "(metrics.jsonl)",
-        "| east | 72 | 0 | 72 | 0 | 0 | 0 | 0 | yes |", "| west | 72 | 0 | 72 | 0 | 0 | 0 | 0 | yes |",
+        "| east | 72 | 0 | 72 | 0 | 0 | 0 | 0 | 0 | 0 | yes |", "| west | 72 | 0 | 72 | 0 | 0 | 0 | 0 | 0 | 0 | yes |",
     ):  # fmt: skip
         assert words in text, words
 
