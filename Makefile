@@ -6,10 +6,10 @@ READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help env test unit lint format lock golden demo clean
+.PHONY: help env test test-docker unit lint format lock golden demo clean
 
 help:  ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 env: $(READY)  ## the environment, .venv, from the locks
 
@@ -24,6 +24,15 @@ $(READY): pyproject.toml locks/bootstrap.txt locks/dev.txt
 
 test: lint  ## lint, then every test; starts a broker of its own
 	$(BIN)/python -m pytest
+
+# What depends on the broker, and the main stories; the rest of the integration tests would show the same again. One test
+# stops and starts its broker, always a local one.
+DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py \
+	tests/integration/test_bits.py tests/integration/test_cli_kafka.py \
+	--deselect tests/streams/test_kafka.py::test_all_goes_on_after_the_broker_was_away
+
+test-docker: $(READY)  ## the contract with the broker and the main stories, on a broker in Docker
+	OLEARNING_TEST_BROKER=docker $(BIN)/python -m pytest -m kafka $(DOCKER_TESTS)
 
 unit: $(READY)  ## the tests that need no broker
 	$(BIN)/python -m pytest -m "not kafka"

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ _POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>olearning</groupI
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _SETTINGS = """process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@{host}:{controller}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://{host}:{port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
@@ -54,6 +55,18 @@ broker.session.timeout.ms=3000
 _WATCH = """read _
 args=$(tr '\\0' ' ' < /proc/$1/cmdline 2>/dev/null || ps -o args= -p $1)
 case "$args" in *"$2"*) kill -9 $1;; esac"""
+
+
+def settings(port: int, controller: int, data: str, host: str = _HOST, listen: str = _HOST) -> str:
+    """The broker's server.properties: all brokers of one's own have these, wherever they run."""
+    return _SETTINGS.format(host=host, listen=listen, port=port, controller=controller, data=data)
+
+
+def commands(java: str, jars: str, properties: str) -> tuple[list[str], list[str]]:
+    """What prepares the storage, once, and what is the broker."""
+    command = [java, "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*"]
+    prepare = [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", properties]
+    return prepare, [*command, "kafka.Kafka", properties]
 
 
 class BrokerError(Exception):
@@ -188,13 +201,13 @@ def _is_ours(pid: int, folder: Path) -> bool:
 
 def _launch(folder: Path, port: int | None, asked: bool) -> tuple["subprocess.Popen[bytes]", int]:
     """The process and its port; not ready yet."""
-    java, jars = _java(), _jars()
+    java, kafka = _java(), jars()
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(5):
-        chosen, controller = port if asked and port else _free_port(), _free_port()
+        chosen, controller = port if asked and port else free_port(), free_port()
         if asked and not _is_free(chosen):
             raise BrokerError(f"port {chosen} is taken: stop what listens there, or ask for another port")
-        process = _spawn(java, jars, folder, chosen, controller)
+        process = _spawn(java, kafka, folder, chosen, controller)
         try:
             _await_port(process, folder, chosen)
         except _PortTaken:  # somebody was quicker: other ports
@@ -207,23 +220,17 @@ def _launch(folder: Path, port: int | None, asked: bool) -> tuple["subprocess.Po
     raise BrokerError("no free port found in five attempts: is something using them all up?")
 
 
-def _spawn(java: str, jars: Path, folder: Path, port: int, controller: int) -> "subprocess.Popen[bytes]":
-    settings, data = folder / "server.properties", folder / "data"
-    settings.write_text(_SETTINGS.format(host=_HOST, port=port, controller=controller, data=data.as_posix()))
-    command = [java, "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*"]
+def _spawn(java: str, kafka: Path, folder: Path, port: int, controller: int) -> "subprocess.Popen[bytes]":
+    properties, data = folder / "server.properties", folder / "data"
+    properties.write_text(settings(port, controller, data.as_posix()))
+    prepare, serve = commands(java, str(kafka), str(properties))
     with (folder / "broker.log").open("wb") as log:
         if not (data / "meta.properties").exists():
-            form = [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(settings)]
-            if subprocess.run(form, stdin=subprocess.DEVNULL, stdout=log, stderr=log).returncode:
+            done = subprocess.run(prepare, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            if done.returncode:
                 raise BrokerError(f"the broker's storage could not be prepared:\n{_tail(folder)}")
         # A session of its own: Ctrl-C in the terminal is for us, and we stop the broker.
-        return subprocess.Popen(
-            [*command, "kafka.Kafka", str(settings)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        return subprocess.Popen(serve, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
 def _await_port(process: "subprocess.Popen[bytes]", folder: Path, port: int) -> None:
@@ -242,14 +249,19 @@ def _await_port(process: "subprocess.Popen[bytes]", folder: Path, port: int) -> 
 
 
 def _await_ready(process: "subprocess.Popen[bytes]", folder: Path, bootstrap: str) -> None:
+    await_ready(bootstrap, lambda: process.poll() is None, lambda: _tail(folder))
+
+
+def await_ready(bootstrap: str, alive: Callable[[], bool], log: Callable[[], str]) -> None:
+    """Wait until the broker answers. Raises `BrokerError`, with its log, if it does not live to do so in a minute."""
     end = time.monotonic() + 60
     # A thread, for an event loop may be running in this one.
     with ThreadPoolExecutor(1) as thread:
         while not thread.submit(lambda: asyncio.run(_answers(bootstrap))).result():
-            if process.poll() is not None:
-                raise BrokerError(f"the broker died at its start:\n{_tail(folder)}")
+            if not alive():
+                raise BrokerError(f"the broker died at its start:\n{log()}")
             if time.monotonic() > end:
-                raise BrokerError(f"the broker does not answer after a minute:\n{_tail(folder)}")
+                raise BrokerError(f"the broker does not answer after a minute:\n{log()}")
             time.sleep(0.1)
 
 
@@ -281,12 +293,12 @@ def _java() -> str:
     return java
 
 
-def _jars() -> Path:
-    """Kafka's jars, from the user's cache; Maven brings them there the first time."""
+def jars() -> Path:
+    """The folder of Kafka's jars, in the user's cache; Maven brings them there the first time."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "olearning"
-    jars = cache / f"kafka-{VERSION}"
-    if jars.exists():
-        return jars
+    kept = cache / f"kafka-{VERSION}"
+    if kept.exists():
+        return kept
     mvn = shutil.which("mvn")
     if not mvn:
         raise BrokerError(f"Kafka {VERSION} is not in {cache} and no mvn found: install Maven, it is needed once")
@@ -300,14 +312,14 @@ def _jars() -> Path:
             told = "\n".join((ran.stdout + ran.stderr).strip().splitlines()[:5])
             raise BrokerError(f"Maven could not fetch Kafka {VERSION}; is this machine offline?\n{told}")
         try:
-            new.rename(jars)  # all or nothing
+            new.rename(kept)  # all or nothing
         except OSError:  # somebody was quicker
-            if not jars.exists():
+            if not kept.exists():
                 raise
-    return jars
+    return kept
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind((_HOST, 0))
         return int(s.getsockname()[1])

@@ -1,18 +1,24 @@
 """One broker for all tests that need one, started when the first of them does."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from streams.broker import LocalBroker
+SAID = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers: those of KAFKA_BOOTSTRAP_SERVERS, or of a broker of this session's own."""
-    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        yield given
-        return
-    with LocalBroker(tmp_path_factory.mktemp("broker")) as local:
-        yield local.bootstrap
+def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[str]:
+    """Bootstrap servers of the broker that `tests/containers.py` chooses."""
+    from tests.containers import choose  # half a second that tests without a broker need not wait
+
+    bootstrap, ours, said = choose(tmp_path_factory.mktemp("broker"))
+    pytestconfig.stash[SAID] = said
+    yield bootstrap
+    if ours:
+        ours.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if said := config.stash.get(SAID, ""):
+        terminalreporter.write_line(f"broker: {said}")
