@@ -98,6 +98,14 @@ class Plane:
     def host(self, name: str, make) -> None:
         self.hosts[name] = self.memory.host(make)
 
+    def standbys(self) -> None:
+        """A second coordinator for the globe and for each zone."""
+        p, every = self.partitions, self.every
+        self.host("global-b", lambda life: GlobalCoordinator(NS, self.zones, p, "global-b", life, every))
+        for zone in self.zones:
+            name = f"zone-{zone}-b"
+            self.host(name, lambda life, z=zone, n=name: ZoneCoordinator(NS, z, p, n, life, every))
+
     def submit(self, spec: TaskSpec, seed: int = 1) -> Host:
         return self.memory.host(lambda life: Submitter(NS, life, spec, LAYOUT, START, seed))
 

@@ -26,7 +26,7 @@ from streams.memory import Host
 from streams.processor import Cut, Send
 from streams.reading import Reading
 from tests.plane import LAYOUT, NS, START, Archive, Plane, spec
-from tests.processors.test_plane import EPOCHS, PATIENT, RIGHT, ZONES, add_standbys, check, finish, oracle
+from tests.processors.test_plane import EPOCHS, PATIENT, RIGHT, ZONES, check, finish, oracle
 
 EVERY = 10
 SCOPES = (GLOBAL, *ZONES)
@@ -194,7 +194,7 @@ def test_chaos_on_cut_ledgers_changes_no_bit(seed):
         every=dice.choice([5, 8, 13, 20]),
     )
     if seed % 2:
-        add_standbys(plane)
+        plane.standbys()
     memory = plane.memory
     memory.network = lambda host, s: [memory.delay()] + ([memory.delay() * 5] if dice.random() < 0.05 else [])
     plane.submit(spec(**PATIENT))

@@ -1,11 +1,11 @@
-"""A whole plane in memory: zones, epochs, aggregators, fleets; and crashes, freezes and copies at any point of it.
+"""A whole plane in memory: zones, epochs, aggregators, fleets; a kill at any of its inputs, fleets that die, garbage.
 
-The devices' work is arithmetic, so what the model must be is computed here from scratch in plain numpy, and compared bit for
-bit. Every fault schedule comes from a seed, which a failure names.
+The devices' work is arithmetic, so what the model must be is computed from scratch in plain numpy (`tests.chaos.oracle`), and
+compared bit for bit. Schedules of faults that a seed draws are in `tests/chaos`, kills at every effect in `test_crash_points.py`.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -14,16 +14,13 @@ import pytest
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
-from device_sim.pseudonym import pseudonym, seed_of
-from processors.aggregator import Aggregator
-from processors.globe import GlobalCoordinator
-from processors.zone import ZoneCoordinator
+from device_sim.pseudonym import pseudonym
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Committed, Finalised, Merged, Opened
 from schemas.topics import GLOBAL, parse, read, topic
-from streams import ledger
 from streams.memory import Memory
 from streams.processor import Send, send
-from tests.plane import LAYOUT, NS, START, Arithmetic, Plane, spec
+from tests.chaos.oracle import Who, trained
+from tests.plane import LAYOUT, NS, Arithmetic, Plane, spec
 
 ROUNDS, EPOCHS, DEVICES = 3, 2, 6
 ZONES = ("east", "west")
@@ -32,42 +29,13 @@ PATIENT = {"deadline_s": 100, "lease_s": 50}
 
 # ------------------------------------------------------------------ what the model must be
 
-Who = Callable[[str, int, int], Iterable[str]]
-"""Whose block counts: zone, round, block -> device IDs."""
-
 
 def everyone(zone: str, n: int, block: int) -> Iterable[str]:
     return [f"{zone}-{k}" for k in range(DEVICES)]
 
 
 def oracle(task: str = "toy", seed: int = 1, zones: Iterable[str] = ZONES, epochs: int = EPOCHS, who: Who = everyone):
-    """FedAvg within zones, merged by samples between them, from what `tests.plane.Arithmetic` says a device's training is."""
-    model = START
-    cuts = np.split(np.arange(len(START)), np.cumsum(LAYOUT.sizes)[:-1])
-    for epoch in range(epochs):
-        results, weights = [], []
-        for zone in sorted(zones):
-            local, weight = model, 0
-            for n in range(epoch * ROUNDS + 1, (epoch + 1) * ROUNDS + 1):
-                new = local.copy()
-                for i, cut in enumerate(cuts):
-                    total, samples = np.zeros(len(cut), np.int64), 0
-                    for device in who(zone, n, i):
-                        dice = seed_of(seed, device, task, n)
-                        noise = np.random.default_rng(dice).standard_normal(len(START)).astype(np.float32)
-                        units = (0.1 * noise - 0.1 * local)[cut].astype(np.float64) * (1 + dice % 50) * 2**24
-                        e = 0  # rounded once, to the finest multiple of a power of two that fits int32
-                        while np.abs(np.rint(units / 2**e)).max() >= 2**31:
-                            e += 1
-                        total += np.rint(units / 2**e).astype(np.int64) * 2**e
-                        samples += 1 + dice % 50
-                    if samples:
-                        new[cut] = local[cut].astype(np.float64) + total * 2.0**-24 / samples
-                local, weight = new, weight + samples
-            results.append(local.astype(np.float64) * weight)
-            weights.append(weight)
-        model = (sum(results) / sum(weights)).astype(np.float32)
-    return model
+    return trained(task, seed, zones, epochs, ROUNDS, who)
 
 
 RIGHT = oracle()
@@ -143,99 +111,6 @@ def test_topics_carry_what_the_table_says():
                 )  # agg-east-0 is no device
     assert seen >= {"tasks", "ledger", "models", "checkins", "announcements", "registrations", "admissions", "deltas",
                     "partials", "receipts", "metrics"}  # fmt: skip
-
-
-# ------------------------------------------------------------------ chaos
-
-
-def add_standbys(plane: Plane) -> None:
-    plane.host("global-b", lambda life: GlobalCoordinator(NS, ZONES, plane.partitions, "global-b", life))
-    for zone in ZONES:
-        name = f"zone-{zone}-b"
-        plane.host(
-            name, lambda life, z=zone, n=name: ZoneCoordinator(NS, z, plane.partitions, n, life)
-        )  # fmt: skip
-
-
-def chaos(seed: int, quiet_after: int = 60) -> None:
-    """A plane under a schedule of crashes, freezes and late copies; odd seeds have standby coordinators."""
-    dice = Random(seed)
-    memory = Memory(seed=seed, latency=(1, 10))
-    plane = Plane(memory, manner=Manner(training=(50, 400), reaction=100, report=500, resend=0.3))
-    if seed % 2:
-        add_standbys(plane)
-    # A copy of an append may come much later, and out of turn.
-    memory.network = lambda host, s: [memory.delay()] + ([memory.delay() * 5] if dice.random() < 0.05 else [])
-    plane.submit(spec(**PATIENT))
-    roles = [n for n in plane.hosts if not n.startswith("fleet")]
-    globes = [n for n in roles if n.startswith("global")]
-
-    def ended() -> bool:
-        return any(
-            t.state == "ended"
-            for n in globes
-            if (t := plane.hosts[n].processor.globe.tasks.get("toy"))  # type: ignore[attr-defined]
-        )
-
-    for step in range(quiet_after + 140):
-        if memory.run(ended, 100):
-            break
-        if step < quiet_after:
-            host, throw = plane.hosts[dice.choice(roles)], dice.random()
-            if throw < 0.25 and host.alive:
-                host.crash()
-            elif throw < 0.4 and host.alive and not host.frozen:
-                host.freeze()
-        for host in plane.hosts.values():
-            if not host.alive and not host.stopped and dice.random() < 0.5:
-                host.restart()
-            elif host.frozen and (step >= quiet_after or dice.random() < 0.1):
-                host.thaw()
-    assert ended(), "it does not end"
-    check(plane)
-
-
-@pytest.mark.parametrize("seed", range(1, 41))
-def test_chaos_changes_no_bit(seed):
-    chaos(seed)
-
-
-def goes_red(seeds: Iterable[int]) -> bool:
-    """Whether any of these schedules ends in something else than what must be."""
-    for seed in seeds:
-        try:
-            chaos(seed)
-        except Exception as e:  # a processor that trips over what cannot be is found out as well
-            print(f"seed {seed}: {e!r:.200}")
-            return True
-    return False
-
-
-def test_control_bitmaps_ignored_at_take_over(monkeypatch):
-    """An aggregator that takes a shard over and does not ask what was counted before."""
-
-    def ignorant(self, task, work, t):
-        work.bitmaps.loaded |= {c.offset for r in t.rounds.values() for c in r.commits}
-        return ()
-
-    monkeypatch.setattr(Aggregator, "_load", ignorant)
-    assert goes_red(range(1, 41))
-
-
-def test_control_no_tile_rule(monkeypatch):
-    strict = ledger._require
-    lax = lambda holds, reason: None if "is committed up to" in reason else strict(holds, reason)  # noqa: E731
-    monkeypatch.setattr(ledger, "_require", lax)
-    assert goes_red(range(1, 41))
-
-
-def test_control_commits_of_whoever_for_whatever_round(monkeypatch):
-    """Neither the tile nor the token nor the segment rule."""
-    strict = ledger._require
-    guards = ("is committed up to", "is not that of shard", "is in round")
-    lax = lambda holds, reason: None if any(g in reason for g in guards) else strict(holds, reason)  # noqa: E731
-    monkeypatch.setattr(ledger, "_require", lax)
-    assert goes_red(range(1, 41))
 
 
 # ------------------------------------------------------------------ killed at the n-th input

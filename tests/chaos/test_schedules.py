@@ -1,0 +1,73 @@
+"""The whole plane under thousands of fault schedules, each from one seed, on all cores (`schedules` says how to replay one)."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import pytest
+
+from tests.chaos.controls import CONTROLS
+from tests.chaos.schedules import Schedule, fault, faults, replay
+
+SCHEDULES = 1_500
+CHUNK = 25
+ENOUGH = 400
+"""A control that is not red after so many seeds says that a guard is not needed, or that the schedules do not test it."""
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as p:
+        yield p
+        p.shutdown(cancel_futures=True)
+
+
+@pytest.mark.timeout(600)
+def test_no_schedule_changes_a_bit(pool):
+    chunks = [pool.submit(faults, range(i, i + CHUNK)) for i in range(0, SCHEDULES, CHUNK)]
+    wrong = {seed: how for chunk in chunks for seed, how in chunk.result().items()}
+    report = [f"seed {seed}: {how}\n    {replay(seed)}" for seed, how in list(wrong.items())[:10]]
+    assert not wrong, f"{len(wrong)} of {SCHEDULES} schedules went wrong\n" + "\n".join(report)
+
+
+@pytest.fixture(scope="module")
+def searches(pool) -> dict[str, Future]:
+    """All controls at once: each looks for its first red seed."""
+    return {name: pool.submit(faults, range(ENOUGH), name, True) for name in CONTROLS}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", CONTROLS)
+def test_control_goes_red_without(searches, name):
+    wrong = searches[name].result()
+    assert wrong, f"without {name}, {ENOUGH} schedules find nothing wrong"
+    for seed, how in wrong.items():
+        print(f"{how:.200}\n    {replay(seed, name)}")
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_a_seed_replays_record_by_record(seed):
+    """In another process, where sets and hashes have another order, too."""
+
+    def digest(order: str) -> str:
+        command = [sys.executable, "-m", "tests.chaos.schedules", "--seed", str(seed), "--digest"]
+        run = subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": order}, capture_output=True, text=True, check=True
+        )
+        return run.stdout
+
+    here = Schedule(seed)
+    here.run()
+    assert digest("1") == digest("2")
+    assert here.digest() in digest("1")
+
+
+def test_a_failure_replays_too():
+    first = fault(0, "own-bitmap")
+    assert first
+    assert fault(0, "own-bitmap") == first
+    assert not fault(0)
