@@ -203,10 +203,10 @@ class Aggregator:
             elif held or task in self.work:
                 work = self.work.setdefault(task, Work(topic(self.namespace, self.zone_name, "deltas", task).name))
                 yield from self._hold(task, work, t, {} if t.loss else held)
-                if isinstance(fact, Committed):
+                if isinstance(fact, Committed) and fact.task == task:
                     if not void and work.bitmaps.note(offset, fact, work.shards):
                         yield self._fetch(task, offset, fact)
-                elif not isinstance(fact, Admitted):
+                elif not isinstance(fact, Admitted | Committed):
                     yield from self._load(task, work, t)
                 yield from self._take(task, now)
 

@@ -7,7 +7,7 @@ from processors.desk import EVERY, GlobalDesk
 from processors.global_leader import GlobalLeader
 from schemas.facts import ZoneJoined
 from schemas.topics import GLOBAL, topic
-from streams.processor import Answer, Assigned, Effect, Follow, Input, Record, Stop
+from streams.processor import Answer, Assigned, Effect, Ends, Follow, Input, Record, Stop
 
 
 class GlobalCoordinator(GlobalDesk):
@@ -17,6 +17,8 @@ class GlobalCoordinator(GlobalDesk):
         self._zone_of = {r.topic: z for z, r in self.zone_readings.items()}
         self._unread: dict[tuple[str, str], int] = {}
         """By task and zone, the last result that lies below the checkpoint from which the zone's ledger is read."""
+        self._fresh: int | None = None
+        """Where the own ledger ended when one of these was first missed; -1: asked."""
         self.configurator = Configurator(self)
         self.leader = GlobalLeader(self)
 
@@ -46,11 +48,15 @@ class GlobalCoordinator(GlobalDesk):
                     yield Stop(f"global: {error}")
                 elif self.checkpoints.heard(asked, value) or asked is None or not self.token:
                     pass
+                elif asked == ("fresh",):
+                    self._fresh = value[0]
                 elif ours:
                     self.configurator.answer(asked, value, error)
                 else:
                     yield from self.leader.answer(asked, value, now)
         yield from self.claim(now)
+        if self.token and self._unread:
+            yield from self._check_unread()
         if self.token:
             yield from self.checkpoint(now)
             yield from self._join(now)
@@ -59,28 +65,34 @@ class GlobalCoordinator(GlobalDesk):
 
     def led(self) -> Iterator[Effect]:
         self.leader.forget()
-        if self.token:
-            yield from self._check_unread()
+        self._fresh = None
+        return iter(())
 
     def zone_jumped(self, zone: str) -> Iterator[Effect]:
         """Its results up to here are not known one by one, as `GlobalLeader` needs them until they are taken."""
         tasks = self.zones[zone].state.tasks
         self._unread |= {(task, zone): t.manifest_at for task, t in tasks.items() if t.manifest}
-        if self.token:
-            yield from self._check_unread()
+        return iter(())
 
     def _check_unread(self) -> Iterator[Effect]:
         """A zone's leader cuts its ledger nowhere above what is taken. So this only finds what someone else cut, and pieces
-        that are lost."""
-        for (task, zone), at in self._unread.items():
+        that are lost; and, in one that slept while others took them, results that its fold does not know to be taken."""
+        missing = ""
+        for (task, zone), at in list(self._unread.items()):
             g = self.globe.tasks.get(task)
-            if g and g.state != "ended" and at >= g.taken.get(zone, 0):
-                ledger = self.zone_readings[zone].topic
-                yield Stop(
-                    f"the result of {task} in {ledger}@{at} is not taken yet, and the ledger can only be read from "
-                    f"{self.zone_readings[zone].origin} on: bring {ledger} or its checkpoints back from a backup"
+            if g and (g.state == "ended" or at < g.taken.get(zone, 0)):
+                del self._unread[task, zone]
+            elif g and not missing:
+                reading = self.zone_readings[zone]
+                missing = (
+                    f"the result of {task} in {reading.topic}@{at} is not taken yet, and the ledger can only be read from "
+                    f"{reading.origin} on: bring {reading.topic} or its checkpoints back from a backup"
                 )
-                return
+        if missing and self._fresh is None:
+            self._fresh = -1
+            yield Ends(self.requests.new(("fresh",)), self.ledger_topic.name)
+        elif missing and self._fresh is not None and 0 <= self._fresh <= self.globe.position:
+            yield Stop(missing)
 
     def _join(self, now: int) -> Iterator[Effect]:
         if strangers := [z for z in self.globe.zones if z not in self.zones]:

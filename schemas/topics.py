@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from schemas import blocks, facts, messages, task
 from schemas.wire import SLUG, Malformed, Message, decode
@@ -95,6 +96,7 @@ def check_zone(zone: str) -> str:
     return zone
 
 
+@lru_cache(maxsize=4096)
 def topic(namespace: str, zone: str, what: str, task: str = "") -> Topic:
     """The topic of that row. Raises `BadName` for what is not a slug, `KeyError` for what is not in the table."""
     for label, text in (("namespace", namespace), ("zone", zone), ("task", task or "none")):
@@ -107,6 +109,7 @@ def topic(namespace: str, zone: str, what: str, task: str = "") -> Topic:
     return Topic(namespace, zone, kind, task)
 
 
+@lru_cache(maxsize=4096)
 def parse(name: str) -> Topic:
     """The topic of that name. Raises `KeyError` if it is none of ours."""
     parts = name.split(".")

@@ -279,6 +279,7 @@ def _founded(s: S, at: int, time: int, f: Founded) -> S:
         raise UnknownRules(
             f"ledger {f.ledger} follows rules {f.rules}; this version knows {RULES}: install a newer one"
         )
+    _require(f.every != 1, "a checkpoint is a record: one for each record would never end")
     new = replace(s, ledger=f.ledger, zone=f.zone, partitions=f.partitions, rules=f.rules, every=f.every)
     if isinstance(new, Zone):
         new = replace(new, shards=(Holder(),) * f.partitions, registrations=(0,) * f.partitions)
