@@ -136,6 +136,10 @@ def batch(*records: Written, codec: int = 0, deltas: tuple[int, ...] = ()) -> by
     return bytes(head) + body
 
 
+UNKNOWN, NOT_LEADER = 3, 6
+"""The broker's words for a partition that it does not know, or does not lead."""
+
+
 def write(world: KafkaWorld, t: Topic, *batches: bytes) -> None:
     async def go() -> None:
         client = AIOKafkaClient(bootstrap_servers=world.bootstrap)
@@ -143,7 +147,14 @@ def write(world: KafkaWorld, t: Topic, *batches: bytes) -> None:
         await client.set_topics([t.name])
         node = client.cluster.leader_for_partition(TopicPartition(t.name, 0))
         for b in batches:
-            answer = await client.send(node, ProduceRequest(None, -1, 5000, [(t.name, [(0, b)])]))
+            for _ in range(50):
+                answer = await client.send(node, ProduceRequest(None, -1, 5000, [(t.name, [(0, b)])]))
+                if answer.topics[0][1][0][1] not in (
+                    UNKNOWN,
+                    NOT_LEADER,
+                ):  # a topic just made may not have its leader yet
+                    break
+                await asyncio.sleep(0.1)
             assert answer.topics[0][1][0][1] == 0, answer
         await client.close()
 

@@ -18,7 +18,7 @@ commit's says where it starts. Void records are not kept, as they change nothing
 """
 
 import ast
-from collections import deque, namedtuple
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -31,6 +31,7 @@ from schemas.blocks import Manifest, Place
 from schemas.messages import Ref
 from streams import ledger
 from streams.ledger import Zone, fold, leads, snapshot, summed
+from tests.streams.scenarios import explore, put, without
 
 LIMIT = 25_000
 LATE, DUPLICATE = 0, -1
@@ -43,10 +44,6 @@ Closed = namedtuple("Closed", "token round ends")
 Finalised = namedtuple("Finalised", "token round commits")
 Opened = namedtuple("Opened", "token round")
 Admitted = namedtuple("Admitted", "token after partition range slots ended")
-
-
-def put(t: tuple, i: int, x: Any) -> tuple:
-    return (*t[:i], x, *t[i + 1 :])
 
 
 @cache
@@ -442,43 +439,6 @@ TILED = ALL_DONE = True
 """Switched off with the guard of that name: then what it forbids must be tried, not dropped early."""
 
 
-def explore(model: Any, limit: int) -> tuple[int, str, list[str]]:
-    """Breadth first: (states, what is wrong, the history that leads there). Progress is judged if all states were seen."""
-    index, parents, back, todo, goals = {model.init: 0}, [(0, "")], [[]], deque([model.init]), []
-
-    def history(i: int) -> list[str]:
-        out = []
-        while i:
-            i, what = parents[i]
-            out.append(what)
-        return out[::-1]
-
-    while todo:
-        st = todo.popleft()
-        i = index[st]
-        if model.goal(st):
-            goals.append(i)
-        for what, is_fault, new in model.moves(st):
-            j = index.setdefault(new, len(parents))
-            if j == len(parents):
-                parents.append((i, what))
-                back.append([])
-                if wrong := model.broken(new):
-                    return j, wrong, history(j)
-                if j >= limit:
-                    return j, "", []
-                todo.append(new)
-            if not is_fault:
-                back[j].append(i)
-    good = set(goals)
-    while goals:
-        new = [i for i in back[goals.pop()] if i not in good]
-        good.update(new)
-        goals.extend(new)
-    stuck = next((i for i in range(len(parents)) if i not in good), None)
-    return len(parents), "" if stuck is None else "no way to the end", history(stuck or 0)
-
-
 A1, A2, C1, C2 = (1, "a"), (2, "a"), (1, "c"), (2, "c")
 IDLE_SHARD: Callable[[], Any] = lambda: Aggregation("one shard idle in round 1", ((A1,), (C2,)), rounds=2, faults=0)  # noqa: E731
 TWO_LEADERS: Callable[[], Any] = lambda: Aggregation("two leaders", ((A1, A1),), leaders=2)  # noqa: E731
@@ -512,17 +472,6 @@ def test_as_far_as_time_allows(make):
 
 
 # ------------------------------------------------------------------ one guard less
-
-
-def without(monkeypatch: pytest.MonkeyPatch, *reasons: str) -> None:
-    """The fold does not void for these reasons."""
-    strict = ledger._require
-
-    def lax(holds: bool, reason: str) -> None:
-        if not any(r in reason for r in reasons):
-            strict(holds, reason)
-
-    monkeypatch.setattr(ledger, "_require", lax)
 
 
 def off_tile(monkeypatch):
