@@ -59,6 +59,12 @@ class ZoneLeader:
     def forget(self) -> None:
         self.jobs, self.closing = {}, {}
 
+    def _forget(self, task: str) -> None:
+        """What was read and asked for a task may not be what holds when it goes on."""
+        self.jobs.pop(task, None)
+        self.closing.pop(task, None)
+        self.desk.requests.forget(lambda asked: asked[1:2] == (task,))
+
     def react(self, now: int) -> Iterator[Effect]:
         """Whatever the ledgers call for now."""
         for task, g in self.desk.globe.state.tasks.items():
@@ -71,8 +77,7 @@ class ZoneLeader:
                 if t:
                     yield from self._offer(("retired", task), self._retired(g), now)
             elif t and t.loss:
-                self.jobs.pop(task, None)  # what was read for it may not be what is summed when it goes on
-                self.closing.pop(task, None)
+                self._forget(task)
             elif t is None or t.state == "finalised":
                 self.jobs.pop(task, None)
                 if g.state == "open" and (t is None or t.epoch < g.epoch or t.merged_rounds < g.spec.epochs.rounds):

@@ -814,12 +814,12 @@ class Ledger(Generic[S]):
         except Malformed as e:
             fact, unread = None, str(e)
         self.state, void = fold(self.state, record.offset, record.timestamp, fact)
+        if isinstance(fact, Checkpoint):  # a void one, too: whoever errs may err about who leads
+            self._compare(fact)
         if self.state.every and self.state.position % self.state.every == 0:
             self.marks[self.state.position] = self.state
             while len(self.marks) > MARKS:
                 del self.marks[min(self.marks)]
-        if isinstance(fact, Checkpoint) and not void:
-            self._compare(fact)
         return fact, unread or void
 
     def _compare(self, f: Checkpoint) -> None:

@@ -17,7 +17,7 @@ What a processor may lean on:
   transaction's marker, what cannot be parsed) comes as an empty one, key and value None.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -219,9 +219,9 @@ class Requests:
         """What was asked, or None if it is of no interest any more."""
         return self.open.pop(tag, None)  # type: ignore[call-overload]
 
-    def forget(self) -> None:
-        """Nothing that was asked is of interest any more."""
-        self.open.clear()
+    def forget(self, holds: Callable[[Any], bool] = lambda meaning: True) -> None:
+        """Nothing that was asked, or nothing of which this holds, is of interest any more."""
+        self.open = {tag: meaning for tag, meaning in self.open.items() if not holds(meaning)}
 
     def asked(self, meaning: Any) -> bool:
         return meaning in self.open.values()

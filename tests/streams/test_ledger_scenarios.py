@@ -13,6 +13,10 @@ fault. Cut at LIMIT states: three workers; two rounds; two shards; a block one r
 (whole, they have 92,343, 149,485, 135,198, 331,720 and 142,947 states, take 45 s and hold too: raise LIMIT after a change
 of the fold). The number of states is printed (-s). Then one guard of the fold is taken away at a time, and what breaks is found.
 
+What this leaves out has files of its own: held deltas, pipelining and losses (`test_held_scenarios.py`), asynchronous rounds
+with places given anew (`test_refill_scenarios.py`), the globe (`test_globe_scenarios.py`), checkpoints (`test_checkpoint_scenarios.py`).
+The real processors are explored in `tests/processors/test_exploration.py`.
+
 So that histories that differ only in their order meet again in one state, offsets are canonical: a claim's counts claims, a
 commit's says where it starts. Void records are not kept, as they change nothing (`test_ledger.py` looks at that).
 """
