@@ -38,7 +38,9 @@ class Bitmap:
             self.bits = more
 
     def pack(self) -> bytes:
-        return np.packbits(self.bits).tobytes()
+        """As it travels: up to the last slot that has anything."""
+        used = np.flatnonzero(self.bits.any(axis=1))
+        return np.packbits(self.bits[: used[-1] + 1 if len(used) else 0]).tobytes()
 
     @classmethod
     def unpack(cls, packed: bytes, blocks: int) -> "Bitmap":

@@ -57,8 +57,10 @@ FULL, LOW = 16, 4
 """Records of a shard that wait in memory: pause at FULL, resume at LOW."""
 
 
-MOST_ENTRIES = 5_000
+MOST_ENTRIES = 4_000
 """Slots and held blocks that one commit lists, about: it must fit a record."""
+MOST_RECEIPTS = 50_000
+"""Receipts that wait for one commit, about: memory."""
 
 
 class Aggregator:
@@ -88,7 +90,7 @@ class Aggregator:
         self.refetch: dict[tuple[str, int], int] = {}
         """Task and commit whose bitmap was not there, and when that was said: it is looked for again."""
         self.now = 0
-        self.stored = 0
+        self.stored = self.follows = 0
         self.reported = 0
 
     # ------------------------------------------------------------------ inputs
@@ -124,8 +126,8 @@ class Aggregator:
 
     def _answer(self, answer: Answer, now: int) -> Iterator[Effect]:
         match answer.tag:
-            case ("gap", str(task), int(s), int(position)):
-                yield from self._gap(task, s, position, answer.value, now)
+            case ("gap", str(task), int(s), int(follow)):
+                yield from self._gap(task, s, follow, answer.value, now)
                 return
         asked = self.requests.close(answer.tag)
         if asked is None:
@@ -146,6 +148,7 @@ class Aggregator:
             case ("unread", str(task)) if task in self.work:
                 work, t = self.work[task], self.zone.tasks[task]
                 work.unread = sum(max(0, answer.value[s] - t.next[s]) for s in work.shards)
+                yield from self._short(task, work, t, answer.value, now)
 
     def _tick(self, now: int) -> Iterator[Effect]:
         for task in list(self.work):
@@ -229,7 +232,9 @@ class Aggregator:
             if shard is None or shard.token != token:
                 shard = work.resume(t, s, token)
                 yield Resume(work.topic, s)
-                yield Follow(work.topic, s, shard.position, ("gap", task, s, shard.position))
+                self.follows += 1
+                shard.follow = self.follows
+                yield Follow(work.topic, s, shard.position, ("gap", task, s, shard.follow))
             shard.move(t.at[s])
 
     def _leave(self, work: Work | None) -> Iterator[Effect]:
@@ -265,10 +270,20 @@ class Aggregator:
 
     # ------------------------------------------------------------------ loss
 
-    def _gap(self, task: str, s: int, position: int, log: tuple[int, int], now: int) -> Iterator[Effect]:
+    def _short(self, task: str, work: Work, t: ZoneTask, ends: dict[int, int], now: int) -> Iterator[Effect]:
+        """Logs that end where they are read to, and a closed round beyond that: they lost their end after it was closed."""
+        for s, shard in work.shards.items():
+            r = t.rounds.get(t.at[s])
+            short = r and r.closed and ends[s] == t.next[s] < r.closed.ends[s]
+            if short and r and r.closed and not t.loss and not work.uncommitted(s) and now - shard.told >= AGAIN:
+                shard.told = now
+                what = f"{work.topic} [{s}] ends at {ends[s]}, and round {t.at[s]} at {r.closed.ends[s]}: the log lost its end"
+                yield self._lost(task, s, what, ranges={s: (t.next[s], t.next[s])})
+
+    def _gap(self, task: str, s: int, follow: int, log: tuple[int, int], now: int) -> Iterator[Effect]:
         """The log holds not what was to be read. What was read before is committed first; then the ledger is told."""
         shard = self.work[task].shards.get(s) if task in self.work else None
-        if shard and shard.gap is None and shard.position >= position:
+        if shard and shard.follow == follow:
             shard.gap = log
             yield from self._say_lost(task, now)
 
@@ -342,7 +357,7 @@ class Aggregator:
         here = t.rounds.get(n)
         if (
             s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
-            or (acc and acc.committing)
+            or (acc and (acc.entries > MOST_ENTRIES or len(acc.receipts) > MOST_RECEIPTS))  # the one before it commits
             or (here and here.closed and shard.position >= here.closed.ends[s])
             or work.bitmaps.missing(s)
             or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
@@ -400,6 +415,7 @@ class Aggregator:
             now - acc.started >= self.commit_interval
             or not self.claims.wanted.issuperset(acc.ranges)
             or acc.entries > MOST_ENTRIES
+            or len(acc.receipts) > MOST_RECEIPTS
         ):
             return True
         r = t.rounds.get(acc.round)
@@ -409,7 +425,7 @@ class Aggregator:
         if r.closed:
             return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
         if r.opened.refill:
-            return r.contributors + len(acc.done) >= r.opened.demand
+            return r.met_at is None and r.contributors + len(acc.done) >= r.opened.demand
         if (
             not acc.done
             or len(r.devices) - len(r.lapsed) < r.opened.demand
@@ -429,7 +445,7 @@ class Aggregator:
     def _store(self, task: str, acc: Accumulator, now: int) -> Iterator[Effect]:
         """Sum and bitmap to the partials, at places never written before; nothing counted, nothing to store."""
         self.stored += 1
-        where = f"{task}/{acc.round}/{self.name}/{self.life}/{self.stored}"
+        where = f"{task}/{acc.round}/{self.life}/{self.stored}"
         partition = shard_of(f"{self.name}/{self.life}", self.zone.partitions)
         for key, message in acc.store(task, where, partition):
             tag = self.requests.new(("stored", task, acc.round, key))

@@ -67,9 +67,12 @@ class Configurator:
 
     def react(self, now: int) -> Iterator[Effect]:
         globe, desk = self.desk.globe, self.desk
-        for task, (offset, s) in self.submitted.items():
+        for task, (offset, s) in list(self.submitted.items()):
+            if task in globe.tasks:
+                del self.submitted[task]
+                continue
             refused = globe.refused.get(task)
-            if task in globe.tasks or (refused and refused.submission >= offset):
+            if refused and refused.submission >= offset:
                 continue
             if not all(z in globe.zones for z in self._zones(s) if z in desk.zones):
                 continue  # they are about to join; `submit` says what it waits for

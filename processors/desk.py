@@ -74,6 +74,10 @@ class Desk(Generic[S]):
         """While we lead: see to it that the ledger is checkpointed and cut."""
         yield from self.checkpoints.react(self.token, self.needed(), now)
 
+    def ready(self) -> bool:
+        """Whether what a leader acts on is read to the end that it had."""
+        return self.reading.caught_up
+
     def needed(self) -> int:
         """The first offset of the ledger that others may need, whatever checkpoints there are."""
         return self.ledger.state.position
@@ -81,7 +85,7 @@ class Desk(Generic[S]):
     def claim(self, now: int) -> Iterator[Effect]:
         """Found the ledger if nobody did; claim the leadership if the group says so and the ledger does not yet."""
         state = self.ledger.state
-        if not self.reading.caught_up or not self.claims.wanted:
+        if not self.ready() or not self.claims.wanted:
             return  # a claim names the token it replaces: that must be today's
         if not state.ledger:
             founded = Founded(f"{self.scope}-{self.life}", self.scope, self.partitions, every=self.every)
@@ -142,6 +146,9 @@ class ZoneDesk(Desk[Zone]):
     @property
     def zone(self) -> Zone:
         return self.ledger.state
+
+    def ready(self) -> bool:
+        return self.reading.caught_up and self.globe_reading.caught_up
 
     def needed(self) -> int:
         """The global leader takes the rounds' results from here, task by task, and reads them again after a restart."""

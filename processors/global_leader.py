@@ -70,6 +70,9 @@ class GlobalLeader:
                     yield from self._close(task, t, now)
                 case "closed":
                     yield from self._finish(task, t, now)
+                case "ended":
+                    for zone in t.zones:
+                        self.finals.pop((task, zone), None)
 
     def answer(self, asked: tuple, value: Any, now: int) -> Iterator[Effect]:
         what, task, epoch, *rest = asked
@@ -119,10 +122,10 @@ class GlobalLeader:
             return  # this leader has not read that far yet
         ranges = {z: (t.taken[z], t.ends[z]) for z in t.zones if t.taken[z] < t.ends[z]}
         if ranges:
-            updates = tuple(u for z, r in ranges.items() if (u := self._update(task, z, *r)))
-            yield from self._offer(
-                ("taken", task, t.epoch), Taken(self.desk.token, task, t.epoch, ranges, updates), now
-            )
+            for z, r in ranges.items():  # one fact each: it names all blocks of a model
+                update = self._update(task, z, *r)
+                taken = Taken(self.desk.token, task, t.epoch, {z: r}, (update,) if update else ())
+                yield from self._offer(("taken", task, t.epoch, z), taken, now)
             return
         job = self.jobs.get(task)
         if job is None:

@@ -55,13 +55,14 @@ class GlobalCoordinator(GlobalDesk):
                 else:
                     yield from self.leader.answer(asked, value, now)
         yield from self.claim(now)
-        if self.token and self._unread:
-            yield from self._check_unread()
         if self.token:
             yield from self.checkpoint(now)
             yield from self._join(now)
             yield from self.configurator.react(now)
-            yield from self.leader.react(now)
+            if missing := self._missing():
+                yield from self._doubt(missing)
+            else:
+                yield from self.leader.react(now)
 
     def led(self) -> Iterator[Effect]:
         self.leader.forget()
@@ -74,24 +75,28 @@ class GlobalCoordinator(GlobalDesk):
         self._unread |= {(task, zone): t.manifest_at for task, t in tasks.items() if t.manifest}
         return iter(())
 
-    def _check_unread(self) -> Iterator[Effect]:
-        """A zone's leader cuts its ledger nowhere above what is taken. So this only finds what someone else cut, and pieces
-        that are lost; and, in one that slept while others took them, results that its fold does not know to be taken."""
-        missing = ""
+    def _missing(self) -> str:
+        """What of the zones' results is not taken and cannot be read, in words, or "". A zone's leader cuts its ledger nowhere above
+        what is taken. So this only finds what someone else cut, and pieces that are lost; and, in one that slept while others
+        took them, results that its fold does not know to be taken."""
         for (task, zone), at in list(self._unread.items()):
             g = self.globe.tasks.get(task)
             if g and (g.state == "ended" or at < g.taken.get(zone, 0)):
                 del self._unread[task, zone]
-            elif g and not missing:
+            elif g:
                 reading = self.zone_readings[zone]
-                missing = (
+                return (
                     f"the result of {task} in {reading.topic}@{at} is not taken yet, and the ledger can only be read from "
                     f"{reading.origin} on: bring {reading.topic} or its checkpoints back from a backup"
                 )
-        if missing and self._fresh is None:
+        return ""
+
+    def _doubt(self, missing: str) -> Iterator[Effect]:
+        """Read the own ledger to the end it has now; if that is still missing then, nothing can be merged."""
+        if self._fresh is None:
             self._fresh = -1
             yield Ends(self.requests.new(("fresh",)), self.ledger_topic.name)
-        elif missing and self._fresh is not None and 0 <= self._fresh <= self.globe.position:
+        elif 0 <= self._fresh <= self.globe.position:
             yield Stop(missing)
 
     def _join(self, now: int) -> Iterator[Effect]:

@@ -62,7 +62,17 @@ class Selector:
         for p, offset in enumerate(self.desk.zone.registrations):
             self.waiting[p] = deque()
             yield Resume(self.registrations.name, p)
-            yield Follow(self.registrations.name, p, offset)
+            yield Follow(self.registrations.name, p, offset, ("registrations", p))
+
+    def skip(self, p: int, log: tuple[int, int]) -> Iterator[Effect]:
+        """The log does not hold the next registrations any more: go on where it does. Their devices have given up long ago, and
+        who comes twice gets the same slot."""
+        start, end = log
+        if self.desk.token and (queue := self.waiting.get(p)) is not None:
+            begin = min(max(start, self.desk.zone.registrations[p]), end)
+            if begin > 0:
+                queue.append((begin - 1, None))
+            yield Follow(self.registrations.name, p, begin, ("registrations", p))
 
     # ------------------------------------------------------------------ inputs
 
@@ -104,6 +114,8 @@ class Selector:
                     if r and slot.slot < len(r.devices) and r.devices[slot.slot] == slot.device:
                         yield self._answer(slot.task, r, slot.slot, offset)
             case Opened() | Closed() | Finalised() | Retired() if not void:
+                if isinstance(fact, Retired):
+                    self.held.pop(fact.task, None)
                 yield from self._announce(fact.task)
 
     def tick(self, now: int) -> Iterator[Effect]:

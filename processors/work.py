@@ -40,6 +40,8 @@ class Shard:
     """By (base round, slot), oldest first: deltas that are not whole yet."""
     bytes: int = 0
     """Of these."""
+    follow: int = 0
+    """Which `Follow` it is read by: a refusal of an earlier one is of no interest."""
     gap: tuple[int, int] | None = None
     """Where the log begins and ends, if it does not hold `position` any more."""
     told: int = 0
@@ -61,6 +63,7 @@ class Shard:
         if round != self.round:
             self.round, self.bytes = round, 0
             self.held.clear()
+            self.recall.clear()
 
 
 @dataclass

@@ -30,6 +30,8 @@ class ZoneCoordinator(ZoneDesk):
                 self.assigned(event)
             case Answer() if (effects := self.answered(event)) is not None:
                 yield from effects
+            case Answer(tag=("registrations", int(p)), value=log):
+                yield from self.selector.skip(p, log)
             case Answer(error=error) if error:
                 yield Stop(f"zone {self.scope}: {error}")
             case Answer(tag, value):

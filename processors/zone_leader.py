@@ -45,6 +45,8 @@ class Finalising:
     writing: dict[str, Writing] = field(default_factory=dict)
     """"block" for those of the model, "state block" for those of the optimiser's state, if it has one."""
     unwritten: set[str] = field(default_factory=set)
+    missing: dict[int, str] = field(default_factory=dict)
+    """Commits whose partials are gone, by ledger offset, and what of them."""
     norm: float = 0.0
     fact: Finalised | None = None
 
@@ -157,6 +159,8 @@ class ZoneLeader:
         if job and job.round == r.round:
             if job.fact:
                 yield from self._offer(("finalised", task, r.round), job.fact, now)
+            elif job.missing and not job.commits:
+                yield from self._lost(task, job, now)
             return
         assert r.opened
         sizes = r.opened.sizes
@@ -202,25 +206,29 @@ class ZoneLeader:
                 assert optimiser
                 job.state = assemble(optimiser, value)
             elif what == "sum":
+                offset, commit = job.commits.pop(0)
                 try:
-                    self._add(job, job.commits[0][1], value, r.opened.sizes)
+                    self._add(job, commit, value, r.opened.sizes)
                 except Lost as e:
-                    yield from self._lost(task, job, str(e), now)
-                    return
-                job.commits.pop(0)
+                    job.missing[offset] = str(e)
                 if job.commits:
                     yield self._next_sum(task, job)
+                elif job.missing:
+                    yield from self._lost(task, job, now)
         except Lost as e:
             yield Stop(f"round {job.round} of {task} cannot be finalised: {e}")
             return
-        if job.base is not None and job.state is not None and not job.commits and not job.writing:
+        read = job.base is not None and job.state is not None and not job.commits
+        if read and not job.missing and not job.writing:
             yield from self._write(task, job, r)
 
-    def _lost(self, task: str, job: Finalising, what: str, now: int) -> Iterator[Effect]:
-        """A partial is gone: the ledger is told, and asked for again by `Offers` until the fold says that the task stands still."""
-        offset = job.commits[0][0]
-        fact = facts.Lost(self.desk.token, facts.LEADERSHIP, task, what, commits=(offset,))
-        yield from self._offer(("lost", task, offset), fact, now)
+    def _lost(self, task: str, job: Finalising, now: int) -> Iterator[Effect]:
+        """Partials are gone: the ledger is told, once they are all known, until the fold says that the task stands still."""
+        what = next(iter(job.missing.values())) + (
+            f", and {len(job.missing) - 1} more commits" if len(job.missing) > 1 else ""
+        )
+        fact = facts.Lost(self.desk.token, facts.LEADERSHIP, task, what, commits=tuple(job.missing))
+        yield from self._offer(("lost", task, job.round), fact, now)
 
     def _add(self, job: Finalising, commit: Committed, found: dict[str, bytes], sizes: tuple[int, ...]) -> None:
         for i, (place, piece) in enumerate(zip(commit.sums, slices(sizes), strict=True)):

@@ -370,7 +370,7 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
     registrations = z.registrations
     for p, (start, end) in f.ranges.items():
         _require(
-            p < len(registrations) and registrations[p] == start <= end,
+            p < len(registrations) and registrations[p] == start,  # the end may lie below, where the log lost its own
             f"registrations {p} are dealt with to elsewhere",
         )
         registrations = _put(registrations, p, end)
@@ -406,8 +406,8 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
 
 def most_slots(largest: int, blocks: int, staleness: int = 0, fraction: int = 0) -> int:
     """How many slots a round may ever have: the sum of so many deltas of each round that may count here, each value at most
-    `largest` units and weighed in multiples of 2^-fraction, fits 64 bits, and a bitmap of so many slots a record."""
-    return min((2**63 - 1) // (largest << fraction) // (staleness + 1), MOST_BITS // blocks)
+    `largest` units and weighed in multiples of 2^-fraction, fits 64 bits, and the bitmaps of all these slots a record."""
+    return min((2**63 - 1) // (largest << fraction), MOST_BITS // blocks) // (staleness + 1)
 
 
 def slots_of(o: Opened) -> int:
@@ -421,7 +421,7 @@ def places_taken(t: ZoneTask) -> int:
     r = t.rounds[t.round]
     assert r.opened
     if not r.opened.refill:
-        return len(r.devices) - len(r.lapsed)
+        return len(r.devices) - len(r.lapsed | r.voided)
     return sum(len(x.devices) - len(x.done | x.lapsed | x.voided) for x in working(t))
 
 
@@ -475,10 +475,14 @@ def _committed(z: Zone, at: int, time: int, f: Committed) -> Zone:
     offsets = sum(x.end - x.start for x in f.stretches.values())
     waiting = sum(map(len, f.held.values())) - sum(map(len, f.released.values()))
     _require(f.counts.total() + waiting == offsets, "the counts do not add up to the offsets")
+    done: dict[int, set[int]] = {}
     for d in f.done:
-        base = _slot(rounds, d)
-        _require(d.slot not in base.done | base.voided, f"slot {d.slot} of round {d.round} is done or given up before")
-        rounds[d.round] = replace(base, done=base.done | {d.slot})
+        base, here = _slot(rounds, d), done.setdefault(d.round, set())
+        new = d.slot not in base.done and d.slot not in base.voided and d.slot not in here
+        _require(new, f"slot {d.slot} of round {d.round} is done or given up before")
+        here.add(d.slot)
+    for n, slots in done.items():
+        rounds[n] = replace(rounds[n], done=rounds[n].done | slots)
     for d in f.voided:
         base = _slot(rounds, d)
         _require(d.slot not in base.done, f"slot {d.slot} of round {d.round} is done")
@@ -486,7 +490,8 @@ def _committed(z: Zone, at: int, time: int, f: Committed) -> Zone:
     for held in f.held.values():
         for h in held:
             base = _slot(rounds, h)
-            _require(h.slot not in base.done | base.voided, f"slot {h.slot} of round {h.round} is done or given up")
+            waits = h.slot not in base.done and h.slot not in base.voided
+            _require(waits, f"slot {h.slot} of round {h.round} is done or given up")
     r = rounds[f.round]
     contributors = r.contributors + len(f.done)
     met = r.met_at
@@ -567,10 +572,12 @@ def _retired(z: Zone, at: int, time: int, f: Retired) -> Zone:
     t = z.tasks.get(f.task)
     if t is None or t.retired:
         raise Void(f"{f.task} is unknown or retired before")
+    for s in range(len(t.next)):
+        t = _given_up(t, s)
     none: frozenset[int] = frozenset()
     last = replace(t.rounds[t.round], devices=(), leases=(), lapsed=none, done=none, voided=none, commits=())
     rounds = {t.round: last}  # for people to look at; what is large is of no use any more
-    t = replace(t, retired=True, retired_at=at, rounds=rounds, held=((),) * len(t.next), loss=None)
+    t = replace(t, retired=True, retired_at=at, rounds=rounds, loss=None)
     return replace(z, tasks={**z.tasks, f.task: t})
 
 
@@ -594,7 +601,9 @@ def _lost(z: Zone, at: int, time: int, f: Lost) -> Zone:
     _require(bool(f.ranges or f.commits), "it names nothing")
     for s, (start, to) in f.ranges.items():
         _require(s < len(t.next) and start == t.next[s], f"shard {s} is committed up to elsewhere")
-        _require(to != start or bool(t.held[s]), f"nothing of shard {s} is gone")
+        r = t.rounds.get(t.at[s])
+        short = r is not None and r.closed is not None and start < r.closed.ends[s]
+        _require(to != start or bool(t.held[s]) or short, f"nothing of shard {s} is gone")
     kept = {c.offset for r in t.rounds.values() for c in r.commits if not c.lost}
     _require(kept.issuperset(f.commits), "it names commits that are not there")
     return _with(z, f.task, replace(t, loss=Loss(at=at, what=f.what, ranges=f.ranges, commits=f.commits)))
@@ -602,14 +611,16 @@ def _lost(z: Zone, at: int, time: int, f: Lost) -> Zone:
 
 def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
     """The task goes on where its logs do, and without the sums that are gone. No slot that may have had a part in them
-    counts any more, so that whoever judges its next block says the same."""
+    counts any more, so that whoever judges its next block says the same. Who holds a shard that is concerned must claim it
+    again: what is under way under its token was judged before, or lies at offsets that are used again."""
     t = z.tasks.get(f.task)
     if t is None or t.retired or t.loss is None or t.loss.at != f.lost:
         raise Void(f"{f.task} has no loss at {f.lost}")
     loss = t.loss
     t = replace(t, loss=None)
+    concerned = set(loss.ranges)
     for s, (start, to) in loss.ranges.items():
-        t = _given_up(t, s)
+        waited, t = bool(t.held[s]), _given_up(t, s)
         n = t.at[s]
         r = t.rounds.get(n) or Round(round=n)
         gone = max(0, to - start)
@@ -621,19 +632,25 @@ def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
             tally=t.tally.plus(gone, lost=gone),
             rewound=t.rewound + max(0, start - to),
         )
-        if r.closed and (to < start or to >= r.closed.ends[s]):
+        if r.closed and (to < start or to >= r.closed.ends[s] or (to == start and not waited)):
             t = _shards_done(t, [s])
     for n, r in t.rounds.items():
         if commits := [c for c in r.commits if c.offset in loss.commits]:
-            counted = sum(c.fact.counts.counted for c in commits)
-            t = replace(t, rounds={**t.rounds, n: _without(r, commits, counted)}, tally=t.tally.lose(counted))
-            t = _voiding(t, n, {s for c in commits for s in c.fact.stretches})
-    return _with(z, f.task, t)
+            over = n < t.round or (n == t.round and t.state == "finalised")  # its model is there, and keeps its figures
+            counted = 0 if over else sum(c.fact.counts.counted for c in commits)
+            t = replace(t, rounds={**t.rounds, n: _without(r, commits, counted, over)}, tally=t.tally.lose(counted))
+            covered = {s for c in commits for s in c.fact.stretches}
+            t = _voiding(t, n, covered)
+            concerned |= covered
+    holders = tuple(Holder(token=at) if s in concerned else h for s, h in enumerate(z.shards))
+    return _with(replace(z, shards=holders), f.task, t)
 
 
-def _without(r: Round, commits: list[Commit], counted: int) -> Round:
-    """A round without what these commits counted."""
+def _without(r: Round, commits: list[Commit], counted: int, over: bool) -> Round:
+    """A round without what these commits counted; one that is over only knows that their partials are gone."""
     kept = tuple(replace(c, lost=c.lost or c in commits) for c in r.commits)
+    if over:
+        return replace(r, commits=kept)
     contributors = r.contributors - sum(len(c.fact.done) for c in commits)
     met = r.met_at if r.opened and contributors >= r.opened.demand else None
     return replace(r, commits=kept, tally=r.tally.lose(counted), contributors=contributors, met_at=met)
@@ -741,7 +758,7 @@ def _merged(g: Globe, at: int, time: int, f: Merged) -> Globe:
 
 def _task_ended(g: Globe, at: int, time: int, f: TaskEnded) -> Globe:
     t = _task(g, f, "admitted", "merged")
-    return replace(g, tasks={**g.tasks, f.task: replace(t, state="ended", why=f.why)})
+    return replace(g, tasks={**g.tasks, f.task: replace(t, state="ended", why=f.why, updates={}, ends={})})
 
 
 # ------------------------------------------------------------------ the fold

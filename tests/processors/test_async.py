@@ -123,6 +123,17 @@ def test_places_are_given_anew_when_enough_are_free():
     assert len(r.round(1).devices) == 6
 
 
+def test_blocks_that_come_in_the_grace_are_not_a_commit_each():
+    r = Rig(1, **{**ASYNC, "over_commit": 10.0, "grace_s": 5.0})
+    who = [f"d{i}" for i in range(20)]
+    r.admit(1, who)
+    for d in who:
+        r.send(*blocks(d, r.slot(1, d), 1))
+        r.memory.run(limit=50)
+    r.finalised(1)
+    assert len([c for c in r.facts(Committed) if c.round == 1]) <= 10
+
+
 def test_control_staleness_ignored_goes_red(monkeypatch):
     from processors import accumulator
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from processors import zone_leader
-from processors.work import Work
-from schemas.facts import Closed, Committed
+from processors.work import Shard, Work
+from schemas.facts import Closed, Committed, Held
 from schemas.partitioner import shard_of
 from streams.ledger import identity
 from tests.processors.rig import DEVICES, NS, START, P, Rig, Z, blocks, changed, oracle
@@ -119,6 +119,14 @@ def test_a_slot_given_up_in_a_commit_under_way_stays_so(monkeypatch):
     r.send(old[0], new[0], old[1], old[0], new[1])
     assert r.vector(r.finalised(1).manifest).tobytes() == oracle(START, new).tobytes()
     assert r.round(1).counts.incomplete == 3
+
+
+def test_a_shard_that_is_done_forgets_what_it_was_to_read_again():
+    shard = Shard(token=1, start=9, position=3, round=1, recall={4: Held(offset=4, round=1, slot=0, block=0)})
+    shard.move(1)
+    assert shard.recall
+    shard.move(2)
+    assert not shard.recall
 
 
 def test_control_a_delta_forgotten_when_held_goes_red(monkeypatch):

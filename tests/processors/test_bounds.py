@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from device_sim.pseudonym import pseudonym
-from processors import selector
+from processors import aggregator, selector
+from processors.accumulator import Bitmap
+from processors.aggregator import Aggregator
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
 from processors.judge import INVALID, judge
 from schemas.blocks import DeltaBlock
-from schemas.facts import Admitted, Finalised, Retired, Slot
+from schemas.facts import Admitted, Committed, Finalised, Retired, Slot, Taken
 from schemas.messages import Announcement, DeadLetter, Objection, Registration
 from schemas.partitioner import shard_of
 from schemas.task import BadTask, parse
@@ -22,6 +24,7 @@ from streams.letters import dead_letter
 from streams.memory import Memory
 from streams.processor import Answer, Record, Send, Stop, send
 from tests.plane import LAYOUT, NS, Arithmetic, Plane, spec
+from tests.processors.rig import DEVICES, Rig, blocks
 
 RECORD = 2**20
 """Bytes a broker takes in one record."""
@@ -66,10 +69,52 @@ def test_weights_and_samples_are_bounded(weight: int, samples: int):
     assert verdict[0] == INVALID
 
 
+def test_bitmaps_travel_up_to_the_last_slot_used():
+    bitmap = Bitmap(4_000)
+    for slot in range(1_048):
+        bitmap.set(slot, 7)
+    assert len(bitmap.pack()) == 1_048 * 4_000 // 8
+    assert (Bitmap.unpack(bitmap.pack(), 4_000).bits == bitmap.bits[:1_048]).all()
+    assert Bitmap(4).pack() == b""
+
+
+def test_a_commit_stays_within_a_record_while_the_one_before_it_waits(monkeypatch):
+    monkeypatch.setattr(aggregator, "MOST_ENTRIES", 10)
+    r = Rig(1, demand=60, minimum=1, deadline_s=60.0)
+    who = [f"d{i}" for i in range(60)]
+    r.admit(1, who)
+    slow = lambda host, send: [2_000 if host in r.aggregators and send.topic.endswith("ledger") else 1]  # noqa: E731
+    r.memory.network = slow
+    for d in who:
+        r.send(*blocks(d, r.slot(1, d)))
+        r.memory.run(limit=10)
+    assert r.finalised(1).devices == 60
+    assert max(len(c.done) for c in r.facts(Committed)) <= 11
+
+
+def test_every_zone_s_update_is_a_fact_of_its_own():
+    """It names all blocks of a model: those of twenty zones would not fit one record."""
+    plane = Plane(Memory())
+    plane.submit(spec())
+    assert plane.memory.run(lambda: plane.ended("toy"), 200_000)
+    taken = [f for f in plane.facts(GLOBAL) if isinstance(f, Taken)]
+    assert [len(f.ranges) for f in taken] == [1] * 4
+    assert plane.globe().tasks["toy"].updates == {}  # of no use any more
+
+
+def test_an_aggregator_may_have_a_long_name():
+    r = Rig(0, deadline_s=3.0)
+    r.aggregators.append(r.memory.host(lambda life: Aggregator("test", "z", "a" * 185, life, 200, 500)))
+    r.admit(1, DEVICES[:3])
+    r.send(*(b for d in DEVICES[:3] for b in blocks(d, r.slot(1, d))))
+    assert r.finalised(1).devices == 3
+
+
 def test_a_round_has_no_more_slots_than_its_sums_and_bitmaps_hold():
     assert most_slots(2**62, 1) == 1
     assert most_slots(2**40, 1) == 2**22
     assert most_slots(2**40, 2**12) == 2**10
+    assert most_slots(2**40, 2**12, staleness=3) == 2**8
     plane = Plane(Memory())
     plane.submit(spec())
     assert plane.memory.run(lambda: "toy" in plane.zone("east").tasks, 20_000)

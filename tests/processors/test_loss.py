@@ -2,10 +2,11 @@
 
 import pytest
 
-from schemas.facts import Abandoned, Committed, Finalised, Lost
+from schemas.facts import Abandoned, Closed, Committed, Finalised, Lost
 from schemas.partitioner import shard_of
 from schemas.topics import topic
 from streams.ledger import identity
+from streams.processor import Send
 from tests.processors.rig import DEVICES, NS, START, P, Rig, Z, blocks, oracle
 
 PARTIALS = topic(NS, Z, "partials").name
@@ -165,3 +166,118 @@ def test_registrations_are_refused_while_a_task_stands_still():
     r.register(1, DEVICES[:1])
     r.memory.run(limit=500)
     assert [m.device for m in r.messages("admissions") if type(m).__name__ == "Refusal"] == DEVICES[:1]
+
+
+# ------------------------------------------------------------------ losses at odd moments
+
+
+def test_a_copy_of_a_commit_to_offsets_that_are_used_again_does_nothing():
+    r = Rig(deadline_s=40.0)
+    who = same_shard(3)
+    r.admit(1, who)
+    sent = [b for d in who for b in blocks(d, r.slot(1, d))]
+    ledger = topic(NS, Z, "ledger")
+    r.send(sent[0], sent[2])  # first halves: no slot is done
+    r.until(lambda: sum(c.counts.counted for c in r.facts(Committed)) == 2)
+    copy = next(x for x in r.memory.records(ledger.name) if b"committed" in (x.value or b""))
+    r.memory.lose(r.deltas.name, 0, 0)
+    r.until(lambda: stands(r))
+    abandon(r)
+    r.memory.run(limit=100)
+    r.memory.append(Send(ledger.name, copy.value or b"", copy.key, 0, None, copy.headers))
+    r.memory.run(limit=50)
+    r.send(*sent)
+    final = r.finalised(1)
+    # What was counted before the end was lost counts; what came again of it is a duplicate.
+    assert r.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+    assert (final.devices, r.round(1).counts.counted, r.round(1).counts.duplicate) == (3, 6, 2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_answers_from_before_a_loss_do_not_concern_the_next_attempt(seed):
+    """Else an answer is taken for another's, and partials that are there are said to be gone."""
+    r = Rig(2, deadline_s=40.0, seed=seed)
+    who = [same_shard(1, s)[0] for s in range(3)]
+    r.admit(1, who)
+    for d in who:
+        r.send(*blocks(d, r.slot(1, d)))
+        r.memory.run(limit=400 if d != who[-1] else 0)
+    r.until(lambda: "t" in r.leader.processor.leader.jobs)
+    r.leader.freeze()
+    t = r.zone.tasks["t"]
+    fact = Lost(r.zone.shards[0].token, 0, "t", "x", ranges={0: (t.next[0], t.next[0] - 1)})
+    _, at = r.put(topic(NS, Z, "ledger"), fact)
+    r.put(topic(NS, Z, "ledger"), Abandoned("t", at, "ann"))
+    r.leader.thaw()
+    r.memory.run(limit=500)
+    assert not [f for f in r.facts(Lost) if f.commits]
+    assert r.finalised(1).devices == 3
+
+
+def test_a_log_that_lost_what_a_closed_round_waits_for():
+    r = Rig(1, deadline_s=3.0, minimum=1)
+    who = same_shard(3)
+    r.admit(1, who)
+    sent = [b for d in who for b in blocks(d, r.slot(1, d))]
+    r.aggregators[0].crash()
+    r.send(*sent)
+    r.until(lambda: bool(r.facts(Closed)))
+    r.memory.lose(r.deltas.name, 0, 4)
+    r.aggregators[0].restart()
+    r.until(lambda: stands(r))
+    assert "round 1 at 6: the log lost its end" in r.facts(Lost)[0].what
+    abandon(r)
+    assert r.vector(r.finalised(1).manifest).tobytes() == oracle(START, sent[:4]).tobytes()
+    assert len(r.facts(Lost)) == 1
+
+
+def test_all_partials_that_are_gone_are_said_at_once_and_again_until_heard():
+    r = Rig(1, deadline_s=6.0, minimum=1)
+    who = [same_shard(1, s)[0] for s in range(3)]
+    r.admit(1, who)
+    for d in who[:2]:
+        r.send(*blocks(d, r.slot(1, d)))
+        r.memory.run(limit=600)
+    for log in r.memory.topics[PARTIALS]:
+        for s in log:
+            s.key = "gone"
+    r.send(*blocks(who[2], r.slot(1, who[2])))
+    dropped = []
+    real = r.memory.network
+
+    def drop_first(host, send):
+        if b"lost" in send.value[:40] and not dropped:
+            dropped.append(send)
+            return []
+        return real(host, send)
+
+    r.memory.network = drop_first
+    r.until(lambda: stands(r))
+    assert dropped
+    (lost,) = r.facts(Lost)
+    assert lost.commits == tuple(c.offset for c in r.round(1).commits if c.fact.counts.counted)[:2]
+    assert "more" in lost.what
+    abandon(r)
+    assert r.finalised(1).devices == 1
+
+
+# ------------------------------------------------------------------ registrations are no loss
+
+
+@pytest.mark.parametrize("how", ["cut", "end lost"])
+def test_registrations_that_are_gone_are_skipped(how):
+    r = Rig(1, demand=4, deadline_s=60.0)
+    r.admit(1, DEVICES[:2])
+    r.leader.crash()
+    r.register(1, DEVICES[2:5])
+    name = topic(NS, Z, "registrations").name
+    for p in range(P):
+        if how == "cut":
+            r.memory.cut(name, p, r.memory.span(name, p)[1])
+        else:
+            r.memory.lose(name, p, 0)
+    r.leader.restart()
+    r.memory.run(limit=2_000)
+    assert r.leader.alive, r.leader.stopped
+    r.register(1, DEVICES[5:7])
+    r.until(lambda: set(DEVICES[5:7]) <= set(r.round(1).devices))

@@ -362,10 +362,12 @@ def test_chain_an_admitted_names_the_one_before():
 def test_registrations_tile_too():
     book, token = at_work()
     last = book.ok(Admitted(token, 0, {0: (0, 2)}, ()))
-    for ranges in ({0: (0, 2)}, {0: (1, 3)}, {0: (3, 4)}, {0: (2, 1)}, {2: (0, 1)}, {0: (2, 3), 1: (1, 2)}):
+    for ranges in ({0: (0, 2)}, {0: (1, 3)}, {0: (3, 4)}, {2: (0, 1)}, {0: (2, 3), 1: (1, 2)}):
         assert "dealt with" in book.add(Admitted(token, last, ranges, ()))
-    book.ok(Admitted(token, last, {0: (2, 3), 1: (0, 2)}, ()))
+    last = book.ok(Admitted(token, last, {0: (2, 3), 1: (0, 2)}, ()))
     assert book.state.registrations == (3, 2)
+    book.ok(Admitted(token, last, {0: (3, 1)}, ()))  # the log lost its end, and goes on there
+    assert book.state.registrations == (1, 2)
 
 
 def test_slots_count_up_and_are_never_used_again():

@@ -143,6 +143,14 @@ def test_a_cohort_keeps_its_places_for_the_whole_round():
     assert "3 places" in give(book, token, 1, (3, "w"))
 
 
+def test_a_slot_given_up_frees_its_place():
+    book, token = at_work()
+    admitted(book, token, "x", "y", "z")
+    book.ok(commit(token, {0: (0, 1)}, counts=Counts(incomplete=1), voided=(Done(1, 0),)))
+    assert give(book, token, 1, (3, "w")) == ""
+    assert "3 places" in give(book, token, 1, (4, "v"))
+
+
 def test_rounds_that_can_still_count_are_kept_and_others_forgotten():
     book, token = asynchronous()
     for n in range(1, 6):

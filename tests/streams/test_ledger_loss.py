@@ -26,7 +26,7 @@ from schemas.wire import Malformed, checksum, encode
 from streams import ledger
 from streams.ledger import MARKS, Diverged, Globe, Ledger, Zone, identity, restore, snapshot, summed
 from streams.processor import Record
-from tests.streams.book import admitted, at_work, commit, round_of, task
+from tests.streams.book import admitted, at_work, claim, commit, opened, round_of, task
 
 # ------------------------------------------------------------------ loss
 
@@ -55,7 +55,8 @@ def test_a_task_that_lost_something_stands_still_until_a_person_gives_it_up():
     assert identity(task(book), 1)
     assert identity(task(book))
     assert "no loss at" in book.add(Abandoned("t", at, "ann"))
-    book.ok(commit(token, {0: (5, 6), 1: (0, 1)}))
+    assert "not that of shard 0" in book.add(commit(token, {0: (5, 6), 1: (0, 1)}))  # read before it was given up
+    book.ok(commit(token, {1: (0, 1)}), commit(claim(book, 0), {0: (5, 6)}))
     assert identity(task(book), 1)
     assert identity(task(book))
 
@@ -92,6 +93,63 @@ def test_a_log_that_lost_its_end_is_read_from_where_it_goes_on():
     book.ok(Finalised(token, "t", 1, summed(round_of(book)), 0, 0, 0, 0.0))
 
 
+def test_a_copy_of_a_commit_to_offsets_that_are_used_again_is_void():
+    book, token = at_work()
+    copy = commit(token, {0: (0, 2)})
+    book.ok(copy)
+    at = book.ok(lost(token, ranges={0: (2, 0)}))
+    book.ok(Abandoned("t", at, "ann"))
+    assert task(book).next == (0, 0)
+    assert "not that of shard 0" in book.add(copy)
+    again = claim(book, 0)
+    assert "not that of shard 0" in book.add(copy)
+    book.ok(commit(again, {0: (0, 3)}))
+    assert identity(task(book))
+
+
+def test_a_commit_under_way_when_a_sum_was_given_up_is_void():
+    """It may count blocks of slots that are given up now."""
+    book, token = at_work()
+    admitted(book, token, "x")
+    gone = book.ok(commit(token, {0: (0, 1)}))
+    at = book.ok(lost(token, LEADERSHIP, commits=(gone,)))
+    book.ok(Abandoned("t", at, "ann"))
+    assert "not that of shard 0" in book.add(commit(token, {0: (1, 2)}))
+    book.ok(commit(token, {1: (0, 1)}))  # a shard that is not concerned
+
+
+def test_a_closed_round_whose_end_is_gone():
+    book, token = at_work()
+    book.ok(commit(token, {0: (0, 3)}), Closed(token, "t", 1, "", {0: 6, 1: 0}))
+    assert task(book).at == (1, 2)
+    at = book.ok(lost(token, ranges={0: (3, 3)}))
+    book.ok(Abandoned("t", at, "ann"))
+    assert (task(book).at, task(book).next) == ((2, 2), (3, 0))
+    assert identity(task(book))
+
+
+def test_a_round_that_is_over_keeps_its_figures():
+    """Its model is there; only who sends again cannot be told from who did not."""
+    book, token = at_work()
+    admitted(book, token, "x")
+    gone = book.ok(commit(token, {0: (0, 2)}, done=(Done(1, 0),)))
+    book.ok(Closed(token, "t", 1, "", {0: 2, 1: 0}), Finalised(token, "t", 1, (gone,), 1, 1, 0, 0.0), opened(token, 2))
+    at = book.ok(lost(token, LEADERSHIP, commits=(gone,)))
+    book.ok(Abandoned("t", at, "ann"))
+    r = round_of(book)
+    assert (r.counts.counted, r.tally.lost, r.contributors) == (2, 0, 1)
+    assert identity(task(book))
+
+
+def test_what_is_held_when_a_task_ends_is_incomplete():
+    book, token = at_work()
+    admitted(book, token, "x")
+    held = {0: (Held(offset=0, round=1, slot=0, block=0),)}
+    book.ok(commit(token, {0: (0, 1)}, counts=Counts(), sums=(None,), held=held), Retired(token, "t", Ref("g", 9)))
+    assert identity(task(book))
+    assert identity(task(book), 1)
+
+
 def test_what_was_held_there_is_given_up():
     book, token = at_work()
     admitted(book, token, "x")
@@ -120,7 +178,7 @@ def test_a_sum_that_is_gone_is_not_summed_and_its_slots_count_no_more():
     assert (r.counts.counted, r.tally.lost, r.voided) == (1, 2, {0})
     assert identity(task(book), 1)
     assert identity(task(book))
-    assert "not there" in book.add(lost(token, commits=(gone,)))
+    assert "not there" in book.add(lost(token, LEADERSHIP, commits=(gone,)))
     book.ok(Closed(token, "t", 1, "", {0: 2, 1: 1}), Finalised(token, "t", 1, (kept,), 1, 1, 0, 0.0))
 
 
