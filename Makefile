@@ -6,7 +6,7 @@ READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-docker unit lint format lock golden demo clean
+.PHONY: help env test test-docker unit proofs lint format lock golden demo clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,8 +34,11 @@ DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py \
 test-docker: $(READY)  ## the contract with the broker and the main stories, on a broker in Docker
 	OLEARNING_TEST_BROKER=docker $(BIN)/python -m pytest -m kafka $(DOCKER_TESTS)
 
-unit: $(READY)  ## the tests that need no broker
-	$(BIN)/python -m pytest -m "not kafka"
+unit: $(READY)  ## the tests that need no broker and no minutes
+	$(BIN)/python -m pytest -m "not kafka and not proof"
+
+proofs: $(READY)  ## explorations, schedules, crash points, the state machine
+	$(BIN)/python -m pytest -m proof
 
 lint: $(READY)  ## style, types, the import rule
 	$(BIN)/ruff check

@@ -12,6 +12,8 @@ import pytest
 from tests.chaos.controls import CONTROLS
 from tests.chaos.schedules import Schedule, fault, faults, replay
 
+pytestmark = pytest.mark.proof
+
 SCHEDULES = 1_500
 CHUNK = 25
 ENOUGH = 400

@@ -27,6 +27,8 @@ from streams.memory import Memory
 from streams.processor import Send, send
 from tests.chaos import controls
 
+pytestmark = pytest.mark.proof
+
 NS, Z, P = "test", "z", 3
 SIZES = (3, 2)
 DEVICES = [f"phone-{i}" for i in range(5)]

@@ -23,6 +23,8 @@ from tests.chaos.oracle import trained
 from tests.chaos.schedules import Taped
 from tests.plane import Plane
 
+pytestmark = pytest.mark.proof
+
 ROLES = ("agg-east-0", "agg-east-1", "zone-east", "global")
 MODES = ("before", "after, landed", "after, lost")
 DEVICES, EPOCHS, ROUNDS = 3, 2, 1

@@ -64,6 +64,8 @@ from schemas.wire import checksum, decode, encode
 from streams.ledger import Zone, fold, identity
 from streams.processor import Answer, Assigned, Ends, Fetch, Follow, Pause, Record, Resume, Send, Stop, Tick, Unfollow
 
+pytestmark = pytest.mark.proof
+
 LIMIT = 12_000
 """States of one scenario."""
 STEP = 5_000

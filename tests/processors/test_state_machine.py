@@ -30,6 +30,8 @@ from streams import ledger, reading
 from streams.ledger import Zone
 from tests.processors.machine import DEVICES, GARBAGE, SESSION, Shape, World, shuffled
 
+pytestmark = pytest.mark.proof
+
 MANY = st.integers(0, 10_000)
 """Which one, counted round and round."""
 MOMENTS = st.sampled_from((0, 0, 5, 50, 300, 2 * SESSION))

@@ -24,6 +24,8 @@ from streams.ledger import Diverged, Ledger, Zone, fold, leads, restore, snapsho
 from streams.processor import Record
 from tests.streams.scenarios import explore, put, without
 
+pytestmark = pytest.mark.proof
+
 EVERY = 2
 Claimed = namedtuple("Claimed", "who life after")
 Filler = namedtuple("Filler", "")

@@ -23,6 +23,8 @@ from streams import ledger
 from streams.ledger import Globe, fold, leads, snapshot
 from tests.streams.scenarios import explore, put, without
 
+pytestmark = pytest.mark.proof
+
 MODEL = Manifest("m", 0, ())
 ZONES = ("x", "y")
 Claimed = namedtuple("Claimed", "who life after")

@@ -28,6 +28,8 @@ from streams import ledger
 from streams.ledger import Zone, fold, identity, snapshot, summed
 from tests.streams.scenarios import explore, put, without
 
+pytestmark = pytest.mark.proof
+
 COUNTED, DUPLICATE, LATE, INCOMPLETE, LOST, TWICE = "counted", "duplicate", "late", "incomplete", "lost", "twice"
 BLOCKS = 2
 Claimed = namedtuple("Claimed", "who life after")

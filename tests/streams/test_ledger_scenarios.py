@@ -37,6 +37,8 @@ from streams import ledger
 from streams.ledger import Zone, fold, leads, snapshot, summed
 from tests.streams.scenarios import explore, put, without
 
+pytestmark = pytest.mark.proof
+
 LIMIT = 25_000
 LATE, DUPLICATE = 0, -1
 """Outcomes; a positive one is the round a block was summed into."""

@@ -21,6 +21,8 @@ from schemas.messages import Ref
 from streams.ledger import Zone, fold, identity, snapshot, summed
 from tests.streams.scenarios import explore, without
 
+pytestmark = pytest.mark.proof
+
 DEVICES, PLACES, ROUNDS, STALENESS = ("a", "b", "c"), 1, 2, 1
 Opened = namedtuple("Opened", "round")
 Admitted = namedtuple("Admitted", "after round slot device lapsed")
