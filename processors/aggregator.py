@@ -23,7 +23,7 @@ from processors.judge import COUNTED, INVALID, judge
 from processors.offers import AGAIN
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
-from schemas.facts import Admitted, Claimed, Committed, Lost
+from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
 from schemas.messages import AggregatorReport, TaskLoad
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
@@ -57,6 +57,8 @@ FULL, LOW = 16, 4
 """Records of a shard that wait in memory: pause at FULL, resume at LOW."""
 
 
+SHORT = 10_000
+"""ms that a log must end too early before that is a loss: a partition's new leader may know a lower end for a moment."""
 MOST_ENTRIES = 4_000
 """Slots and held blocks that one commit lists, about: it must fit a record."""
 MOST_RECEIPTS = 50_000
@@ -145,10 +147,10 @@ class Aggregator:
                 yield from self._bitmap(task, offset, answer.value, now)
             case ("stored", str(task), int(n), str(key)):
                 yield from self._stored(task, n, key, answer.value, now)
-            case ("unread", str(task)) if task in self.work:
+            case ("unread", str(task), int(asked_at)) if task in self.work:
                 work, t = self.work[task], self.zone.tasks[task]
                 work.unread = sum(max(0, answer.value[s] - t.next[s]) for s in work.shards)
-                yield from self._short(task, work, t, answer.value, now)
+                yield from self._short(task, work, t, answer.value, asked_at, now)
 
     def _tick(self, now: int) -> Iterator[Effect]:
         for task in list(self.work):
@@ -165,9 +167,10 @@ class Aggregator:
         if now - self.reported >= self.report_interval:
             self.reported = now
             yield self._report(now)
+            waiting = {asked[1] for asked in self.requests.open.values() if asked[0] == "unread"}
             for task, work in self.work.items():
-                if not self.requests.asked(("unread", task)):
-                    yield Ends(self.requests.new(("unread", task)), work.topic)
+                if task not in waiting:
+                    yield Ends(self.requests.new(("unread", task, self.zone.position)), work.topic)
 
     def _claim(self, now: int) -> Iterator[Effect]:
         if not self.reading.caught_up:
@@ -215,7 +218,7 @@ class Aggregator:
 
     def _touched(self, fact: Message | None) -> list[str]:
         """The tasks that a fact may concern, and those where a block waits for the ledger to be read on."""
-        if isinstance(fact, Claimed):
+        if isinstance(fact, Claimed | Abandoned):  # shards change hands
             return list(self.zone.tasks)
         named = {getattr(fact, "task", "")} | {x.task for x in getattr(fact, "slots", ())}
         waiting = {k for k, w in self.work.items() if any(s.read_to is not None for s in w.shards.values())}
@@ -270,12 +273,24 @@ class Aggregator:
 
     # ------------------------------------------------------------------ loss
 
-    def _short(self, task: str, work: Work, t: ZoneTask, ends: dict[int, int], now: int) -> Iterator[Effect]:
-        """Logs that end where they are read to, and a closed round beyond that: they lost their end after it was closed."""
+    def _short(
+        self, task: str, work: Work, t: ZoneTask, ends: dict[int, int], asked_at: int, now: int
+    ) -> Iterator[Effect]:
+        """Logs that end where they are read to, and a closed round beyond that: they lost their end after it was closed, if
+        they still say so after a while. The question must have been put when the ledger was read beyond the `Closed`."""
         for s, shard in work.shards.items():
             r = t.rounds.get(t.at[s])
-            short = r and r.closed and ends[s] == t.next[s] < r.closed.ends[s]
-            if short and r and r.closed and not t.loss and not work.uncommitted(s) and now - shard.told >= AGAIN:
+            if (
+                r is None
+                or r.closed is None
+                or r.closed_at >= asked_at
+                or not ends[s] == t.next[s] < r.closed.ends[s]
+                or t.loss
+            ):
+                shard.short = None
+                continue
+            shard.short = now if shard.short is None else shard.short
+            if now - shard.short >= SHORT and now - shard.told >= AGAIN:
                 shard.told = now
                 what = f"{work.topic} [{s}] ends at {ends[s]}, and round {t.at[s]} at {r.closed.ends[s]}: the log lost its end"
                 yield self._lost(task, s, what, ranges={s: (t.next[s], t.next[s])})

@@ -42,6 +42,8 @@ class Shard:
     """Of these."""
     follow: int = 0
     """Which `Follow` it is read by: a refusal of an earlier one is of no interest."""
+    short: int | None = None
+    """Since when the log ends before a closed round does."""
     gap: tuple[int, int] | None = None
     """Where the log begins and ends, if it does not hold `position` any more."""
     told: int = 0

@@ -6,7 +6,7 @@ from schemas.facts import Abandoned, Closed, Committed, Finalised, Lost
 from schemas.partitioner import shard_of
 from schemas.topics import topic
 from streams.ledger import identity
-from streams.processor import Send
+from streams.processor import Answer, Ends, Follow, Send
 from tests.processors.rig import DEVICES, NS, START, P, Rig, Z, blocks, oracle
 
 PARTIALS = topic(NS, Z, "partials").name
@@ -281,3 +281,33 @@ def test_registrations_that_are_gone_are_skipped(how):
     assert r.leader.alive, r.leader.stopped
     r.register(1, DEVICES[5:7])
     r.until(lambda: set(DEVICES[5:7]) <= set(r.round(1).devices))
+
+
+def test_an_answer_from_before_a_round_was_closed_is_no_loss():
+    """The aggregator hears late where the log ended; meanwhile more came and the round was closed beyond that."""
+    r = Rig(1, deadline_s=40.0, minimum=1)
+    who = same_shard(3)
+    r.admit(1, who)
+    sent = [b for d in who for b in blocks(d, r.slot(1, d))]
+    r.send(*sent[:4])
+    r.until(lambda: sum(c.counts.counted for c in r.facts(Committed)) == 4)
+    aggregator, real = r.aggregators[0], r.memory._do
+
+    def slow(host, effect):  # the answers were right when they were asked for
+        if isinstance(effect, Ends) and host is aggregator and effect.topic == r.deltas.name:
+            value = {p: 4 if p == 0 else 0 for p in range(P)}
+            r.memory._for(host, 20_000, lambda: r.memory._give(host, Answer(effect.tag, value)))
+        elif not (isinstance(effect, Follow) and host is aggregator and effect.topic == r.deltas.name):
+            real(host, effect)
+
+    r.memory._do = slow
+    r.memory.run(limit=1_500)
+    aggregator.paused.update((r.deltas.name, p) for p in range(P))  # and reads slowly
+    r.send(*sent[4:])
+    r.until(lambda: bool(r.facts(Closed)))
+    r.memory.run(limit=25_000)
+    assert not r.facts(Lost)
+    aggregator.paused.clear()
+    r.memory._do = real
+    r.send(sent[0])
+    assert r.finalised(1).devices == 3
