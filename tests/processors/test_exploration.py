@@ -516,7 +516,7 @@ class Zoo:
     def answered(self, w: World, i: int, n: int, ask: tuple) -> World:
         match ask:
             case ("ends", name):
-                value: Any = w.sent if name == DELTAS else len(self.ledgers[w.ledger])
+                value: Any = {DELTAS: w.sent, GLOBE: len(self.globe)}.get(name, len(self.ledgers[w.ledger]))
             case ("fetch", keys):
                 value = tuple(sorted(x for x in w.store if x[0] in keys))
             case ("store", x):
@@ -776,7 +776,7 @@ def test_an_answer_from_before_a_loss_does_not_concern_the_round_s_next_attempt(
     hears the answer. It begins anew, and the answer to its first question comes too: the same sum twice."""
     zoo = Zoo("a loss while a round is finalised", (A, B))
     w, leader = zoo.init, 2
-    while not any(a[0] == "fetch" and "agg" in a[1][0] for a in zoo.seen[w.hosts[leader].local].asks):
+    while not any(a[0] == "fetch" and "/life-" in a[1][0] for a in zoo.seen[w.hosts[leader].local].asks):
         w = zoo.fair(w)
     z = zoo.truths[w.ledger].zone
     lost = Lost(z.shards[0].token, 0, "t", "retention was too short", ranges={0: (2, 5)})
