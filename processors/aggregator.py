@@ -232,13 +232,19 @@ class Aggregator:
             yield Unfollow(work.topic, s)
         for s, token in held.items():
             shard = work.shards.get(s)
-            if shard is None or shard.token != token:
+            given_up = (
+                shard and shard.recall and shard.round != t.at[s]
+            )  # what was to be read again is of no use any more
+            if shard is None or shard.token != token or given_up:
                 shard = work.resume(t, s, token)
                 yield Resume(work.topic, s)
-                self.follows += 1
-                shard.follow = self.follows
-                yield Follow(work.topic, s, shard.position, ("gap", task, s, shard.follow))
+                yield from self._follow(work, task, s, shard.position)
             shard.move(t.at[s])
+
+    def _follow(self, work: Work, task: str, s: int, position: int) -> Iterator[Follow]:
+        self.follows += 1
+        work.shards[s].follow = self.follows
+        yield Follow(work.topic, s, position, ("gap", task, s, self.follows))
 
     def _leave(self, work: Work | None) -> Iterator[Effect]:
         if work:
@@ -285,6 +291,7 @@ class Aggregator:
                 or r.closed is None
                 or r.closed_at >= asked_at
                 or not ends[s] == t.next[s] < r.closed.ends[s]
+                or work.uncommitted(s)
                 or t.loss
             ):
                 shard.short = None
@@ -293,14 +300,19 @@ class Aggregator:
             if now - shard.short >= SHORT and now - shard.told >= AGAIN:
                 shard.told = now
                 what = f"{work.topic} [{s}] ends at {ends[s]}, and round {t.at[s]} at {r.closed.ends[s]}: the log lost its end"
-                yield self._lost(task, s, what, ranges={s: (t.next[s], t.next[s])})
+                yield self._lost(task, s, what, ranges={s: (t.next[s], t.next[s])}, short=(s,))
 
     def _gap(self, task: str, s: int, follow: int, log: tuple[int, int], now: int) -> Iterator[Effect]:
         """The log holds not what was to be read. What was read before is committed first; then the ledger is told."""
         shard = self.work[task].shards.get(s) if task in self.work else None
-        if shard and shard.follow == follow:
-            shard.gap = log
-            yield from self._say_lost(task, now)
+        if shard is None or shard.follow != follow:
+            return
+        next = self.zone.tasks[task].next[s]
+        if not shard.recall and shard.position < next and log[0] <= next <= log[1]:
+            yield from self._follow(self.work[task], task, s, next)  # nobody wants what lies between
+            return
+        shard.gap = log
+        yield from self._say_lost(task, now)
 
     def _say_lost(self, task: str, now: int) -> Iterator[Effect]:
         work, t = self.work[task], self.zone.tasks[task]
@@ -325,9 +337,10 @@ class Aggregator:
         what: str,
         ranges: dict[int, tuple[int, int]] | None = None,
         commits: tuple[int, ...] = (),
+        short: tuple[int, ...] = (),
     ) -> Send:
         token = self.zone.shards[s].token
-        return send(self.ledger_topic, Lost(token, s, task, what, ranges or {}, commits))
+        return send(self.ledger_topic, Lost(token, s, task, what, ranges or {}, commits, short))
 
     # ------------------------------------------------------------------ blocks
 

@@ -16,6 +16,8 @@ class Claims:
         self.holder, self.life = holder, life
         self.wanted: frozenset[int] = frozenset()
         self._due: dict[int, tuple[int, int]] = {}
+        self._free: dict[int, int] = {}
+        """By seat, the token under which it was nobody's when it was last claimed."""
 
     def want(self, seats: frozenset[int]) -> None:
         self.wanted = seats
@@ -29,6 +31,9 @@ class Claims:
         due: dict[int, int] = {}
         for seat in sorted(self.wanted & seats.keys()):
             at, pause = self._due.get(seat, (now, FIRST_PAUSE))
+            if not seats[seat].holder and self._free.get(seat) != seats[seat].token:
+                at, pause = now, FIRST_PAUSE  # nobody's: there is none to fight with
+                self._free[seat] = seats[seat].token
             if not self.mine(seats[seat]) and now >= at:
                 due[seat] = seats[seat].token
                 self._due[seat] = now + pause, min(2 * pause, LONGEST_PAUSE)

@@ -11,7 +11,7 @@ from typing import Generic
 from processors.checkpoints import Checkpoints
 from processors.claims import Claims
 from processors.offers import Offers
-from schemas.facts import LEADERSHIP, Checkpoint, Claimed, Founded
+from schemas.facts import LEADERSHIP, Abandoned, Checkpoint, Claimed, Founded
 from schemas.messages import Ref
 from schemas.topics import GLOBAL, topic
 from schemas.wire import Message
@@ -101,7 +101,7 @@ class Desk(Generic[S]):
         fact, void = got
         if fact is None and self.token:
             yield dead_letter(self.namespace, record, void, self.name)
-        if isinstance(fact, Claimed) and not void:
+        if isinstance(fact, Claimed | Abandoned) and not void:
             token = leads(self.ledger.state, self.name, self.life)
             if token != self.token:
                 yield from self._led(token)

@@ -37,8 +37,8 @@ class Merging:
 class GlobalLeader:
     def __init__(self, desk: GlobalDesk):
         self.desk = desk
-        self.finals: dict[tuple[str, str], list[tuple[int, Finalised]]] = {}
-        """By task and zone, the accepted rounds that gave a model, with their offsets, as far as they are not taken."""
+        self.finals: dict[tuple[str, str], list[tuple[int, Finalised, int]]] = {}
+        """By task and zone, the accepted rounds that gave a model, with offset and epoch, as far as they are not taken."""
         self.jobs: dict[str, Merging] = {}
         self.closing: dict[str, EpochClosed] = {}
         self.written = 0
@@ -52,7 +52,8 @@ class GlobalLeader:
             t = self.desk.globe.tasks.get(fact.task)
             since = t.taken.get(zone, 0) if t else 0
             kept = [x for x in self.finals.get((fact.task, zone), []) if x[0] >= since]
-            self.finals[fact.task, zone] = [*kept, (offset, fact)]
+            epoch = self.desk.zones[zone].state.tasks[fact.task].epoch
+            self.finals[fact.task, zone] = [*kept, (offset, fact, epoch)]
 
     def react(self, now: int) -> Iterator[Effect]:
         for task, t in self.desk.globe.tasks.items():
@@ -104,6 +105,8 @@ class GlobalLeader:
 
     def _close(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
         """An epoch ends when every zone has done its rounds, or at the deadline with what there is."""
+        if not all(self.desk.zone_readings[z].caught_up for z in t.zones):
+            return  # what the zones have done by now is not read yet
         done = all(self._rounds(z, task, t.epoch) >= t.spec.epochs.rounds for z in t.zones)
         if done or now >= t.opened_time + 1000 * t.spec.epochs.deadline_s:
             if task not in self.closing:
@@ -144,8 +147,10 @@ class GlobalLeader:
             yield from self._offer(("merged", task, t.epoch), job.fact, now)
 
     def _update(self, task: str, zone: str, start: int, end: int) -> Update | None:
-        """What a stretch of a zone's ledger holds for a task: the last model, and the sums over all rounds."""
-        rounds = [f for offset, f in self.finals.get((task, zone), []) if start <= offset < end]
+        """What a stretch of a zone's ledger holds for a task: the last model, and the sums over the rounds that it is built on. A
+        round of the epoch before that came too late for it is none of them: the zone began anew from the global model."""
+        found = [x for x in self.finals.get((task, zone), []) if start <= x[0] < end]
+        rounds = [f for _, f, epoch in found if epoch == found[-1][2]]
         if not rounds or not rounds[-1].manifest:
             return None
         return Update(

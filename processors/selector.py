@@ -70,6 +70,8 @@ class Selector:
         start, end = log
         if self.desk.token and (queue := self.waiting.get(p)) is not None:
             begin = min(max(start, self.desk.zone.registrations[p]), end)
+            while queue and queue[-1][0] >= begin:  # read from the end that is gone
+                queue.pop()
             if begin > 0:
                 queue.append((begin - 1, None))
             yield Follow(self.registrations.name, p, begin, ("registrations", p))

@@ -209,6 +209,7 @@ class Lost(Message, frozen=True):
 
     Said by who holds `seat` under `token`. `ranges`: by shard, the fold's next offset and where the log goes on (above it:
     retention overtook the fold; below it: the log lost its end). `commits`: those whose partials are gone.
+    `short`: of the shards, those whose log ends there though a closed round goes on.
     """
 
     token: Count
@@ -217,6 +218,7 @@ class Lost(Message, frozen=True):
     what: str
     ranges: dict[Count, Range] = {}
     commits: tuple[Count, ...] = ()
+    short: tuple[Count, ...] = ()
 
 
 class Abandoned(Message, frozen=True):

@@ -100,6 +100,7 @@ class Loss(Part, frozen=True):
     what: str
     ranges: dict[int, tuple[int, int]]
     commits: tuple[int, ...]
+    short: tuple[int, ...]
 
 
 NO_COUNTS = Counts()
@@ -602,11 +603,12 @@ def _lost(z: Zone, at: int, time: int, f: Lost) -> Zone:
     for s, (start, to) in f.ranges.items():
         _require(s < len(t.next) and start == t.next[s], f"shard {s} is committed up to elsewhere")
         r = t.rounds.get(t.at[s])
-        short = r is not None and r.closed is not None and start < r.closed.ends[s]
+        short = s in f.short and r is not None and r.closed is not None and start < r.closed.ends[s]
         _require(to != start or bool(t.held[s]) or short, f"nothing of shard {s} is gone")
+    loss = Loss(at=at, what=f.what, ranges=f.ranges, commits=f.commits, short=f.short)
     kept = {c.offset for r in t.rounds.values() for c in r.commits if not c.lost}
     _require(kept.issuperset(f.commits), "it names commits that are not there")
-    return _with(z, f.task, replace(t, loss=Loss(at=at, what=f.what, ranges=f.ranges, commits=f.commits)))
+    return _with(z, f.task, replace(t, loss=loss))
 
 
 def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
@@ -620,7 +622,7 @@ def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
     t = replace(t, loss=None)
     concerned = set(loss.ranges)
     for s, (start, to) in loss.ranges.items():
-        waited, t = bool(t.held[s]), _given_up(t, s)
+        t = _given_up(t, s)
         n = t.at[s]
         r = t.rounds.get(n) or Round(round=n)
         gone = max(0, to - start)
@@ -632,7 +634,7 @@ def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
             tally=t.tally.plus(gone, lost=gone),
             rewound=t.rewound + max(0, start - to),
         )
-        if r.closed and (to < start or to >= r.closed.ends[s] or (to == start and not waited)):
+        if r.closed and (to < start or to >= r.closed.ends[s] or s in loss.short):
             t = _shards_done(t, [s])
     for n, r in t.rounds.items():
         if commits := [c for c in r.commits if c.offset in loss.commits]:
@@ -642,8 +644,12 @@ def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
             covered = {s for c in commits for s in c.fact.stretches}
             t = _voiding(t, n, covered)
             concerned |= covered
-    holders = tuple(Holder(token=at) if s in concerned else h for s, h in enumerate(z.shards))
-    return _with(replace(z, shards=holders), f.task, t)
+    z = replace(z, shards=tuple(Holder(token=at) if s in concerned else h for s, h in enumerate(z.shards)))
+    if any(
+        to < start for start, to in loss.ranges.values()
+    ):  # so must the leader: it may have asked where the logs ended
+        z = replace(z, leader=Holder(token=at))
+    return _with(z, f.task, t)
 
 
 def _without(r: Round, commits: list[Commit], counted: int, over: bool) -> Round:

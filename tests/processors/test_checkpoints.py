@@ -250,7 +250,7 @@ def restart_the_globe_again_and_again(seed: int) -> int:
             position = host.processor.zones[zone].state.position
             final = {o for o, f, void in facts if isinstance(f, Finalised) and f.manifest and not void and o < position}
             want = {o for o in final if o >= task.taken[zone]}
-            have = {o for o, _ in host.processor.leader.finals.get(("toy", zone), ())}
+            have = {o for o, *_ in host.processor.leader.finals.get(("toy", zone), ())}
             assert want <= have <= final
             origin = host.processor.zone_readings[zone].origin
             times += origin > 0 and bool(want)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.facts import Abandoned, Closed, Committed, Finalised, Lost
+from schemas.facts import Abandoned, Admitted, Closed, Committed, Finalised, Lost
 from schemas.partitioner import shard_of
 from schemas.topics import topic
 from streams.ledger import identity
@@ -311,3 +311,98 @@ def test_an_answer_from_before_a_round_was_closed_is_no_loss():
     r.memory._do = real
     r.send(sent[0])
     assert r.finalised(1).devices == 3
+
+
+def test_a_close_decided_before_a_loss_is_not_said_after_it():
+    """The leader asked where the logs end, slept, and wakes when one has lost its end and a person gave that up."""
+    r = Rig(1, deadline_s=60.0, minimum=1)
+    who = same_shard(3)
+    r.admit(1, who)
+    r.send(*(b for d in who for b in blocks(d, r.slot(1, d))))
+    r.until(lambda: any(a[0] == "ends" for a in r.leader.processor.requests.open.values()))
+    r.leader.freeze()
+    r.memory.run(limit=300)
+    r.aggregators[0].crash()
+    r.memory.lose(r.deltas.name, 0, 2)
+    r.aggregators[0].restart()
+    reader = r.aggregators[0]
+    r.until(lambda: bool(reader.processor.zone.tasks.get("t") and reader.processor.zone.tasks["t"].loss))
+    loss = reader.processor.zone.tasks["t"].loss
+    r.put(topic(NS, Z, "ledger"), Abandoned("t", loss.at, "ann"))
+    r.memory.run(limit=3_000)
+    r.leader.thaw()
+    r.finalised(1)
+    assert [f.ends[0] for f in r.facts(Closed) if f.round == 1] == [2]
+    r.memory.run(limit=20_000)
+    assert len(r.facts(Lost)) == 1
+
+
+# ------------------------------------------------------------------ held blocks and retention
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_held_blocks_that_are_gone_when_the_round_is_over_concern_nobody(seed):
+    """Taken over around the deadline: the fold gives up what is held, and the shard goes on."""
+    r = Rig(1, seed=seed, deadline_s=6.0, minimum=1, demand=2, over_commit=2.0, atomic=True)
+    who, other = same_shard(3), same_shard(1, 1)[0]
+    r.admit(1, [*who, other])
+    r.send(*blocks(other, r.slot(1, other)), blocks(who[0], r.slot(1, who[0]))[0])
+    r.until(lambda: r.zone.tasks["t"].held[0] != ())
+    opened = r.round(1).opened
+    assert opened
+    r.aggregators[0].crash()
+    r.memory.run(limit=opened.deadline - 3 - r.memory.now)
+    r.memory.cut(r.deltas.name, 0, 1)
+    r.aggregators[0].restart()
+    r.memory.run(limit=3_000)
+    if stands(r):  # the ledger heard of it before the round was over
+        abandon(r)
+    r.until(lambda: r.at(2, "open"))
+    r.register(2, who)
+    r.until(lambda: len(r.round(2).devices) == 3)
+    r.send(*(b for d in who for b in blocks(d, r.slot(2, d), 2)))
+    assert r.finalised(2).devices == 3
+
+
+def test_what_lies_between_held_blocks_that_are_read_again_is_wanted_by_nobody():
+    who = same_shard(20)
+    r = Rig(1, deadline_s=60.0, minimum=1, demand=3, over_commit=9.0, atomic=True)
+    r.admit(1, who)
+    one, two = (blocks(d, r.slot(1, d)) for d in who[:2])
+    r.send(one[0], *(two * 10))
+    r.until(lambda: r.zone.tasks["t"].next[0] == 21 and bool(r.zone.tasks["t"].held[0]))
+    a = r.aggregators[0]
+    a.crash()
+    r.memory.run(limit=1_500)
+    a.restart()
+
+    def read_again() -> bool:
+        work = a.processor.work.get("t")
+        return bool(work and 0 in work.shards and not work.shards[0].recall)
+
+    r.until(read_again)
+    r.memory.cut(r.deltas.name, 0, a.processor.work["t"].shards[0].position + 3)
+    r.memory.run(limit=3_000)
+    assert not stands(r)
+    r.send(one[1])
+    r.until(lambda: r.slot(1, who[0]) in r.round(1).done)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_registrations_read_from_an_end_that_is_gone_are_forgotten(seed):
+    """Else the same answer is given for ever."""
+    r = Rig(1, seed=seed, demand=4, over_commit=2.0, deadline_s=600.0)
+    devices = same_shard(6)
+    r.admit(1, devices[:3])
+    selector = r.leader.processor.selector
+    r.register(1, devices[3:4])
+    r.memory.run(lambda: selector.offered is not None, 1_000)
+    r.register(1, devices[4:5])
+    r.memory.run(lambda: len(selector.waiting[0]) == 2, 1_000)
+    r.memory.lose(topic(NS, Z, "registrations").name, 0, 1)
+    r.memory.run(limit=200)
+    before = len(r.facts(Admitted))
+    r.memory.run(limit=1_000)
+    assert len(r.facts(Admitted)) - before <= 2
+    r.register(1, devices[3:6])
+    r.until(lambda: set(devices) <= set(r.round(1).devices))

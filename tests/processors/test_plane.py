@@ -15,7 +15,19 @@ import pytest
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
 from device_sim.pseudonym import pseudonym
-from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Committed, Finalised, Merged, Opened
+from schemas.facts import (
+    LEADERSHIP,
+    Admitted,
+    Claimed,
+    Closed,
+    Committed,
+    EpochClosed,
+    Finalised,
+    Merged,
+    Opened,
+    Taken,
+)
+from schemas.task import Epochs
 from schemas.topics import GLOBAL, parse, read, topic
 from streams.memory import Memory
 from streams.processor import Send, send
@@ -231,6 +243,64 @@ def test_an_epoch_ends_without_a_zone_that_is_dead():
     plane.submit(task)
     finish(plane)
     assert plane.model("toy").tobytes() == oracle(zones=("east",)).tobytes()
+
+
+def test_a_leader_that_starts_after_the_deadline_first_reads_what_the_zones_did():
+    memory = Memory(seed=1)
+    plane = Plane(memory)
+    task = spec(epochs=1, rounds=3)
+    plane.submit(type(task)(task="toy", model="m", data="none", rounds=task.rounds, epochs=Epochs(1, 3, 60.0)))
+    assert memory.run(lambda: any(t.state == "open" for t in plane.globe().tasks.values()), 20_000)
+    host = plane.hosts["global"]
+    host.crash()
+
+    def done() -> bool:
+        tasks = [plane.zone(z).tasks.get("toy") for z in ZONES]
+        return all(t and t.merged_rounds == 3 for t in tasks)
+
+    assert memory.run(done, 60_000)
+    memory.run(limit=70_000)
+    real = memory._pump
+
+    def slowly(to, tp):  # 1 ms for each record of a zone's ledger
+        if to is not host or tp[0] not in {f"{NS}.{z}.ledger" for z in ZONES}:
+            real(to, tp)
+        elif to.alive and tp in to.positions and tp not in to.pumping and to.positions[tp] < memory.span(*tp)[1]:
+            to.pumping.add(tp)
+            memory._for(to, 1, lambda: memory._hand_over(to, tp))
+
+    memory._pump = slowly
+    host.restart()
+    assert memory.run(lambda: plane.ended("toy"), 60_000)
+    assert [f.why for f in plane.facts(GLOBAL) if isinstance(f, EpochClosed)] == ["rounds"]
+    assert plane.model("toy").tobytes() == oracle(epochs=1).tobytes()
+
+
+def test_a_round_that_is_late_for_its_epoch_weighs_in_no_later_one():
+    """The zone began anew from the global model: what the late round did is in nothing that is merged."""
+    memory = Memory(seed=1)
+    plane = Plane(memory)
+    task = spec(rounds=3)
+    plane.submit(type(task)(task="toy", model="m", data="none", rounds=task.rounds, epochs=Epochs(2, 3, 5.0)))
+    west = plane.hosts["zone-west"]
+
+    def third() -> bool:
+        t = plane.zone("west").tasks.get("toy")
+        return bool(t and t.round == 3)
+
+    assert memory.run(third, 60_000)
+    west.freeze()
+    assert memory.run(lambda: any(isinstance(f, EpochClosed) for f in plane.facts(GLOBAL)), 60_000)
+    memory.run(limit=50)
+    west.thaw()
+    assert memory.run(lambda: plane.ended("toy"), 60_000)
+    epoch = {f.round: f.epoch for f in plane.facts("west") if isinstance(f, Opened)}
+    finals = [f for f in plane.facts("west") if isinstance(f, Finalised) and f.manifest]
+    (second,) = (
+        u for f in plane.facts(GLOBAL) if isinstance(f, Taken) and f.epoch == 2 for u in f.updates if u.zone == "west"
+    )
+    assert second.samples == sum(f.samples for f in finals if epoch[f.round] == 2 and f.round <= second.round)
+    assert any(epoch[f.round] == 1 and f.round == 3 for f in finals)  # else this shows nothing
 
 
 # ------------------------------------------------------------------ the global leader's lead

@@ -87,7 +87,7 @@ EXAMPLES: tuple[Message, ...] = (
         token=5, task="wine", round=4, commits=(12, 14), devices=20, samples=900, loss=123456, norm=0.75, manifest=_manifest,
         optimiser=_manifest,
     ),
-    facts.Lost(token=5, seat=10, task="wine", what="retention", ranges={10: (9, 40)}, commits=(12,)),
+    facts.Lost(token=5, seat=10, task="wine", what="retention", ranges={10: (9, 40)}, commits=(12,), short=(10,)),
     facts.Abandoned(task="wine", lost=77, by="ann", reason="the disk is gone"),
     facts.Retired(token=5, task="wine", source=_ref),
     facts.ZoneJoined(token=6, zone="asia", ledger="led-1", partitions=8),
