@@ -84,6 +84,8 @@ class TaskBook:
     state: np.ndarray | None = None
     """The server optimiser's."""
     finals: list[tuple[int, Finalised]] = field(default_factory=list)
+    epochs: dict[int, int] = field(default_factory=dict)
+    """By round, the epoch it was opened in."""
 
 
 class Books:
@@ -286,6 +288,7 @@ class Books:
         if f.optimiser:
             assert self.vector(f.optimiser).tobytes() == book.state.tobytes(), f"{where}: another optimiser state"  # type: ignore[union-attr]
         book.finals.append((offset, f))
+        book.epochs[f.round] = o.epoch
 
     # ------------------------------------------------------------------ the globe
 
@@ -302,7 +305,11 @@ class Books:
                     book, start = self.tasks.get((zone, f.task)), self.since[f.task, zone]
                     self.since[f.task, zone] = end
                     if finals := [x for at, x in book.finals if start <= at < end] if book else []:
-                        mine[zone] = finals[-1].manifest, sum(x.samples for x in finals)
+                        epoch = book.epochs[finals[-1].round]  # a late round of the one before is in no model
+                        mine[zone] = (
+                            finals[-1].manifest,
+                            sum(x.samples for x in finals if book.epochs[x.round] == epoch),
+                        )
                 assert bool(f.manifest) == bool(mine), f"{where}: from {mine}"
                 assert f.samples == sum(n for _, n in mine.values()), f"{where}: from {mine}"
                 if f.manifest:
