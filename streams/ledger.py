@@ -100,7 +100,7 @@ class Loss(Part, frozen=True):
     what: str
     ranges: dict[int, tuple[int, int]]
     commits: tuple[int, ...]
-    short: tuple[int, ...]
+    short: tuple[int, ...] = ()
 
 
 NO_COUNTS = Counts()
