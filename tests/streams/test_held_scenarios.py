@@ -141,7 +141,7 @@ class Shard:
             at = 1_000 + 100 * t.losses + 10 * x.start + x.end
         elif isinstance(x, Lost):
             at = 5_000 + t.losses
-        before = t.zone.tasks["t"]
+        before, leader = t.zone.tasks["t"], t.zone.leader
         z, void = fold(replace(t.zone, position=at), at, 0, self.fact(x))
         if void:
             return n
@@ -161,7 +161,8 @@ class Shard:
                     t = t._replace(past=tuple(sorted({*t.past, *past})))
                     marks = {o: m for o, m in marks.items() if o < to}
                     marks |= {o: [TWICE if o in marks else LOST, before.at[0]] for o in range(start, to)}
-                t = t._replace(losses=t.losses + 1)
+                # Where a log lost its end the leader must claim again: here it has done so at once, and its token is the same.
+                t = t._replace(losses=t.losses + 1, zone=replace(t.zone, leader=leader))
         gone = {h.offset for h in before.held[0]} - {h.offset for h in after.held[0]} - marks.keys()
         if after.held != before.held:  # what is not released is given up
             marks |= {o: [INCOMPLETE, before.at[0]] for o in gone if o < after.next[0]}
