@@ -107,8 +107,8 @@ class Bitmaps:
 class Accumulator:
     """The sum over a stretch of some shards, for one round of one task.
 
-    Once it is `committing` nothing more goes in: sum and bitmap are on their way to the partials (`unstored` of them are
-    not acknowledged), then the fact on its way to the ledger.
+    From `store` on nothing more goes in: sum and bitmap are on their way to the partials (`unstored` of them are not
+    acknowledged), then the fact on its way to the ledger.
     """
 
     round: int
@@ -135,7 +135,6 @@ class Accumulator:
     loss: int = 0
     receipts: list[Receipt] = field(default_factory=list)
     """Sent when the commit is accepted."""
-    committing: bool = False
     places: dict[str, Place] = field(default_factory=dict)
     """By name ("bits", or the block's number) where the pieces lie, once they are stored."""
     unstored: int = 0
@@ -184,7 +183,6 @@ class Accumulator:
 
     def store(self, task: str, where: str, partition: int) -> Iterator[tuple[str, Counted | SumBlock]]:
         """The records that hold bitmap and sum, by key: `where` was never used before. Nothing counted, nothing to store."""
-        self.committing = True
         if self.total is None:
             return
         bits = {n: bitmap.pack() for n, bitmap in self.bitmaps.items()}

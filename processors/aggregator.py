@@ -385,7 +385,7 @@ class Aggregator:
         here = t.rounds.get(n)
         if (
             s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
-            or (acc and (acc.entries > MOST_ENTRIES or len(acc.receipts) > MOST_RECEIPTS))  # the one before it commits
+            or (acc and self._full(acc))  # and the one before it commits
             or (here and here.closed and shard.position >= here.closed.ends[s])
             or work.bitmaps.missing(s)
             or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
@@ -438,12 +438,14 @@ class Aggregator:
                 work.committing[n] = work.open.pop(n)
                 yield from self._store(task, acc, now)
 
+    def _full(self, acc: Accumulator) -> bool:
+        return acc.entries > MOST_ENTRIES or len(acc.receipts) > MOST_RECEIPTS
+
     def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
         if (
             now - acc.started >= self.commit_interval
             or not self.claims.wanted.issuperset(acc.ranges)
-            or acc.entries > MOST_ENTRIES
-            or len(acc.receipts) > MOST_RECEIPTS
+            or self._full(acc)
         ):
             return True
         r = t.rounds.get(acc.round)
