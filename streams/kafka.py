@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from schemas.topics import parse
@@ -44,6 +44,10 @@ log = logging.getLogger(__name__)
 
 LARGE = 32 * 1024
 """A record above this many bytes is worth a thread: heartbeats go on meanwhile."""
+RUN = 32
+"""Records that are handed over in one go, at most: a thread for each would take as long as its work."""
+AIMS = (Follow, Unfollow, Pause, Stop)
+"""After one of these another record may come next than the one that was to."""
 LINGER = 2.0
 """Seconds that the end of a processor may take."""
 
@@ -162,15 +166,19 @@ class _Host:
     async def _loop(self) -> None:
         clock = asyncio.get_running_loop().time
         tick = self.processor.tick / 1000
-        await self._do(None, False)
+        await self._do([None])
         due, breath = clock() + tick, clock()
         while self.stopped is None:
             now = clock()
             if now >= due:
                 due = now + tick
-                await self._do(Tick(), False)
-            elif given := self._next():
-                await self._do(*given)
+                await self._do([Tick()])
+            elif self._inbox:
+                event, large = self._inbox.popleft()
+                await self._do([event], large)
+            elif from_reader := self._next():
+                reader, run = from_reader
+                await self._do(run, any(len(r.value or b"") > LARGE for r in run), reader)
             else:
                 self._awake.clear()
                 with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's may lose a cancellation
@@ -181,29 +189,40 @@ class _Host:
                 await asyncio.sleep(0)
                 breath = clock()
 
-    def _next(self) -> tuple[Input, bool] | None:
-        """The next input, and whether it carries blocks."""
-        if self._inbox:
-            return self._inbox.popleft()
+    def _next(self) -> tuple[Reader, list[Record]] | None:
+        """The next records, and who has read them."""
         if all(a.room for a in self.kafka._appends):  # else what reading leads to would pile up
             for reader in self._readers:
-                if record := reader.take():
+                if run := reader.take(RUN):
                     self._readers.reverse()  # take turns
-                    return record, len(record.value or b"") > LARGE
+                    return reader, run
         return None
 
-    async def _do(self, event: Input | None, large: bool) -> None:
-        """One input (or the start), and what the processor answers."""
+    async def _do(self, run: Sequence[Input | None], large: bool = False, reader: Reader | None = None) -> None:
+        """Some inputs (or the start, None), one after the other, and what the processor answers. What it aims its reading at
+        comes into effect before the next record."""
         now, p = self.kafka.clock(), self.processor
+        effects: list[Effect] = []
+        done = 0
 
-        def call() -> list[Effect]:
-            return list(p.start(now) if event is None else p.handle(event, now))
+        def call() -> None:
+            nonlocal done
+            for event in run:
+                new = list(p.start(now) if event is None else p.handle(event, now))
+                done += 1
+                effects.extend(new)
+                if any(isinstance(e, AIMS) for e in new):
+                    return
 
         try:
-            self._carry_out(await asyncio.to_thread(call) if large else call())
+            await asyncio.to_thread(call) if large else call()
         except Exception as e:
-            log.exception("%s failed at %s", p.name, _summary(event))
-            self._stop(Stop(f"bug in {p.name}: {e!r} at {_summary(event)}"))
+            log.exception("%s failed at %s", p.name, _summary(run[done]))
+            self._stop(Stop(f"bug in {p.name}: {e!r} at {_summary(run[done])}"))
+            return
+        if reader:
+            reader.untake([r for r in run[done:] if isinstance(r, Record)])
+        self._carry_out(effects)
 
     def _give(self, event: Input, large: bool = False) -> None:
         self._inbox.append((event, large))

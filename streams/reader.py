@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 from aiokafka import TopicPartition, errors
 
@@ -20,8 +20,8 @@ from streams.queries import TROUBLE, Cluster, Refused, close, pause
 
 log = logging.getLogger(__name__)
 
-AHEAD = 16 * 2**20
-"""Bytes read ahead, at most, in the client and once more here."""
+AHEAD = 4 * 2**20
+"""Bytes read ahead, at most, in the client and once more here. Larger answers are slower to take apart: fresh memory for each."""
 
 
 class Reader:
@@ -72,27 +72,43 @@ class Reader:
         self._paused.discard(tp)
         self._aim(tp)
 
-    def take(self) -> Record | None:
-        """The next record, if one is there."""
-        while self._batch:
-            r = self._batch.popleft()
-            if not self._batch:
-                self._taken.set()
+    def take(self, most: int) -> list[Record]:
+        """The next records, as far as they are there, `most` at most."""
+        run: list[Record] = []
+        while self._batch and len(run) < most:
+            r = self._batch[0]
             tp = TopicPartition(r.topic, r.partition)
             at = self._wanted[tp]
-            if r.offset < at:
-                continue
-            if isinstance(r, Unreadable):
-                self._fail(str(r))
-                return None
-            if r.offset > at and not compacted(r.topic):
-                self._fail(
-                    f"{r.topic}-{r.partition}: wanted offset {at}, the log goes on at {r.offset}: records are lost"
-                )
-                return None
-            self._wanted[tp] = r.offset + 1
-            return r
-        return None
+            if r.offset >= at:
+                wrong = self._wrong(r, at)
+                if wrong and run:
+                    break  # what comes before it is dealt with first
+                if wrong:
+                    self._fail(wrong)
+                    return []
+                assert isinstance(r, Record)
+                self._wanted[tp] = r.offset + 1
+                run.append(r)
+            self._batch.popleft()
+        if not self._batch:
+            self._taken.set()
+        return run
+
+    def _wrong(self, r: Record | Unreadable, at: int) -> str:
+        """Why this cannot be handed over as what comes at or after `at`; empty if it can."""
+        if isinstance(r, Unreadable):
+            return str(r)
+        if r.offset > at and not compacted(r.topic):
+            return f"{r.topic}-{r.partition}: wanted offset {at}, the log goes on at {r.offset}: records are lost"
+        return ""
+
+    def untake(self, run: Sequence[Record]) -> None:
+        """Give back what was taken last and not handed over."""
+        for r in reversed(run):
+            tp = TopicPartition(r.topic, r.partition)
+            if tp in self._wanted:  # else it is followed no longer: the log did not hold what came next
+                self._wanted[tp] = r.offset
+                self._batch.appendleft(r)
 
     def _purge(self, tp: TopicPartition) -> None:
         self._batch = deque(r for r in self._batch if (r.topic, r.partition) != tp)
