@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from device_sim.availability import Availability
 from device_sim.pseudonym import seed_of
 from schemas.messages import Announcement
@@ -29,6 +32,8 @@ class Device:
     """The round it is training for."""
     taken: dict[str, int] = field(default_factory=dict)
     """By task, the last round it has finished or given up."""
+    left: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """By task, what top-k left out of its weighted deltas: it is added to the next one."""
 
     def free(self, now: int) -> bool:
         return self.nights is None or self.nights.window(now) is not None

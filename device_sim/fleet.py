@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim.device import ASLEEP, IDLE, PATIENCE, REGISTERED, TRAINING, Device
-from device_sim.pseudonym import pseudonym
-from learning.aggregation import quantise
-from schemas.blocks import MOST_LOSS, DeltaBlock, slices
+from device_sim.pseudonym import pseudonym, seed_of
+from learning.codecs import read_values, write_values
+from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Objection, Receipt, Refusal, Registration
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
@@ -152,7 +152,8 @@ class Fleet:
             return
         self.rounds[a.task] = a
         self.heard[a.task] = now
-        yield from self._object(a.task, self.learner.objection(a), now)
+        strange = "" if a.codec in CODECS else f"codec {a.codec} is not known here: install the version that knows it"
+        yield from self._object(a.task, strange or self.learner.objection(a), now)
         if a.tenant not in self.tenants:
             self.tenants.add(a.tenant)
             self.by_name |= {self._name(d, a.tenant): d for d in self.devices}
@@ -244,6 +245,7 @@ class Fleet:
         try:
             blocks = list(self._blocks(d, a, run))
         except ValueError:
+            d.left.pop(a.task, None)
             return  # it diverged: nothing worth sending; its lease runs out
         twice = d.die(self.manner.seed, "resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
         for block in blocks * (2 if twice else 1):
@@ -253,22 +255,29 @@ class Fleet:
             yield sent
 
     def _blocks(self, d: Device, a: Announcement, run: Run) -> Iterable[DeltaBlock]:
-        weighted = run.delta.astype(np.float64) * run.samples
+        how, weighted = codec(a.codec), run.delta.astype(np.float64) * run.samples
+        dice = np.random.default_rng(seed_of(a.seed, d.id, a.task, a.round, "rounding"))
+        if how.sparse:
+            weighted += d.left.pop(a.task, 0.0)
+            d.left[a.task] = weighted.astype(np.float32)
         loss = min(round(run.loss_sum * 1e6), run.samples * MOST_LOSS) if np.isfinite(run.loss_sum) else 0
         for i, piece in enumerate(slices(a.sizes)):
-            q, exponent = quantise(weighted[piece], a.unit, a.largest)
+            data, exponent = write_values(weighted[piece], how, a.unit, a.largest, dice, a.keep)
+            if how.sparse:
+                sent = read_values(how, data, a.sizes[i])
+                d.left[a.task][piece][sent.at] -= sent.q * 2.0 ** (a.unit + exponent)
             yield DeltaBlock(
                 task=a.task,
                 round=a.round,
                 slot=d.slot,
                 device=self._name(d, a.tenant),
                 block=i,
-                codec="int32",
+                codec=a.codec,
                 exponent=exponent,
                 weight=run.samples,
                 samples=run.samples,
                 loss=loss,
-                data=q.astype("<i4", copy=False).data.cast("B"),
+                data=data,
             )
 
     def _send(self, what: str, message: Registration | CheckIn, key: str) -> Send:

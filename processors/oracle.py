@@ -5,10 +5,13 @@ Taken as given: the fold (which facts are accepted), and what the commits of ear
 those rounds checks that.
 """
 
+import re
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
+from zstandard import ZstdDecompressor, ZstdError, get_frame_parameters
 
 from learning.aggregation import staleness_factor
 from processors.story import Entry, Seat, Story
@@ -171,15 +174,14 @@ class Oracle:
             return f"slot {b.slot} of round {b.round} is not this device's"
         if b.block >= len(o.sizes):
             return f"the model has {len(o.sizes)} blocks"
-        if b.codec != "int32":
-            return f"codec {b.codec} is not known"
         if not 1 <= b.weight <= o.heaviest or not 1 <= b.samples <= o.heaviest:
             return f"weight {b.weight} or samples {b.samples} is not in 1 to {o.heaviest}"
         if b.loss > b.samples * MOST_LOSS:
             return f"a loss of {b.loss} millionths over {b.samples} samples is absurd"
-        if len(b.data) != 4 * o.sizes[b.block]:
-            return f"block {b.block} has {o.sizes[b.block]} values of 4 bytes, not {len(b.data)} bytes"
-        q = np.frombuffer(b.data, "<i4")
+        try:
+            q = plain(b.codec, b.data, o.sizes[b.block])
+        except ValueError as e:
+            return f"block {b.block}: {e}"
         if not 0 <= b.exponent <= 62 or max(-int(q.min()), int(q.max())) << b.exponent > o.largest:
             return "a value is larger than the task allows"
         return ""
@@ -201,8 +203,8 @@ class Oracle:
         assert c.opened
         o = c.opened
         factor = staleness_factor(self.n - b.round, o.fraction)
-        q = np.frombuffer(b.data, "<i4").astype(np.int64)
-        self.sum.total[slices(o.sizes)[b.block]] += q * (factor << b.exponent)
+        q = plain(b.codec, b.data, o.sizes[b.block])
+        self.sum.total[slices(o.sizes)[b.block]] += (q << b.exponent) * factor
         self.sum.weights[b.block] += b.weight
         for bits in (self.known, self.sum.bits):
             rows = bits.get(b.round)
@@ -253,6 +255,41 @@ class Oracle:
                 self.seen[s, offset] = self.seen[s, offset].become(outcome, self.entry.offset)
             blocks.append(b)
         return blocks
+
+
+# ------------------------------------------------------------------ codecs
+
+
+def plain(codec: str, data: memoryview, size: int) -> Int64:
+    """All values of a block, zeros where none was sent. Raises `ValueError` for what no device should send."""
+    form = re.fullmatch(r"(top-k\+)?int(32|16|8)(\+zstd)?", codec, re.ASCII)
+    if form is None:
+        raise ValueError(f"codec {codec} is not known")
+    sparse, width, raw = bool(form[1]), int(form[2]) // 8, bytes(data)
+    if form[3]:
+        try:
+            long, frame = get_frame_parameters(raw).content_size, ZstdDecompressor().decompressobj()
+            if (
+                not 0 < long <= size * (width + 2 * sparse)
+            ):  # the same number stands for "unknown", and is beyond any bound
+                raise ValueError(f"a frame of {long} bytes is not one of {size} values")
+            raw = frame.decompress(raw)
+        except ZstdError as e:
+            raise ValueError(f"no zstd frame: {e}") from None
+        if not frame.eof or frame.unused_data or len(raw) != long:
+            raise ValueError("not one whole zstd frame")
+    n = len(raw) // (width + 2 * sparse)
+    if n * (width + 2 * sparse) != len(raw) or not (1 <= n <= size if sparse else n == size):
+        raise ValueError(f"{len(raw)} bytes are not {size} values")
+    q = np.frombuffer(raw[2 * n * sparse :], f"<i{width}").astype(np.int64)
+    if not sparse:
+        return q
+    at = list(accumulate(np.frombuffer(raw[: 2 * n], "<u2").tolist()))
+    if len(set(at)) < n or at[-1] >= size:
+        raise ValueError("a position comes twice or is not in the block")
+    values = np.zeros(size, np.int64)
+    values[at] = q
+    return values
 
 
 # ------------------------------------------------------------------ bitmaps

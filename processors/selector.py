@@ -242,6 +242,8 @@ class Selector:
             deadline=o.deadline,
             staleness=o.staleness,
             seed=g.seed,
+            codec=spec.upload.codec,
+            keep=spec.upload.share,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

@@ -6,6 +6,8 @@ A block never spans two groups (a group is what may travel alone: a module, say)
 """
 
 from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 from schemas.wire import Count, Ident, Message, Part, Slug
 
@@ -74,6 +76,30 @@ def slices(sizes: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(out)
 
 
+class Codec(NamedTuple):
+    """How a delta block's integers are written: `bits` of each, whether only the largest are there, whether zstd packs them.
+    `learning/codecs.py` says what the bytes are."""
+
+    name: str
+    bits: int
+    sparse: bool
+    packed: bool
+
+
+CODECS = {
+    (name := "top-k+" * sparse + f"int{bits}" + "+zstd" * packed): Codec(name, bits, sparse, packed)
+    for sparse, packed, bits in product((False, True), (False, True), (32, 16, 8))
+}
+"""Every codec by its name: `[top-k+]int{32,16,8}[+zstd]`."""
+
+
+def codec(name: str) -> Codec:
+    """The codec of that name. Raises `ValueError`, naming those that are."""
+    if name not in CODECS:
+        raise ValueError(f"codec {name} is not known; known: {', '.join(CODECS)}")
+    return CODECS[name]
+
+
 class Place(Part, frozen=True):
     """Where a block lies: partition and offset as acknowledged (a hint), a key that is unique, a checksum of its data."""
 
@@ -103,8 +129,9 @@ class ModelBlock(Message, frozen=True):
 class DeltaBlock(Message, frozen=True):
     """`<zone>.deltas.<task>`: one block of a device's weighted delta, w·δ, as integers.
 
-    Value i stands for data[i] · 2^(exponent + unit), `unit` as `Opened` says; exponent ≥ 0. `weight` is w. `samples` and
-    `loss` (the loss sum over the run's samples, in millionths) belong to the whole delta and are the same in all its blocks.
+    An integer i in `data`, which is written as `codec` says, stands for i · 2^(exponent + unit), `unit` as `Opened` says;
+    exponent ≥ 0. `weight` is w. `samples` and `loss` (the loss sum over the run's samples, in millionths) belong to the whole
+    delta and are the same in all its blocks.
     """
 
     task: Slug

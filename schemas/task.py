@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from schemas.blocks import Layout, Manifest
+from schemas.blocks import Layout, Manifest, codec
 from schemas.wire import Count, Message, Part, Slug
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -119,6 +119,27 @@ class Limits(Part, frozen=True):
             raise ValueError(f"limits.largest ({self.largest:g}) is more than 2^62 units of 2^{self.unit}")
 
 
+KEEP = 0.1
+"""The share of values that top-k keeps if the task does not say."""
+
+
+class Upload(Part, frozen=True):
+    """How devices write their deltas (`docs/codecs.md`): by `codec`, `[top-k+]int{32,16,8}[+zstd]`, and with top-k the share of
+    each block's values that they `keep`."""
+
+    codec: str = "int32"
+    keep: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if not codec(self.codec).sparse and self.keep is not None:
+            raise ValueError(f"upload.keep is for a codec with top-k, not for {self.codec}: top-k+{self.codec} is one")
+
+    @property
+    def share(self) -> float:
+        """The share of a block's values that is sent."""
+        return (self.keep or KEEP) if codec(self.codec).sparse else 1.0
+
+
 class TaskSpec(Part, frozen=True):
     """A task. `model` and `data` name what devices and `submit` know how to build; the plane reads neither."""
 
@@ -133,6 +154,7 @@ class TaskSpec(Part, frozen=True):
     epochs: Epochs = Epochs()
     server: Server = Server()
     limits: Limits = Limits()
+    upload: Upload = Upload()
     zones: tuple[Slug, ...] = ()
 
     def __post_init__(self) -> None:

@@ -11,9 +11,20 @@ from device_sim.device import PATIENCE, TRAINING, Device
 from device_sim.fleet import Fleet, Manner
 from device_sim.pseudonym import pseudonym
 from learning.aggregation import quantise
-from schemas.blocks import DeltaBlock, Manifest, ModelBlock, Place, slices
+from processors.oracle import plain
+from schemas.blocks import CODECS, DeltaBlock, Manifest, ModelBlock, Place, slices
 from schemas.facts import Committed, Finalised
-from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Ref, Refusal, Registration
+from schemas.messages import (
+    Admission,
+    Announcement,
+    CheckIn,
+    FleetReport,
+    Objection,
+    Receipt,
+    Ref,
+    Refusal,
+    Registration,
+)
 from schemas.task import Training
 from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
 from schemas.wire import checksum
@@ -65,11 +76,19 @@ class Edge:
             places.append(Place(*at, f"m/{i}", checksum(data)))
         return Manifest(topic(NS, Z, "models").name, 0, tuple(places))
 
-    def announce(self, n: int = 1, cause: int = 5, open: bool = True, deadline: int = 10**9) -> None:
+    def announce(
+        self,
+        n: int = 1,
+        cause: int = 5,
+        open: bool = True,
+        deadline: int = 10**9,
+        codec: str = "int32",
+        keep: float = 1.0,
+    ) -> None:
         a = Announcement(
             task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
             data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
-            deadline=deadline, seed=1,
+            deadline=deadline, seed=1, codec=codec, keep=keep,
         )  # fmt: skip
         for p in range(P):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
@@ -108,10 +127,10 @@ def edge(n: int = 1, manner: Manner = QUICK, **learner: Any) -> tuple[Edge, Lear
     return Edge([Device(f"phone-{i}", i) for i in range(n)], what, manner), what
 
 
-def admitted(n: int = 1, **learner: Any) -> tuple[Edge, Learner]:
+def admitted(n: int = 1, codec: str = "int32", keep: float = 1.0, **learner: Any) -> tuple[Edge, Learner]:
     """All its devices admitted to round 1."""
     e, what = edge(n, **learner)
-    e.announce()
+    e.announce(codec=codec, keep=keep)
     e.run()
     for i in range(n):
         e.answer(f"phone-{i}", slot=i)
@@ -247,6 +266,68 @@ def test_a_delta_is_what_training_gave_rounded_once():
         assert mine[0].loss == round(done.loss_sum * 1e6)
     e.run(PATIENCE + 1_000)
     assert len(e.wishes()) == 3  # one round each
+
+
+def values(b: DeltaBlock) -> np.ndarray:
+    """What a block says, in model units."""
+    return plain(b.codec, b.data, SIZES[b.block]) * 2.0 ** (b.exponent - 24)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_delta_is_written_as_the_task_says_and_the_same_each_time(codec):
+    runs = []
+    for _ in range(2):
+        e, _ = admitted(3, codec=codec, keep=0.5)
+        e.run()
+        runs.append([(b.device, b.block, b.exponent, bytes(b.data)) for b in e.deltas()])
+        assert {b.codec for b in e.deltas()} == {codec}
+    assert len(runs[0]) == 6
+    assert runs[0] == runs[1]
+
+
+def test_devices_and_rounds_round_by_dice_of_their_own():
+    """Two devices that learned the same do not send the same: else what they round would not even out."""
+    e, learner = admitted(2, codec="int8")
+    learner.run = lambda a, device, base: Done(np.linspace(-1, 1, 12), 3, 0.0)  # type: ignore[method-assign]
+    e.run()
+    one, two = ([bytes(b.data) for b in e.deltas() if b.device == e.name(f"phone-{i}")] for i in range(2))
+    assert one != two
+
+
+def test_what_top_k_leaves_out_is_added_the_next_time():
+    e, learner = admitted(1, codec="top-k+int8", keep=0.3)
+    learner.run = lambda a, device, base: Done(np.linspace(0.5, 1, 12) ** 9, 3, 0.0)  # type: ignore[method-assign]
+    wanted, said = np.zeros(12), np.zeros(12)
+    for n in range(1, 21):
+        e.run()
+        mine = [b for b in e.deltas() if b.round == n]
+        assert [b.block for b in mine] == [0, 1]
+        wanted += 3 * np.linspace(0.5, 1, 12) ** 9
+        for b, piece in zip(mine, slices(SIZES), strict=True):
+            assert np.count_nonzero(values(b)) <= 3
+            said[piece] += values(b)
+        np.testing.assert_allclose(said + e.devices[0].left["t"], wanted, rtol=1e-5)
+        e.announce(n + 1, cause=10 * n, codec="top-k+int8", keep=0.3)
+        e.run()
+        e.answer("phone-0", n + 1)
+    assert (said > 0).all()  # the small ones' turn came, too
+
+
+def test_a_diverged_run_leaves_nothing_for_the_next_one():
+    e, _ = admitted(1, codec="top-k+int8", keep=0.3, bad=np.nan)
+    e.run()
+    assert e.deltas() == []
+    assert e.devices[0].left == {}
+
+
+def test_a_codec_that_is_not_known_here_is_objected_to():
+    e, learner = edge()
+    e.announce(codec="int4")
+    e.run()
+    assert e.wishes() == []
+    (said,) = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, Objection)]
+    assert said.reason == "codec int4 is not known here: install the version that knows it"
+    assert learner.asked == []
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])

@@ -15,7 +15,7 @@ from device_sim import trainer
 from device_sim.data import load, share
 from device_sim.trainer import central, fit, one_thread, seed_of, train
 from learning import models
-from learning.aggregation import add, apply_mean, largest_in_units, merge, quantise
+from learning.aggregation import add, apply_mean, merge, quantise
 from learning.models import UnknownModel, build, layout_of, load_vector, score, to_vector
 from schemas.blocks import slices
 from schemas.task import Limits, Training
@@ -198,7 +198,6 @@ def test_federated_averaging_learns_digits_nearly_as_well_as_central_training():
     seed, limits, args = 0, Limits(), {"hidden": 64}
     d, module = load("digits", {}), build("mlp", args, seed)
     sizes = layout_of(module).sizes
-    most = largest_in_units(limits.largest, limits.unit)
     dice = np.random.default_rng(seed)
     model = to_vector(module)
     untrained = score(module, d.test_x, d.test_y)[0]
@@ -214,7 +213,7 @@ def test_federated_averaging_learns_digits_nearly_as_well_as_central_training():
                     weight += run.samples
                     for block in slices(sizes):
                         weighted = run.delta[block].astype(np.float64) * run.samples
-                        add(sums[block], *quantise(weighted, limits.unit, limits.largest), most)
+                        add(sums[block], *quantise(weighted, limits.unit, limits.largest))
                 vector = apply_mean(vector, sums, [weight] * len(sizes), sizes, limits.unit)
                 seen += weight
             zones.append(vector)

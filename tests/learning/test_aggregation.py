@@ -17,7 +17,6 @@ from learning.aggregation import (
     merge,
     norm,
     quantise,
-    read_int32,
     within,
 )
 
@@ -42,7 +41,8 @@ contributions = st.lists(values, min_size=1, max_size=8).map(lambda vs: [quantis
 def total(parts: list[tuple[np.ndarray, int]]) -> np.ndarray:
     acc = np.zeros(SIZE, dtype=np.int64)
     for q, exponent in parts:
-        add(acc, q, exponent, MOST)
+        assert within(q, exponent, MOST)
+        add(acc, q, exponent)
     return acc
 
 
@@ -99,14 +99,16 @@ def test_what_quantise_made_is_never_refused(largest, unit, fraction):
     for v in (largest, -largest, largest * fraction):
         q, exponent = quantise(np.array([v]), unit, largest)
         acc = np.zeros(1, dtype=np.int64)
-        add(acc, q, exponent, most)
+        assert within(q, exponent, most)
+        add(acc, q, exponent)
         assert abs(Fraction(v) - int(acc[0]) * Fraction(2) ** unit) < Fraction(2) ** (unit + exponent)
 
 
 def test_an_empty_block():
     q, exponent = quantise(np.zeros(0, dtype=np.float32), UNIT, LARGEST)
     assert (q.shape, q.dtype, exponent) == ((0,), np.int32, 0)
-    add(np.zeros(0, dtype=np.int64), q, 0, 1)
+    assert within(q, 0, 1)
+    add(np.zeros(0, dtype=np.int64), q, 0)
 
 
 def test_largest_in_units():
@@ -147,7 +149,7 @@ def test_order_grouping_and_cutting_change_no_bit(parts, data):
     acc = np.zeros(SIZE, dtype=np.int64)
     for piece in (slice(at, SIZE), slice(0, at)):
         for q, e in shuffled:
-            add(acc[piece], q[piece], e, MOST)
+            add(acc[piece], q[piece], e)
     assert acc.tobytes() == expected
 
 
@@ -166,38 +168,54 @@ def test_control_one_twice_or_none_is_seen(parts, data):
     assert seen == bool(one[0].any())
 
 
-@given(
-    st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5),
-    st.integers(0, 62),
-    st.integers(1, 2**63 - 1) | st.integers(0, 62).map(lambda n: 2**n),
-)
-def test_the_bound_is_that_of_python_integers(ints, exponent, largest):
-    q = np.array(ints, dtype=np.int32)
-    acc = np.arange(len(ints), dtype=np.int64)
-    before = acc.copy()
-    if all(abs(n) << exponent <= largest for n in ints):
-        add(acc, q, exponent, largest)
-        # In Z / 2^64, as the start values may take a sum of the very largest past the end.
-        assert all((int(a) - int(b) - (n << exponent)) % 2**64 == 0 for a, b, n in zip(acc, before, ints, strict=True))
-    else:
-        with pytest.raises(ValueError, match="more than the largest allowed"):
-            add(acc, q, exponent, largest)
-        assert acc.tobytes() == before.tobytes()
+FORMS = st.sampled_from([np.int8, np.int16, np.int32])
 
 
-@given(st.integers(-(2**31), 2**31 - 1).filter(bool), st.integers(0, 31))
-def test_the_bound_is_sharp(n, exponent):
-    q, exactly = np.array([0, n], dtype=np.int32), abs(n) << exponent
-    acc = np.zeros(2, dtype=np.int64)
-    add(acc, q, exponent, exactly)
-    assert acc.tolist() == [0, n << exponent]
+@st.composite
+def integers(draw):
+    """Up to five integers of one of the three types, its ends among them."""
+    form = draw(FORMS)
+    low, high = int(np.iinfo(form).min), int(np.iinfo(form).max)
+    return np.array(
+        draw(st.lists(st.integers(low, high) | st.sampled_from([low, high, 0]), min_size=1, max_size=5)), form
+    )
+
+
+@given(integers(), st.integers(-1, 64), st.integers(1, 2**63 - 1) | st.integers(0, 62).map(lambda n: 2**n))
+def test_the_bound_is_that_of_python_integers(q, exponent, largest):
+    right = 0 <= exponent <= 62 and all(abs(n) << exponent <= largest for n in q.tolist())
+    assert within(q, exponent, largest) == right
+
+
+@given(integers(), st.integers(0, 62), st.integers(1, 2**10))
+def test_shifts_and_factors_are_those_of_python_integers(q, exponent, factor):
+    if any(abs(n) * factor << exponent >= 2**63 for n in q.tolist()):
+        return
+    acc = np.arange(len(q), dtype=np.int64)
+    add(acc, q, exponent, factor)
+    # In Z / 2^64, as the start values may take a sum of the very largest past the end.
+    assert all(
+        (int(a) - i - (n * factor << exponent)) % 2**64 == 0
+        for i, (a, n) in enumerate(zip(acc, q.tolist(), strict=True))
+    )
+
+
+@given(integers(), st.integers(0, 24), st.integers(1, 2**10))
+def test_values_are_added_where_they_belong(q, exponent, factor):
+    acc, expected = np.zeros(2 * len(q), np.int64), np.zeros(2 * len(q), np.int64)
+    at = np.arange(len(q), dtype=np.intp) * 2 + 1
+    add(acc, q, exponent, factor, at)
+    expected[1::2] = q.astype(np.int64) * factor * 2**exponent
+    assert acc.tobytes() == expected.tobytes()
+
+
+@given(integers().filter(lambda q: q.any()), st.integers(0, 31))
+def test_the_bound_is_sharp(q, exponent):
+    exactly = max(abs(n) for n in q.tolist()) << exponent
     assert within(q, exponent, exactly)
     assert not within(q, exponent, exactly - 1)
     assert not within(q, -1, 2**62)
     assert not within(q, 63, 2**62)
-    with pytest.raises(ValueError, match="the largest"):
-        add(acc, q, exponent, exactly - 1)
-    assert acc.tolist() == [0, n << exponent]
 
 
 def test_a_sum_of_capacity_contributions_holds_and_one_more_need_not():
@@ -207,41 +225,31 @@ def test_a_sum_of_capacity_contributions_holds_and_one_more_need_not():
     acc = np.zeros(1, dtype=np.int64)
     q = np.array([-1], dtype=np.int32)
     for _ in range(capacity(2**61)):
-        add(acc, q, 61, 2**61)
+        assert within(q, 61, 2**61)
+        add(acc, q, 61)
     assert int(acc[0]) == -3 * 2**61
     with pytest.raises(ValueError, match="at least one unit"):
         capacity(0)
 
 
 @pytest.mark.parametrize(
-    ("acc", "q", "exponent", "largest"),
+    ("acc", "q", "exponent", "factor"),
     [
-        (np.zeros(3, np.int64), np.ones(1, np.int32), 0, 9),  # numpy would spread one value over three
-        (np.zeros(3, np.int64), np.ones(3, np.int64), 0, 9),
-        (np.zeros(3, np.int32), np.ones(3, np.int32), 0, 9),
-        (np.zeros(3, np.int64), np.ones(3, np.int32), -1, 9),
-        (np.zeros(3, np.int64), np.zeros(3, np.int32), 63, 9),
+        (np.zeros(3, np.int64), np.ones(1, np.int32), 0, 1),  # numpy would spread one value over three
+        (np.zeros(3, np.int64), np.ones(1, np.int8), 0, 1),
+        (np.zeros(3, np.int64), np.ones(3, np.int64), 0, 1),
+        (np.zeros(3, np.int64), np.ones(3, np.uint8), 0, 1),
+        (np.zeros(3, np.int64), np.ones(3, np.float32), 0, 1),
+        (np.zeros(3, np.int32), np.ones(3, np.int32), 0, 1),
+        (np.zeros(3, np.int64), np.ones(3, np.int32), -1, 1),
+        (np.zeros(3, np.int64), np.zeros(3, np.int32), 63, 1),
         (np.zeros(3, np.int64), np.zeros(3, np.int32), 0, 0),
-        (np.zeros(3, np.int64), np.zeros(3, np.int32), 0, 2**63),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(acc, q, exponent, largest):
-    with pytest.raises(ValueError, match=r"added|exponent|largest"):
-        add(acc, q, exponent, largest)
+def test_what_does_not_fit_is_refused_and_changes_nothing(acc, q, exponent, factor):
+    with pytest.raises(ValueError, match=r"added|exponent|factor"):
+        add(acc, q, exponent, factor)
     assert not acc.any()
-
-
-def test_int32_bytes_are_read_without_a_copy():
-    data = bytearray(np.array([1, -2, 2**31 - 1], dtype="<i4").tobytes())
-    q = read_int32(memoryview(data), 3)
-    assert q.tolist() == [1, -2, 2**31 - 1]
-    data[0] = 7
-    assert int(q[0]) == 7
-    add(np.zeros(3, np.int64), q, 0, 2**40)
-    assert not read_int32(bytes(data), 3).flags.writeable
-    for size in (2, 4, 0):
-        with pytest.raises(ValueError, match="12"):
-            read_int32(data, size)
 
 
 # ------------------------------------------------------------------ means
@@ -251,7 +259,7 @@ def test_a_mean_worked_by_hand():
     # Weights 2 and 6, deltas 1.0 and -0.5: (2 - 3) / 8.
     acc = np.zeros(1, dtype=np.int64)
     for w, delta in ((2, 1.0), (6, -0.5)):
-        add(acc, *quantise(np.array([w * delta]), UNIT, LARGEST), MOST)
+        add(acc, *quantise(np.array([w * delta]), UNIT, LARGEST))
     assert mean(acc, 8, UNIT).tolist() == [-0.125]
     assert apply_mean(np.array([1.0], np.float32), acc, [8], [1], UNIT).tolist() == [0.875]
     with pytest.raises(ValueError, match="weight"):

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from learning.codecs import write_values
 from processors.accumulator import Accumulator
 from processors.aggregator import Aggregator
+from processors.oracle import plain
 from processors.work import Work
-from schemas.blocks import Counted, DeltaBlock, Manifest, SumBlock
+from schemas.blocks import CODECS, Counted, DeltaBlock, Manifest, SumBlock
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Committed, Finalised, Founded, Opened, Slot
 from schemas.messages import Ref
 from schemas.partitioner import shard_of
@@ -38,9 +40,9 @@ GARBAGE = (b"\xff\xfe", b"", None, b"\x81\xa4type\xa7nothing")
 def block(device: int, n: int, i: int) -> DeltaBlock:
     """The same each time: a device sends again what it sent before."""
     dice = np.random.default_rng([device, n, i])
-    q = dice.integers(-(2**31), 2**31, SIZES[i], dtype=np.int64).astype("<i4")
-    weight, samples = int(dice.integers(1, 100)), 10 * device + n
-    return DeltaBlock("t", n, device, DEVICES[device], i, "int32", 3 * i, weight, samples, 7, memoryview(q.tobytes()))
+    weight, samples, how = int(dice.integers(1, 100)), 10 * device + n, CODECS[dice.choice(sorted(CODECS))]
+    data, exponent = write_values(dice.uniform(-200, 200, SIZES[i]), how, -24, 2.0**16, dice, 0.6)
+    return DeltaBlock("t", n, device, DEVICES[device], i, how.name, exponent, weight, samples, 7, data)
 
 
 # ------------------------------------------------------------------ the oracle
@@ -67,7 +69,7 @@ def oracle(logs: list[list[DeltaBlock | None]], cuts: dict[int, list[int]]) -> d
                     counts["counted"] += 1
                     seen.add((b.round, b.slot, b.block))
                     new.add((b.round, b.slot, b.block))
-                    sums[b.block] += np.frombuffer(b.data, "<i4").astype(np.int64) * 2**b.exponent
+                    sums[b.block] += plain(b.codec, b.data, SIZES[b.block]) * 2**b.exponent
                     weights[b.block] += b.weight
         out[n], start = (np.concatenate(sums).tobytes(), weights, counts, new), ends
     return out
@@ -228,10 +230,10 @@ def test_partials_add_up_to_what_numpy_says(aggregators, interval, seed, steps):
 ONCE = Accumulator.count
 
 
-def twice(self: Any, b: DeltaBlock, o: Any) -> None:
+def twice(self: Any, b: DeltaBlock, o: Any, values: Any = None) -> None:
     """Adds some of the blocks one time more."""
     for _ in range(1 + (b.weight % 3 == 0)):
-        ONCE(self, b, o)
+        ONCE(self, b, o, values)
 
 
 CONTROLS = {

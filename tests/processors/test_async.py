@@ -32,7 +32,7 @@ def test_fedbuff_s_own_example():
     total = np.zeros(1, np.int64)
     for value, s in ((0.5, 0), (-0.2, 1), (0.1, 3)):
         q = np.array([round(value * 2**24)], np.int32)
-        add(total, q, 0, 2**30, staleness_factor(s, FRACTION))
+        add(total, q, 0, staleness_factor(s, FRACTION))
     assert mean(total, 3, -24 - FRACTION)[0] == pytest.approx(0.136193, abs=2e-5)
 
 

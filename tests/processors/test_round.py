@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from zstandard import compress
 
 from schemas.facts import (
     LEADERSHIP,
@@ -158,6 +159,14 @@ INVALID = {
     "too short": ({"data": data_of([1] * 6)}, "7 values of 4 bytes"),
     "too long": ({"data": data_of([1] * 8)}, "7 values of 4 bytes"),
     "not of whole values": ({"data": memoryview(b"x" * 27)}, "7 values of 4 bytes"),
+    "too short for its codec": ({"codec": "int8", "data": data_of([1] * 6, "<i1")}, "7 values of 1 bytes"),
+    "positions beyond": ({"codec": "top-k+int8", "data": memoryview(b"\7\0\1")}, "position 7 is not in a block of 7"),
+    "a zstd bomb": ({"codec": "int8+zstd", "data": memoryview(compress(b"\0" * 10**7))}, "holds 1 to 7 bytes"),
+    "not zstd": ({"codec": "int32+zstd"}, "not one zstd frame"),
+    "too large a short value": (
+        {"codec": "int8", "exponent": 38, "data": data_of([4] + [5] * 6, "<i1")},
+        "larger than",
+    ),
     "too large an exponent": ({"exponent": 30}, "larger than"),
     "an exponent beyond 64 bits": ({"exponent": 63, "data": data_of([0] * 7)}, "larger than"),
     "too large a value": ({"exponent": 10, "data": data_of([2**31 - 1] * 7)}, "larger than"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.task import OPTIMISERS, BadTask, Epochs, Limits, Rounds, Server, TaskSpec, Training, parse
+from schemas.task import KEEP, OPTIMISERS, BadTask, Epochs, Limits, Rounds, Server, TaskSpec, Training, parse
 
 SMALL = {"task": "wine", "model": "mlp", "data": "digits"}
 
@@ -37,6 +37,7 @@ def test_a_full_task_reads_back():
             "tau": 0.01,
         },
         "limits": {"unit": -20, "largest": 128.0, "heaviest": 5000},
+        "upload": {"codec": "top-k+int8", "keep": 0.25},
         "zones": ["asia", "europe"],
     }
     spec = parse(tree)
@@ -69,6 +70,15 @@ def test_a_full_task_reads_back():
             r"server\.optimiser 'adam' is not known; known: fedavg, .* at `\$\.server`",
         ),
         ({"server": {"optimiser": 3}}, r"\$\.server\.optimiser"),
+        ({"upload": {"codec": "int4"}}, r"codec int4 is not known; known: int32, int16, int8, .* at `\$\.upload`"),
+        ({"upload": {"codec": "top-k"}}, r"codec top-k is not known"),
+        ({"upload": {"share": 0.1}}, r"upload\.share is not a setting; known here: codec, keep"),
+        ({"upload": {"codec": "top-k+int8", "keep": 0}}, r"> 0\.0 - at `\$\.upload\.keep`"),
+        ({"upload": {"codec": "top-k+int8", "keep": 1.5}}, r"<= 1\.0 - at `\$\.upload\.keep`"),
+        (
+            {"upload": {"codec": "int8", "keep": 0.1}},
+            r"upload\.keep is for a codec with top-k, not for int8: top-k\+int8",
+        ),
         ({"server": {"at": "device"}}, r"server\.at is zone or globe, not 'device'"),
         (
             {"server": {"optimiser": "fedadam", "momentum": 0.5}},
@@ -105,6 +115,19 @@ def test_a_server_optimiser_works_in_one_place_with_its_own_settings_for_what_is
     assert server.settings == {**OPTIMISERS[name], "learning_rate": 0.25}
     assert server.working("globe") == server
     assert server.working("zone") == Server()
+
+
+@pytest.mark.parametrize(
+    ("upload", "share"),
+    [
+        ({}, 1.0),
+        ({"codec": "int8+zstd"}, 1.0),
+        ({"codec": "top-k+int8"}, KEEP),
+        ({"codec": "top-k+int32", "keep": 0.5}, 0.5),
+    ],
+)
+def test_the_share_of_values_that_devices_send(upload, share):
+    assert parse(SMALL | {"upload": upload}).upload.share == share
 
 
 @pytest.mark.parametrize("missing", ["task", "model", "data"])
