@@ -146,7 +146,8 @@ def _claimed(before: Zone | Globe, after: Zone | Globe, zone: str, at: int) -> I
             mine = new
     for old, shards in taken.items():
         names = ", ".join(map(str, shards))
-        text = f"{mine.holder} took {'shard' if len(shards) == 1 else 'shards'} {names} {_from(old, mine)}"
+        which = f"{'shard' if len(shards) == 1 else 'shards'} {names}"
+        text = f"{mine.holder} took {which} {_from(old, mine)}" if mine.holder else f"{old.holder} gave back {which}"
         yield Event(at, zone, SHARD, text, {"holder": mine.holder, "from": old.holder, "shards": names, "token": token})
 
 

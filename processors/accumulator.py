@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from learning.aggregation import add, read_int32, staleness_factor
-from schemas.blocks import Counted, DeltaBlock, Place, SumBlock, slices
+from learning.aggregation import staleness_factor
+from learning.codecs import Values, read_values
+from schemas.blocks import Counted, DeltaBlock, Place, SumBlock, codec, slices
 from schemas.facts import Committed, Counts, Done, Held, Opened, Stretch
 from schemas.messages import Receipt
 from schemas.wire import Malformed, checksum, decode, encode
@@ -19,22 +21,31 @@ class Bitmap:
 
     def __init__(self, blocks: int, bits: npt.NDArray[np.bool_] | None = None):
         self.bits = np.zeros((8, blocks), np.bool_) if bits is None else bits
+        self.sums: list[int] = self.bits.sum(axis=1).tolist()
+        """By slot, how many blocks."""
 
-    def row(self, slot: int) -> npt.NDArray[np.bool_]:
-        return self.bits[slot] if slot < len(self.bits) else np.zeros(self.bits.shape[1], np.bool_)
+    def has(self, slot: int, block: int) -> bool:
+        return slot < len(self.bits) and block < self.bits.shape[1] and bool(self.bits[slot, block])
+
+    def count(self, slot: int) -> int:
+        return self.sums[slot] if slot < len(self.sums) else 0
 
     def set(self, slot: int, block: int) -> None:
+        """Note a block that was not there."""
         self._hold(slot + 1)
         self.bits[slot, block] = True
+        self.sums[slot] += 1
 
     def merge(self, other: "Bitmap") -> None:
         self._hold(len(other.bits))
         self.bits[: len(other.bits)] |= other.bits
+        self.sums = self.bits.sum(axis=1).tolist()
 
     def _hold(self, slots: int) -> None:
         if slots > len(self.bits):
             more = np.zeros((max(slots, 2 * len(self.bits)), self.bits.shape[1]), np.bool_)
             more[: len(self.bits)] = self.bits
+            self.sums += [0] * (len(more) - len(self.bits))
             self.bits = more
 
     def pack(self) -> bytes:
@@ -107,7 +118,7 @@ class Bitmaps:
 class Accumulator:
     """The sum over a stretch of some shards, for one round of one task.
 
-    From `store` on nothing more goes in: sum and bitmap are on their way to the partials (`unstored` of them are not
+    From `seal` on nothing more goes in: sum and bitmap are on their way to the partials (`unstored` of them are not
     acknowledged), then the fact on its way to the ledger.
     """
 
@@ -138,6 +149,8 @@ class Accumulator:
     places: dict[str, Place] = field(default_factory=dict)
     """By name ("bits", or the block's number) where the pieces lie, once they are stored."""
     unstored: int = 0
+    pieces: dict[str, Place] = field(default_factory=dict)
+    """Those of them that are not handed out yet, by name."""
     fact: Committed | None = None
     sent: int = 0
 
@@ -157,15 +170,19 @@ class Accumulator:
         if self.held.get(shard, {}).pop(offset, None) is None:
             self.released.setdefault(shard, []).append(offset)
 
-    def count(self, b: DeltaBlock, o: Opened) -> None:
-        """Add a block that counts; `o` opened the round it is based on, and its weight falls with its age."""
+    def count(self, b: DeltaBlock, o: Opened, values: Values | None = None) -> None:
+        """Add a block that counts, whose values are at hand or still to be unpacked; `o` opened the round it is based on, and
+        its weight falls with its age."""
         if self.total is None:
             self.sizes = o.sizes
             self.total, self.weights = np.zeros(sum(o.sizes), np.int64), [0] * len(o.sizes)
-        q, factor = read_int32(b.data, o.sizes[b.block]), staleness_factor(self.round - b.round, o.fraction)
-        add(self.total[slices(o.sizes)[b.block]], q, b.exponent, o.largest, factor)
+        values = values or read_values(codec(b.codec), b.data, o.sizes[b.block])
+        factor = staleness_factor(self.round - b.round, o.fraction)
+        values.add(self.total[slices(o.sizes)[b.block]], b.exponent, factor)
         self.weights[b.block] += b.weight
-        self.bitmaps.setdefault(b.round, Bitmap(len(o.sizes))).set(b.slot, b.block)
+        if b.round not in self.bitmaps:
+            self.bitmaps[b.round] = Bitmap(len(o.sizes))
+        self.bitmaps[b.round].set(b.slot, b.block)
 
     @property
     def entries(self) -> int:
@@ -181,22 +198,31 @@ class Accumulator:
         self.samples += b.samples
         self.loss += b.loss
 
-    def store(self, task: str, where: str, partition: int) -> Iterator[tuple[str, Counted | SumBlock]]:
-        """The records that hold bitmap and sum, by key: `where` was never used before. Nothing counted, nothing to store."""
-        if self.total is None:
-            return
-        bits = {n: bitmap.pack() for n, bitmap in self.bitmaps.items()}
-        pieces: dict[str, tuple[Counted | SumBlock, int]] = {
-            "bits": (Counted(task, self.round, len(self.sizes), bits), checksum(encode(bits)))
-        }
-        for i, piece in enumerate(slices(self.sizes)):
-            if self.weights[i]:
-                data = self.total[piece].astype("<i8", copy=False).data.cast("B")
-                pieces[str(i)] = SumBlock(task, self.round, i, data), checksum(data)
-        self.unstored = len(pieces)
-        for name, (message, check) in pieces.items():
-            self.places[name] = Place(partition, 0, f"{where}/{name}", check)
-            yield f"{where}/{name}", message
+    def seal(self, where: str, first: int, partitions: int) -> None:
+        """Nothing more goes in: `pieces` are to be stored, in these partitions from `first` on, side by side, as many as a
+        request takes. `where` was never used before. Nothing counted, nothing to store."""
+        if self.total is not None:
+            self.pieces = {"bits": Place(first, 0, f"{where}/bits", 0)} | {
+                str(i): Place((first + 1 + i) % partitions, 0, f"{where}/{i}", 0)
+                for i, weight in enumerate(self.weights)
+                if weight
+            }
+            self.unstored = len(self.pieces)
+
+    def hand_out(self, task: str, most: int) -> Iterator[tuple[Place, Counted | SumBlock]]:
+        """The next pieces and where they go. Each is made only now: memory."""
+        message: Counted | SumBlock
+        for name in list(islice(self.pieces, most)):
+            place = self.pieces.pop(name)
+            if name == "bits":
+                bits = {n: bitmap.pack() for n, bitmap in self.bitmaps.items()}
+                check, message = checksum(encode(bits)), Counted(task, self.round, len(self.sizes), bits)
+            else:
+                assert self.total is not None
+                data = self.total[slices(self.sizes)[int(name)]].astype("<i8", copy=False).data.cast("B")
+                check, message = checksum(data), SumBlock(task, self.round, int(name), data)
+            self.places[name] = Place(place.partition, 0, place.key, check)
+            yield place, message
 
     def stored(self, key: str, place: tuple[int, int]) -> bool:
         """Note where a piece lies; False if it is none of this accumulator's."""
@@ -205,6 +231,8 @@ class Accumulator:
             return False
         self.places[name] = Place(*place, key, self.places[name].checksum)
         self.unstored -= 1
+        if not self.unstored:
+            self.total = None  # it lies in the partials now
         return True
 
     def committed(self, task: str) -> Committed:

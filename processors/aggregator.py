@@ -3,7 +3,8 @@
 Each block is judged and added on arrival to one accumulator per (task, round). Its life, and the one way a sum gets into a
 model (design: Commit, Drop, Take-over):
 
-1. claim the shards the group gives; what the ledger says one holds, one reads, from the fold's next offset;
+1. claim the shards the group gives, and give back those it takes, once all is committed; what the ledger says one holds,
+   one reads, from the fold's next offset;
 2. fetch the bitmaps of the commits that cover these shards, so that a block counted before is known;
 3. judge each block in the order of the log, add what counts, note it in the accumulator's own bitmap;
 4. sum and bitmap go to the partials, acknowledged; then `Committed` is appended, and read back; meanwhile the next
@@ -19,8 +20,9 @@ from collections.abc import Iterator
 
 from processors.accumulator import Accumulator
 from processors.claims import Claims
-from processors.judge import COUNTED, INVALID, judge
+from processors.judge import COUNTED, INVALID, Verdict, judge
 from processors.offers import AGAIN
+from processors.order import Order
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
 from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
@@ -52,7 +54,18 @@ from streams.processor import (
 from streams.reading import WRONG, Reading
 
 COMMIT_INTERVAL = 500
-"""A commit at least every so many ms."""
+"""A commit at least every so many ms, if its sum is small."""
+WORTH = 10_000
+"""Bytes of a sum for which a commit may be put off by another ms: sums take at most 10 MB/s of the log, but for those that a
+round waits for."""
+LONGEST = 10_000
+"""ms that a commit is put off at most; a claim that outlives it moves its shard whatever happens."""
+WINDOW = 16
+"""Pieces of a sum that are on their way at once: memory."""
+HEAVY = 32 * 2**20
+"""Bytes of a sum that is written before the next one is begun: memory."""
+HAND_OVER = 2_000
+"""ms that a shard's holder has to commit and give it back, when the group gave it to someone else."""
 FULL, LOW = 16, 4
 """Records of a shard that wait in memory: pause at FULL, resume at LOW."""
 
@@ -63,6 +76,8 @@ MOST_ENTRIES = 4_000
 """Slots and held blocks that one commit lists, about: it must fit a record."""
 MOST_RECEIPTS = 50_000
 """Receipts that wait for one commit, about: memory."""
+MOST_SAID = 8_000
+"""Shards of tasks that one report speaks of: it must fit a record."""
 
 
 class Aggregator:
@@ -74,6 +89,7 @@ class Aggregator:
         life: str,
         commit_interval: int = COMMIT_INTERVAL,
         report_interval: int = 1_000,
+        task_oriented: bool = False,
     ):
         self.name, self.life, self.zone_name, self.namespace = name, life, zone, namespace
         self.commit_interval, self.report_interval = commit_interval, report_interval
@@ -86,7 +102,8 @@ class Aggregator:
             f"{namespace}.{zone}.aggregators", topic(namespace, zone, "shards").name
         )
         self.reading = Reading(namespace, zone, Zone(), self._jumped)
-        self.claims = Claims(name, life)
+        self.claims = Claims(name, life, HAND_OVER)
+        self.order = Order(namespace, zone, task_oriented)
         self.work: dict[str, Work] = {}
         self.requests = Requests()
         self.refetch: dict[tuple[str, int], int] = {}
@@ -99,6 +116,7 @@ class Aggregator:
 
     def start(self, now: int) -> Iterator[Effect]:
         yield from self.reading.start()
+        yield from self.order.start()
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         self.now = now
@@ -106,14 +124,21 @@ class Aggregator:
             match event:
                 case Record(topic=name) if name == self.ledger_topic.name:
                     yield from self._ledger(event, now)
+                case Record(topic=self.order.topic):
+                    self.order.hear(event, now)
+                    yield from self._obey(now)
                 case Record():
                     yield from self._block(event, now)
+                    if self.order.drained(event, self.work):
+                        yield from self._obey(now)
+                    return  # who holds what is not changed by a block
                 case Assigned(seats):
                     self.claims.want(seats)
                     for task in self.work:
                         yield from self._take(task, now)
                 case Answer():
                     heard = self.reading.answer(event)
+                    heard = self.order.answer(event) if heard is None else heard
                     yield from self._answer(event, now) if heard is None else heard
                 case Tick():
                     yield from self._tick(now)
@@ -149,8 +174,9 @@ class Aggregator:
                 yield from self._stored(task, n, key, answer.value, now)
             case ("unread", str(task), int(asked_at)) if task in self.work:
                 work, t = self.work[task], self.zone.tasks[task]
-                work.unread = sum(max(0, answer.value[s] - t.next[s]) for s in work.shards)
+                work.landed.answered(answer.value, {s: shard.position for s, shard in work.shards.items()}, now)
                 yield from self._short(task, work, t, answer.value, asked_at, now)
+                yield from self._obey(now)
 
     def _tick(self, now: int) -> Iterator[Effect]:
         for task in list(self.work):
@@ -164,6 +190,7 @@ class Aggregator:
             if now - said >= AGAIN:
                 del self.refetch[task, offset]
                 yield from self._refetch(task, offset)
+        yield from self._obey(now)
         if now - self.reported >= self.report_interval:
             self.reported = now
             yield self._report(now)
@@ -172,11 +199,20 @@ class Aggregator:
                 if task not in waiting:
                     yield Ends(self.requests.new(("unread", task, self.zone.position)), work.topic)
 
+    def _obey(self, now: int) -> Iterator[Effect]:
+        return self.order.obey(self.work, self.zone, now)
+
     def _claim(self, now: int) -> Iterator[Effect]:
         if not self.reading.caught_up:
             return  # a claim names the token it replaces: that must be today's
-        if claim := self.claims.make(dict(enumerate(self.zone.shards)), now):
-            yield send(self.ledger_topic, claim)
+        seats = dict(enumerate(self.zone.shards))
+        for claim in (self.claims.make(seats, now), self.claims.give_back(seats, self._idle, now)):
+            if claim:
+                yield send(self.ledger_topic, claim)
+
+    def _idle(self, s: int) -> bool:
+        """Whether all that was read of a shard is committed."""
+        return not any(work.uncommitted(s) for work in self.work.values())
 
     # ------------------------------------------------------------------ the ledger
 
@@ -185,6 +221,8 @@ class Aggregator:
         if got is None:
             return
         fact, void = got
+        if isinstance(fact, Committed) and not void:
+            self.claims.alive(fact.stretches, now)
         ours = isinstance(fact, Committed) and fact.task in self.work and self._verdict(fact, record.offset, void)
         yield from self._look(self._touched(fact), fact, void, record.offset, now)
         if isinstance(ours, list):
@@ -215,6 +253,7 @@ class Aggregator:
                 elif not isinstance(fact, Admitted | Committed):
                     yield from self._load(task, work, t)
                 yield from self._take(task, now)
+        yield from self._obey(now)  # a closed round waits for nobody
 
     def _touched(self, fact: Message | None) -> list[str]:
         """The tasks that a fact may concern, and those where a block waits for the ledger to be read on."""
@@ -372,8 +411,10 @@ class Aggregator:
                 yield from done
             if shard.paused and len(shard.queue) <= LOW:
                 shard.paused = False
-                yield Resume(work.topic, s)
-        yield from self._settle(task, now)
+                if not shard.waits:
+                    yield Resume(work.topic, s)
+        if only is None or work.stirred:
+            yield from self._settle(task, now)
 
     def _next(self, task: str, work: Work, t: ZoneTask, s: int, shard: Shard, now: int) -> list[Effect] | Ends | None:
         """Take the shard's next block. None: it has to wait; an `Ends`: for the answer to that."""
@@ -386,6 +427,7 @@ class Aggregator:
         if (
             s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
             or (acc and self._full(acc))  # and the one before it commits
+            or (acc is None and self._heavy(work.committing.get(n)))
             or (here and here.closed and shard.position >= here.closed.ends[s])
             or work.bitmaps.missing(s)
             or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
@@ -397,14 +439,16 @@ class Aggregator:
             assert isinstance(b, DeltaBlock)
             verdict = judge(task, t, s, record.key, b, work, shard.read_to is not None)
         except Malformed as e:
-            verdict = (INVALID, str(e))
+            verdict = Verdict(INVALID, str(e))
         if verdict is None:
             shard.read_to = -1
             return Ends(self.requests.new(("fresh", task, s, shard.position)), self.ledger_topic.name)
         shard.queue.popleft()
         shard.read_to = None
-        outcome, reason = verdict
-        acc = work.open.setdefault(n, Accumulator(n, now))
+        outcome, reason, values = verdict
+        if acc is None:
+            acc = work.open[n] = Accumulator(n, now)
+        before = len(acc.done)
         acc.cover(s, shard.token, record.offset)
         shard.position = record.offset + 1
         if not isinstance(b, DeltaBlock):
@@ -415,9 +459,10 @@ class Aggregator:
             if opened.atomic:
                 work.wait(acc, s, b, record.offset, opened, task)
             else:
-                work.count(acc, b, record.offset, opened, task)
+                work.count(acc, b, record.offset, opened, task, values)
         else:
             work.said(acc, b, record.offset, outcome, task)
+        work.stirred |= len(acc.done) > before or self._full(acc) or bool(here and here.closed)
         return [dead_letter(self.namespace, record, reason, self.name)] if outcome == INVALID else []
 
     def _recall(self, shard: Shard, record: Record) -> None:
@@ -433,6 +478,7 @@ class Aggregator:
     def _settle(self, task: str, now: int) -> Iterator[Effect]:
         """Commit every accumulator that should not wait any longer and follows none whose commit is under way."""
         work, t = self.work[task], self.zone.tasks[task]
+        work.stirred = False
         for n, acc in list(work.open.items()):
             if n not in work.committing and self._due(work, t, acc, now):
                 work.committing[n] = work.open.pop(n)
@@ -441,12 +487,17 @@ class Aggregator:
     def _full(self, acc: Accumulator) -> bool:
         return acc.entries > MOST_ENTRIES or len(acc.receipts) > MOST_RECEIPTS
 
+    def _heavy(self, acc: Accumulator | None) -> bool:
+        """Whether there should be no second sum beside this one."""
+        return acc is not None and acc.total is not None and acc.total.nbytes > HEAVY
+
+    def _patience(self, acc: Accumulator) -> int:
+        """ms that an accumulator waits for more."""
+        worth = 0 if acc.total is None else acc.total.nbytes // WORTH
+        return max(self.commit_interval, min(worth, LONGEST))
+
     def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
-        if (
-            now - acc.started >= self.commit_interval
-            or not self.claims.wanted.issuperset(acc.ranges)
-            or self._full(acc)
-        ):
+        if now - acc.started >= self._patience(acc) or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
             return True
         r = t.rounds.get(acc.round)
         if r is None or r.opened is None:
@@ -454,10 +505,13 @@ class Aggregator:
         mine = [s for s in work.shards if t.at[s] == acc.round]
         if r.closed:
             return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
-        if r.opened.refill:
-            return r.met_at is None and r.contributors + len(acc.done) >= r.opened.demand
+        if acc.done and r.met_at is None:
+            share = r.opened.demand * len(mine) / len(t.at)  # then the others have theirs, about
+            if r.contributors + len(acc.done) >= r.opened.demand or len(acc.done) >= share:
+                return True
         if (
             not acc.done
+            or r.opened.refill
             or len(r.devices) - len(r.lapsed) < r.opened.demand
             or any(x.queue for x in work.shards.values())
         ):
@@ -476,17 +530,24 @@ class Aggregator:
         """Sum and bitmap to the partials, at places never written before; nothing counted, nothing to store."""
         self.stored += 1
         where = f"{task}/{acc.round}/{self.life}/{self.stored}"
-        partition = shard_of(f"{self.name}/{self.life}", self.zone.partitions)
-        for key, message in acc.store(task, where, partition):
-            tag = self.requests.new(("stored", task, acc.round, key))
-            yield send(self.partials, message, key, partition, tag)
+        acc.seal(where, shard_of(f"{self.name}/{self.life}", self.zone.partitions), self.zone.partitions)
+        yield from self._hand_out(task, acc, WINDOW)
         if not acc.unstored:
             yield self._append(task, acc, now)
 
+    def _hand_out(self, task: str, acc: Accumulator, most: int) -> Iterator[Send]:
+        for place, message in acc.hand_out(task, most):
+            tag = self.requests.new(("stored", task, acc.round, place.key))
+            yield send(self.partials, message, place.key, place.partition, tag)
+
     def _stored(self, task: str, n: int, key: str, place: tuple[int, int], now: int) -> Iterator[Effect]:
         acc = self.work[task].committing.get(n) if task in self.work else None
-        if acc and acc.stored(key, place) and not acc.unstored:
+        if acc is None or not acc.stored(key, place):
+            return
+        yield from self._hand_out(task, acc, 1)
+        if not acc.unstored:
             yield self._append(task, acc, now)
+            yield from self._take(task, now)  # what waited for the memory
 
     def _append(self, task: str, acc: Accumulator, now: int) -> Send:
         acc.sent = now
@@ -509,9 +570,17 @@ class Aggregator:
     # ------------------------------------------------------------------ what operators see
 
     def _report(self, now: int) -> Send:
-        tasks = tuple(
-            TaskLoad(task, self.zone.tasks[task].round, w.blocks, w.bytes, dict(w.outcomes), w.unread)
-            for task, w in sorted(self.work.items())
-        )
+        tasks = tuple(self._task_load(task, work, now) for task, work in sorted(self.work.items()))
         held = shards_of(self.zone, self.name, self.life)
         return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
+
+    def _task_load(self, task: str, work: Work, now: int) -> TaskLoad:
+        t = self.zone.tasks[task]
+        r = t.rounds.get(t.round)
+        size = work.bytes // work.blocks if work.blocks else 0
+        if not size and r and r.opened:
+            size = 4 * sum(r.opened.sizes) // len(r.opened.sizes)  # none was read yet: as int32, about
+        known = [(s, shard) for s, shard in work.shards.items() if s in work.landed.ends]
+        some = known[: MOST_SAID // len(self.work)]
+        waiting = {s: work.landed.waiting(s, shard.position, now) for s, shard in some}
+        return TaskLoad(task, t.round, work.blocks, work.bytes, dict(work.outcomes), work.unread, waiting, size)

@@ -4,11 +4,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from processors.accumulator import Accumulator, Bitmaps
+from learning.codecs import Values
+from processors.accumulator import Accumulator, Bitmap, Bitmaps
 from processors.judge import COUNTED, INCOMPLETE
+from processors.landed import Landed
 from schemas.blocks import DeltaBlock
 from schemas.facts import Done, Held, Opened
 from schemas.messages import Receipt
@@ -34,6 +33,9 @@ class Shard:
     recall: dict[int, Held] = field(default_factory=dict)
     queue: deque[Record] = field(default_factory=deque)
     paused: bool = False
+    """Its queue is full."""
+    waits: bool = False
+    """Another task comes first (`processors/order.py`). It is read if neither holds."""
     read_to: int | None = None
     """The next block is judged when the ledger is read to here; -1: asked where that is."""
     held: dict[tuple[int, int], Delta] = field(default_factory=dict)
@@ -84,7 +86,14 @@ class Work:
     blocks: int = 0
     bytes: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
-    unread: int = 0
+    landed: Landed = field(default_factory=Landed)
+    stirred: bool = False
+    """Something was read that may make a commit due."""
+
+    @property
+    def unread(self) -> int:
+        """Blocks known to lie in the logs of its shards and not read."""
+        return sum(max(0, self.landed.ends.get(s, 0) - shard.position) for s, shard in self.shards.items())
 
     def accumulators(self) -> Iterator[Accumulator]:
         yield from self.committing.values()
@@ -92,28 +101,26 @@ class Work:
 
     # ------------------------------------------------------------------ what was said before
 
-    def row(self, base: int, slot: int) -> npt.NDArray[np.bool_]:
-        """Which blocks of a slot are counted, by accepted commits or here; empty if none is."""
+    def _maps(self, base: int) -> list[Bitmap]:
+        """What is counted of a base round, by accepted commits and here; no block is in two of them."""
         maps = (self.bitmaps.known.get(base), *(a.bitmaps.get(base) for a in self.accumulators()))
-        rows = [bitmap.row(slot) for bitmap in maps if bitmap]
-        return np.logical_or.reduce(rows) if rows else np.zeros(0, np.bool_)
+        return [bitmap for bitmap in maps if bitmap]
 
     def known(self, round: int, slot: int, block: int) -> bool:
-        row = self.row(round, slot)
-        if block < len(row) and row[block]:
+        if any(bitmap.has(slot, block) for bitmap in self._maps(round)):
             return True
-        return any(block in shard.held.get((round, slot), ()) for shard in self.shards.values())
+        return any(shard.held and block in shard.held.get((round, slot), ()) for shard in self.shards.values())
 
     def given_up(self, round: int, slot: int) -> bool:
         return any(Done(round=round, slot=slot) in acc.voided for acc in self.accumulators())
 
     # ------------------------------------------------------------------ blocks
 
-    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, o: Opened, task: str) -> None:
+    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, o: Opened, task: str, values: Values | None) -> None:
         """Add a block that counts; it is one of a delta that may count in part."""
-        acc.count(b, o)
+        acc.count(b, o, values)
         self.said(acc, b, offset, COUNTED, task)
-        if self.row(b.round, b.slot).all():
+        if sum(bitmap.count(b.slot) for bitmap in self._maps(b.round)) == len(o.sizes):
             acc.complete(b)
 
     def wait(self, acc: Accumulator, s: int, b: DeltaBlock, offset: int, o: Opened, task: str) -> None:

@@ -51,9 +51,10 @@ class Checkpoint(Message, frozen=True):
 
 
 class Claimed(Message, frozen=True):
-    """`holder`, in the life it has now, takes these seats, each from the token it replaces."""
+    """`holder`, in the life it has now, takes these seats, each from the token it replaces. Without a name: it gives them back,
+    and they are nobody's."""
 
-    holder: Ident
+    holder: Annotated[str, msgspec.Meta(max_length=200)]
     life: Ident
     seats: dict[Seat, Count]
 

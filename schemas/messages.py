@@ -44,6 +44,9 @@ class Announcement(Message, frozen=True):
     seed: Count = 0
     staleness: Count = 0
     """How many rounds old the base of a delta may be."""
+    codec: Ident = "int32"
+    """How deltas are to be written, and with top-k which share of their values."""
+    keep: float = 1.0
 
 
 class Registration(Message, frozen=True):
@@ -101,8 +104,18 @@ class DeadLetter(Message, frozen=True):
     value: bytes | None
 
 
+class Waiting(Part, frozen=True):
+    """What of a shard's log is not aggregated: from where commits end to where the log ended when that was asked last; and for
+    how many ms the oldest of it has lain there, as far as who says this saw it."""
+
+    start: Count
+    end: Count
+    ms: Count = 0
+
+
 class TaskLoad(Part, frozen=True):
-    """One task at one aggregator since its start: what arrived, what became of it, and what waits in the log unread."""
+    """One task at one aggregator since its start: what arrived, what became of it, and what waits in the log unread.
+    `waiting` by shard; `size`: bytes of a block, on average."""
 
     task: Slug
     round: Count
@@ -110,6 +123,8 @@ class TaskLoad(Part, frozen=True):
     bytes: Count
     outcomes: dict[str, Count]
     unread: Count
+    waiting: dict[Count, Waiting] = {}
+    size: Count = 0
 
 
 class AggregatorReport(Message, frozen=True):
@@ -120,6 +135,31 @@ class AggregatorReport(Message, frozen=True):
     at: Count
     shards: dict[Count, Count]
     tasks: tuple[TaskLoad, ...]
+
+
+class Priorities(Message, frozen=True):
+    """`<zone>.priorities`: which tasks aggregators are to work for first, best first, and why each stands where it does."""
+
+    source: Ident
+    zone: Slug
+    at: Count
+    order: tuple[Slug, ...]
+    why: dict[Slug, str]
+
+
+class SchedulerReport(Message, frozen=True):
+    """`global.metrics`: how many aggregators a zone has (`workers`) and how many its load calls for (`wanted`), and why.
+    Bytes a second, and bytes that are not aggregated; `capacity` is what one aggregator was seen to do, 0: unknown."""
+
+    source: Ident
+    zone: Slug
+    at: Count
+    workers: Count
+    wanted: Count
+    arriving: Count
+    backlog: Count
+    capacity: Count
+    why: str
 
 
 class FleetReport(Message, frozen=True):

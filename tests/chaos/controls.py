@@ -63,6 +63,19 @@ def tile_token_and_segment_rule() -> Any:
     return lax("is committed up to", "is not that of shard", "is in round")
 
 
+@contextmanager
+def _nobody_put_out() -> Iterator[None]:
+    taken = lax("is committed up to", "is not that of shard", "is in round", "is done or given up before")
+    with taken, patch.object(Work, "drop", lambda self, t, held: None):
+        yield
+
+
+@control
+def fencing() -> Any:
+    """Who lost its shards commits what it had read of them all the same, and the fold takes it."""
+    return _nobody_put_out()
+
+
 @control
 def admissions_chain() -> Any:
     return lax("is not the last Admitted", "are dealt with to elsewhere", "the next new slot of", "has two slots")
@@ -114,13 +127,13 @@ def judging_after_reading_on() -> Any:
 @control
 def storing_before_committing() -> Any:
     """The commit is offered while its sums are still under way."""
-    store = Accumulator.store
+    seal = Accumulator.seal
 
-    def hasty(self: Any, *a: Any) -> Any:
-        yield from store(self, *a)
+    def hasty(self: Any, *a: Any) -> None:
+        seal(self, *a)
         self.unstored = 0
 
-    return patch.object(Accumulator, "store", hasty)
+    return patch.object(Accumulator, "seal", hasty)
 
 
 # ------------------------------------------------------------------ coordinators

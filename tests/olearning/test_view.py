@@ -7,11 +7,12 @@ import streams.ledger
 from device_sim.fleet import Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
 from olearning.view import View
+from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Rules, Stretch
-from schemas.messages import AggregatorReport, FleetReport, TaskLoad
+from schemas.messages import AggregatorReport, FleetReport, Priorities, TaskLoad
 from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
-from streams.processor import Send, send
+from streams.processor import Answer, Ends, Send, send
 from tests.olearning.watched import ACCURACY, finished, score, watch
 from tests.plane import NS, Plane, spec
 
@@ -132,6 +133,17 @@ def test_a_shard_that_stands_still_is_stalled():
     plane.memory.run(limit=9_000)
     assert "stalled" in {x.word for x in zone(view).shards}
     assert "stands still" in waits(view)
+
+
+def test_it_says_who_gave_shards_back_to_one_who_joined():
+    plane = Plane(Memory(seed=2), zones=("east",), aggregators=1)
+    view = watch(plane)
+    plane.memory.run(limit=2_000)
+    plane.memory.host(lambda life: Aggregator(NS, "east", "late", life))
+    plane.memory.run(limit=2_000)
+    said = [e.text for e in view.drain() if e.kind == "shard"]
+    assert [x.split(" shards ")[0] for x in said] == ["east: agg-east-0 took", "east: agg-east-0 gave back", "east: late took"]
+    assert said[2].endswith("(nobody's before)")
 
 
 def test_shards_that_nobody_ever_held():
@@ -295,3 +307,43 @@ def test_an_evaluation_said_twice_is_told_once():
     plane.memory.run(limit=1_500)
     assert sum(e.kind == "evaluation" and e.values["epoch"] == 2 for e in late.drain()) == 1
     assert late.snapshot(late.now).task("toy").accuracy[2] == 0.9
+
+
+# ------------------------------------------------------------------ the scheduler
+
+
+def test_what_the_scheduler_says_last_and_that_it_says_no_more():
+    plane = Plane(Memory(seed=2), scheduler=True, manner=SLOW)
+    view = watch(plane)
+    for task in ("toy", "more"):
+        plane.submit(spec(task))
+    assert plane.memory.run(lambda: len(view.orders.get("east", Priorities("", "", 0, (), {})).order) == 2, 20_000)
+    plane.memory.run(limit=500)
+    late = watch(plane)
+    assert plane.memory.run(lambda: late.caught_up, 900)
+    for v in (view, late):
+        x = zone(v).schedule
+        assert x
+        assert sorted(x.order) == ["more", "toy"] == sorted(x.order_why)
+        assert (x.scheduler, x.silent, x.workers, x.wanted) == ("scheduler", False, 2, 2)
+        assert "not known" in x.wanted_why
+    plane.hosts["scheduler"].crash()
+    plane.memory.run(limit=6_000)
+    x = zone(view).schedule
+    assert x
+    assert x.silent
+    assert plane.memory.run(lambda: plane.ended("toy") and plane.ended("more"), 120_000)
+    plane.memory.run(limit=1_500)
+    assert zone(view).schedule.order == ()  # tasks that are over are in no order
+
+
+def test_without_a_scheduler_there_is_none_to_show(run):
+    assert zone(run[1]).schedule is None
+
+
+def test_a_view_that_cannot_read_on_where_orders_were_looks_where_they_end():
+    view = View(NS)
+    (effect,) = view.handle(Answer(("cut", f"{NS}.east.priorities"), (9, 12), "gone"), 0)
+    assert isinstance(effect, Ends)
+    (follow,) = view.handle(Answer(effect.tag, {0: 12}), 0)
+    assert (follow.topic, follow.offset) == (f"{NS}.east.priorities", 11)

@@ -13,6 +13,7 @@ import numpy as np
 
 from learning.aggregation import merge
 from learning.optimisers import apply_merged, apply_sums, first_state
+from processors.oracle import plain
 from schemas.blocks import MOST_LOSS, Counted, DeltaBlock, Manifest, slices
 from schemas.facts import (
     Abandoned,
@@ -190,7 +191,7 @@ class Books:
             mine.add(b.block)
             new[b.round].add((b.slot, b.block))
             factor = max(1, math.isqrt(4**o.fraction // (1 + f.round - b.round)))
-            values = np.frombuffer(b.data, "<i4").astype(np.int64) * 2**b.exponent * factor
+            values = plain(b.codec, b.data, SIZES[b.block]) * 2**b.exponent * factor
             book.sums[f.round][slices(SIZES)[b.block]] += values
             book.weights[f.round][b.block] += b.weight
             if len(mine) == len(SIZES):
@@ -250,11 +251,13 @@ class Books:
         if base is None or base.opened is None or base.devices[b.slot : b.slot + 1] != (b.device,):
             return "invalid", b
         o = base.opened
-        if b.block >= len(SIZES) or b.codec != "int32" or len(b.data) != 4 * SIZES[b.block]:
+        try:
+            values = plain(b.codec, b.data, SIZES[b.block]).astype(object) * 2**b.exponent
+        except (ValueError, IndexError):
             return "invalid", b
         if not (0 < b.weight <= HEAVIEST and 0 < b.samples <= HEAVIEST) or b.loss > b.samples * MOST_LOSS:
             return "invalid", b
-        if abs(np.frombuffer(b.data, "<i4").astype(object) * 2**b.exponent).max() > o.largest:
+        if abs(values).max() > o.largest:
             return "invalid", b
         slot = b.round, b.slot
         if b.slot in base.voided or slot in voided:

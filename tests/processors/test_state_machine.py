@@ -321,5 +321,5 @@ CONTROLS: dict[str, tuple[Any, str, Any]] = {
 def test_control_goes_red_without(guard, monkeypatch):
     monkeypatch.setattr(*CONTROLS[guard])
     with pytest.raises(Exception, match=r".") as red:
-        run_state_machine_as_test(Machine, settings=profile(400, 60, derandomize=True, phases=[Phase.generate]))
+        run_state_machine_as_test(Machine, settings=profile(1_000, 60, derandomize=True, phases=[Phase.generate]))
     print(f"{red.value!r:.300}")

@@ -48,11 +48,21 @@ _spec = task.TaskSpec(
         optimiser="fedadam", at="globe", learning_rate=0.05, beta1=0.8, beta2=0.95, tau=0.01, momentum=0.5
     ),
     limits=task.Limits(unit=-20, largest=128.0, heaviest=5000),
+    upload=task.Upload(codec="top-k+int8+zstd", keep=0.25),
     zones=("asia", "europe"),
 )
 _counts = facts.Counts(counted=5, duplicate=4, late=3, invalid=2, incomplete=1)
 _update = facts.Update(zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654)
-_load = messages.TaskLoad(task="wine", round=4, blocks=10, bytes=2**20, outcomes={"late": 1, "counted": 9}, unread=3)
+_load = messages.TaskLoad(
+    task="wine",
+    round=4,
+    blocks=10,
+    bytes=2**20,
+    outcomes={"late": 1, "counted": 9},
+    unread=3,
+    waiting={10: messages.Waiting(start=7, end=9, ms=1500), 9: messages.Waiting(start=1, end=2)},
+    size=2**17,
+)
 
 EXAMPLES: tuple[Message, ...] = (
     blocks.ModelBlock(task="wine", version=7, block=1, data=memoryview(b"\x00\x00\x80\x3f")),
@@ -103,7 +113,7 @@ EXAMPLES: tuple[Message, ...] = (
     messages.Announcement(
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
-        deadline=1_800_000_030_000, seed=42, staleness=3,
+        deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
     ),
     messages.Registration(device="d-1", task="wine", round=4),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
@@ -113,6 +123,13 @@ EXAMPLES: tuple[Message, ...] = (
         topic="demo.asia.deltas.wine", partition=3, offset=8, reason="empty record", by="agg-1", key=b"d-1", value=b"\xc1"
     ),
     messages.AggregatorReport(source="agg-1", zone="asia", at=1_800_000_000_000, shards={10: 17, 9: 3}, tasks=(_load,)),
+    messages.Priorities(
+        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"}
+    ),
+    messages.SchedulerReport(
+        source="sched-1", zone="asia", at=1_800_000_000_000, workers=2, wanted=3, arriving=2**23, backlog=2**30, capacity=2**28,
+        why="much waits",
+    ),
     messages.FleetReport(source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900),
     messages.Objection(source="fleet-1", at=1_800_000_000_000, task="wine", reason="no model 'oak' is known here"),
     messages.Evaluation(

@@ -95,7 +95,7 @@ def test_what_a_zone_a_globe_and_a_task_have():
 def test_partitions():
     """All that devices send or read, and what holds their deltas, has the zone's P; what must be in one order has one."""
     for t in every("demo", "asia", "wine"):
-        ordered = {"ledger", "checkpoints", "tasks", "metrics", "dead-letters"}
+        ordered = {"ledger", "checkpoints", "tasks", "priorities", "metrics", "dead-letters"}
         assert t.partitions(8) == (1 if t.kind.what in ordered else 8), t.name
         if t.kind.key == "device":
             assert t.partitions(5) == 5
@@ -107,7 +107,7 @@ def test_settings_at_the_broker():
         assert set(settings) == {"cleanup.policy", "retention.ms", "message.timestamp.type", "compression.type"}, what
         assert all(type(v) is str for v in settings.values())
     assert {w for w, c in config.items() if c["cleanup.policy"] == "compact"} == {"tasks", "announcements"}
-    assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {"ledger"}
+    assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {"ledger", "priorities"}
     for forever in ("ledger", "checkpoints", "models", "tasks"):
         assert config[forever]["retention.ms"] == "-1"
     assert config["deltas"]["retention.ms"] == config["partials"]["retention.ms"] == str(7 * DAY)
