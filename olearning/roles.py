@@ -4,18 +4,27 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from processors.aggregator import COMMIT_INTERVAL, Aggregator
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
+from processors.priorities import PATIENCE, weights
+from processors.scheduler import Scheduler
 from processors.zone import ZoneCoordinator
 from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, Topic, zone_topics
 from streams.processor import Answer, CreateTopics, Effect, Input, Membership, Processor, Stop
 
-KINDS = ("global", "zone", "aggregator", "evaluator", "fleet")
+KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "fleet")
 DAY_SECONDS = 60.0
 SESSION_TIMEOUT = 6_000
 """ms without a sign of life after which a group gives a role up."""
+
+
+class Start(StrEnum):
+    """When an aggregator starts with a round: when its first block arrives, or when it is complete (or closed)."""
+
+    ARRIVAL, COMPLETE = "arrival", "complete"
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,12 @@ class Role:
             case "zone":
                 return ZoneCoordinator(self.namespace, self.zone, p, self.name, life)
             case "aggregator":
-                return Aggregator(
-                    self.namespace, self.zone, self.name, life, int(o.get("commit-interval", COMMIT_INTERVAL))
-                )
+                interval = int(o.get("commit-interval", COMMIT_INTERVAL))
+                task_oriented = o.get("start") == Start.COMPLETE.value
+                return Aggregator(self.namespace, self.zone, self.name, life, interval, task_oriented=task_oriented)
+            case "scheduler":
+                patience = int(o.get("patience", PATIENCE))
+                return Scheduler(self.namespace, self.name, life, weights(o.get("weights", "")), patience)
             case "evaluator":
                 from device_sim.learner import scorer
 

@@ -59,7 +59,7 @@ def problems(s: Snapshot) -> list[str]:
 
 def render(s: Snapshot) -> RenderableType:
     """A snapshot on one screen."""
-    parts: list[RenderableType] = [_head(s), Text(), _tasks(s), _rounds(s), _shards(s), _traffic(s)]
+    parts: list[RenderableType] = [_head(s), Text(), _tasks(s), _rounds(s), *_schedules(s), _shards(s), _traffic(s)]
     if s.letters:
         parts.append(_letters(s))
     return Group(*parts)
@@ -138,6 +138,23 @@ def _rounds(s: Snapshot) -> Table:
     if not s.zones:
         table.add_row(Text("none joined yet", QUIET))
     return table
+
+
+def _schedules(s: Snapshot) -> list[RenderableType]:
+    """Whose blocks are added first, and how many aggregators that takes; nothing without a scheduler."""
+    heard = [(z.zone, z.schedule) for z in s.zones if z.schedule]
+    if not heard:
+        return []
+    table = _table("\nOrder", "zone", ">place", "task", "why")
+    number = _table("\nAggregators", "zone", ">there", ">wanted", "why")
+    for zone, x in heard:
+        for place, task in enumerate(x.order, 1):
+            table.add_row(zone, str(place), task, Text(x.order_why[task], QUIET))
+        if x.silent:
+            table.add_row(zone, "", "", Text(f"{x.scheduler} is silent: nobody goes by this any more", WARN))
+        wanted = Text(f"{'✓' if x.wanted == x.workers else '▲'} {x.wanted}", GOOD if x.wanted == x.workers else WARN)
+        number.add_row(zone, str(x.workers), wanted, Text(x.wanted_why, QUIET))
+    return [table, number]
 
 
 def _shards(s: Snapshot) -> Table:

@@ -86,6 +86,21 @@ class SourceView:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """What the scheduler last said of a zone: which tasks come first and why, and how many aggregators its load calls for, and
+    why. `silent`: it says nothing any more, so nobody goes by its order."""
+
+    scheduler: str
+    heard: int
+    silent: bool
+    order: tuple[str, ...]
+    order_why: dict[str, str]
+    workers: int
+    wanted: int
+    wanted_why: str
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneView:
     """A zone. `blocks` lie in its delta logs; `sent_bytes` is what its fleets sent, `read_bytes` what aggregators read
     (again, too, after a take-over)."""
@@ -105,6 +120,8 @@ class ZoneView:
     sent_bytes: int
     read_bytes: int
     unread: int
+    schedule: ScheduleView | None = None
+    """None: no scheduler was heard of."""
 
     @property
     def identity(self) -> Identity:

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from schemas.blocks import DeltaBlock, Manifest, ModelBlock, SumBlock
+from learning.codecs import read_values
+from schemas.blocks import DeltaBlock, Manifest, ModelBlock, SumBlock, codec
 from schemas.topics import read
 from schemas.wire import Malformed
 from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Starts, Stop
@@ -20,7 +21,6 @@ LONGEST = 96
 """Characters of a field in a line."""
 PREFIX = 16
 """Bytes shown of what has no better form."""
-_DTYPES = {DeltaBlock: "<i4", ModelBlock: "<f4", SumBlock: "<i8"}
 
 
 class Tail:
@@ -122,8 +122,7 @@ def as_map(record: Record) -> dict[str, Any]:
         return out | {"type": "unreadable", "reason": str(e), "hex": record.value[:PREFIX].hex()}
     fields = {n: _plain(getattr(message, n)) for n in message.__struct_fields__}
     if isinstance(message, DeltaBlock | ModelBlock | SumBlock):
-        exponent = min(message.exponent, 1023) if isinstance(message, DeltaBlock) else 0  # it may be anything
-        fields["data"] = _tensor(message.data, _DTYPES[type(message)], 2.0**exponent)
+        fields["data"] = _tensor(message)
     return out | {"type": message.__struct_config__.tag, "fields": fields}
 
 
@@ -154,11 +153,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _tensor(data: memoryview, dtype: str, scale: float) -> dict[str, Any]:
+def _tensor(m: DeltaBlock | ModelBlock | SumBlock) -> dict[str, Any]:
     """Type, length and Euclidean norm. A delta's is in units of 2^unit: the unit stands in `Opened`, not in the block."""
-    if len(data) % np.dtype(dtype).itemsize:
-        return {"bytes": len(data), "hex": bytes(data[:PREFIX]).hex()}
-    values = np.frombuffer(data, dtype)
+    values: np.ndarray
+    try:
+        match m:
+            case DeltaBlock():
+                values, scale = (
+                    read_values(codec(m.codec), m.data).q,
+                    2.0 ** min(m.exponent, 1023),
+                )  # it may be anything
+            case ModelBlock():
+                values, scale = np.frombuffer(m.data, "<f4"), 1.0
+            case SumBlock():
+                values, scale = np.frombuffer(m.data, "<i8"), 1.0
+    except ValueError:
+        return _plain(m.data)
     with np.errstate(all="ignore"):
         norm = float(np.sqrt(np.sum(np.square(values, dtype=np.float64))) * scale)
     return {"dtype": values.dtype.name, "length": len(values), "l2": norm if np.isfinite(norm) else str(norm)}

@@ -60,6 +60,7 @@ class Shape:
             roles.append(Role("zone", f"zone-{zone}", self.namespace, zone, p))
             for n in range(self.aggregators):
                 roles.append(Role("aggregator", f"aggregator-{zone}-{n}", self.namespace, zone, p))
+        roles.append(Role("scheduler", "scheduler", self.namespace, options=p))
         if self.evaluator:
             roles.append(Role("evaluator", "evaluator", self.namespace, options=p))
         return roles

@@ -9,10 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from olearning.books import GlobeBook, Letters, Log, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, dead, evaluated, happened, objected
-from olearning.snapshot import RoundView, ShardView, Snapshot, SourceView, TaskView, ZoneView
+from olearning.snapshot import RoundView, ScheduleView, ShardView, Snapshot, SourceView, TaskView, ZoneView
 from olearning.waiting import task_waits, zone_waits
 from schemas.facts import ZoneJoined
-from schemas.messages import AggregatorReport, DeadLetter, Evaluation, FleetReport, Objection
+from schemas.messages import (
+    AggregatorReport,
+    DeadLetter,
+    Evaluation,
+    FleetReport,
+    Objection,
+    Priorities,
+    SchedulerReport,
+)
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
 from streams.ledger import GlobalTask, Globe, Zone, ZoneTask
@@ -51,10 +59,14 @@ class View:
         self.sources = Sources()
         self.letters = Letters()
         self.accuracy: dict[str, dict[int, Evaluation]] = {}
+        self.orders: dict[str, Priorities] = {}
+        self.advice: dict[str, tuple[SchedulerReport, int]] = {}
+        """By zone, what the scheduler said last, and when that was heard."""
         self.requests = Requests()
         self._first_zones = tuple(zones)
         self._metrics = topic(namespace, GLOBAL, "metrics").name
         self._letters = topic(namespace, GLOBAL, "dead-letters").name
+        self._order_topics: set[str] = set()
         self._positions: dict[str, int] = {}
         self._zone_of: dict[str, str] = {}
         self._ends: dict[str, int] = {}
@@ -121,6 +133,9 @@ class View:
             book = self.books[zone] = ZoneBook(self.namespace, zone)
             self._zone_of[book.reading.topic] = zone
             yield from book.reading.start()
+            name = topic(self.namespace, zone, "priorities").name
+            self._order_topics.add(name)
+            yield Ends(self.requests.new(("orders", name)), name)
 
     def _globe_jumped(self) -> Iterator[Effect]:
         for zone in self.globe.zones:
@@ -156,8 +171,11 @@ class View:
             return
         match message:
             case AggregatorReport() | FleetReport():
-                # While the past is read it counts as heard when it was written; then clocks of others do not matter.
-                self.sources.hear(message, now if self._read else min(now, record.timestamp))
+                self.sources.hear(message, self._time(record, now))
+            case SchedulerReport(zone=zone):
+                self.advice[zone] = message, self._time(record, now)
+            case Priorities(zone=zone):
+                self.orders[zone] = message
             case Evaluation(task=task, epoch=epoch):
                 scores = self.accuracy.setdefault(task, {})
                 known = scores.get(epoch)
@@ -173,6 +191,10 @@ class View:
                 if self.letters.add(where, message.reason):
                     self._tell(dead(message, record.timestamp))
 
+    def _time(self, record: Record, now: int) -> int:
+        """While the past is read it counts as heard when it was written; then clocks of others do not matter."""
+        return now if self._read else min(now, record.timestamp)
+
     def _tell(self, *events: Event) -> None:
         for e in events:
             self.events.append(e)
@@ -186,6 +208,10 @@ class View:
             if (effects := reading.answer(answer)) is not None:
                 yield from effects
                 return
+        match answer.tag:
+            case ("cut", str(name)):  # retention was quicker
+                yield Ends(self.requests.new(("orders", name)), name)
+                return
         match self.requests.close(answer.tag):
             case ("end" | "start", _) if answer.error:
                 yield Stop(f"{self.name}: {answer.error}")
@@ -193,6 +219,11 @@ class View:
                 yield from self._watch(name, answer.value[0])
             case ("end", str(name)):
                 self._ends[name] = answer.value[0]
+            case ("orders", str(name)):  # the last one is all that matters; where there is no such topic, none
+                end = 0 if answer.error else answer.value[0]
+                self._positions[name], self._ends[name] = max(0, end - 1), end
+                if not answer.error:
+                    yield Follow(name, 0, max(0, end - 1), ("cut", name))
             case ("deltas", str(zone), str(task), ZoneTask() as asked) if (
                 not answer.error
             ):  # else it went with its task
@@ -204,7 +235,7 @@ class View:
     def _poll(self, now: int) -> Iterator[Effect]:
         """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read."""
         if not self._read:
-            known = {self._metrics, self._letters} <= self._positions.keys()
+            known = {self._metrics, self._letters, *self._order_topics} <= self._positions.keys()
             heard = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
             self._read = heard and all(r.caught_up for r in self._readings())
             if not self._read:
@@ -300,7 +331,17 @@ class View:
             sent_bytes=sum(s.bytes for s in fleets.values()),
             read_bytes=sum(s.bytes for s in aggregators.values()),
             unread=sum(map(sum, unread.values())),
+            schedule=self._schedule(name, zone, now),
         )
+
+    def _schedule(self, name: str, zone: Zone, now: int) -> ScheduleView | None:
+        if name not in self.advice:
+            return None
+        (advice, heard), said = self.advice[name], self.orders.get(name)
+        order = tuple(t for t in said.order if t in zone.tasks and not zone.tasks[t].retired) if said else ()
+        why = {t: said.why.get(t, "") for t in order} if said else {}
+        silent = self._silent(heard, now)
+        return ScheduleView(advice.source, heard, silent, order, why, advice.workers, advice.wanted, advice.why)
 
     def _round(
         self,

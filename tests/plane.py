@@ -10,6 +10,7 @@ from device_sim.pseudonym import seed_of
 from processors.aggregator import Aggregator
 from processors.desk import EVERY
 from processors.globe import GlobalCoordinator
+from processors.scheduler import Scheduler
 from processors.submitter import Submitter
 from processors.zone import ZoneCoordinator
 from schemas.blocks import Tensor, layout
@@ -74,12 +75,15 @@ class Plane:
     manner: Manner = field(default_factory=lambda: Manner(training=(50, 300), reaction=50, report=500))
     hosts: dict[str, Host] = field(default_factory=dict)
     every: int = EVERY
+    scheduler: bool = False
 
     def __post_init__(self) -> None:
         for zone in (GLOBAL, *self.zones):
             for t in zone_topics(NS, zone):
                 self.create(t)
         p, every = self.partitions, self.every
+        if self.scheduler:
+            self.host("scheduler", lambda life: Scheduler(NS, "scheduler", life))
         self.host("global", lambda life: GlobalCoordinator(NS, self.zones, p, "global", life, every))
         for i, zone in enumerate(self.zones):
             self.host(f"zone-{zone}", lambda life, z=zone: ZoneCoordinator(NS, z, p, f"zone-{z}", life, every))

@@ -17,6 +17,7 @@ import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -26,10 +27,10 @@ from unittest.mock import patch
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
 from processors import zone_leader
-from schemas.blocks import DeltaBlock
+from schemas.blocks import CODECS, DeltaBlock
 from schemas.facts import Finalised
 from schemas.messages import Registration
-from schemas.task import Epochs, Rounds, TaskSpec
+from schemas.task import Epochs, Rounds, TaskSpec, Upload
 from schemas.topics import GLOBAL, read
 from schemas.wire import Malformed, encode
 from streams.memory import Host, Memory
@@ -37,6 +38,7 @@ from streams.processor import HEADERS, Record, Send
 from tests.chaos import controls
 from tests.chaos.audit import Audit
 from tests.chaos.oracle import trained
+from tests.chaos.whims import Whims, unruly
 from tests.plane import NS, Arithmetic, Plane
 
 AIMS = ("ledger", "partials", "models", "admissions", "announcements", "receipts")
@@ -65,6 +67,7 @@ class Shape:
     refill: int
     staleness: int
     atomic: bool
+    codec: str
     hold: int
     """Bytes that a shard holds of deltas that are not whole."""
     every: int
@@ -82,12 +85,15 @@ class Shape:
     pace: int
     calm_at: int
     """No more faults from here on."""
+    whims: bool
+    """What is read first, and what waits meanwhile, is anybody's guess (`whims.py`)."""
 
 
 COPY = 3_000
 
 
-def draw(dice: Random) -> Shape:
+def draw(dice: Random, more: Random) -> Shape:
+    """`more`: for what changes nothing of the rest."""
     kind = dice.choice(("patient", "patient", "k of n", "k of n", "asynchronous"))
     patient, refill = kind == "patient", int(kind == "asynchronous")
     devices = dice.randint(2, 4)
@@ -121,6 +127,8 @@ def draw(dice: Random) -> Shape:
         spread=dice.choice((0, 0, 400, 1_500)),
         pace=dice.choice((60, 150, 400)),
         calm_at=dice.choice((0, 1_500, 3_000, 5_000)) if dice.random() < 0.9 else 8_000,
+        whims=more.random() < 0.4,
+        codec="int32" if patient else more.choice(tuple(CODECS)),  # the oracle knows no other
     )
 
 
@@ -146,7 +154,7 @@ class Schedule:
 
     def __init__(self, seed: int, say: Callable[[str], None] = lambda text: None):
         self.seed, self.dice = seed, Random(seed)
-        self.shape = s = draw(self.dice)
+        self.shape = s = draw(self.dice, Random(f"shape {seed}"))
         self.tell = say
         self.memory = Taped(seed=seed, latency=(1, s.latency), loss=s.loss)
         self.memory.network = self.network
@@ -162,6 +170,8 @@ class Schedule:
                 self.fleet(zone, n)
         if s.standbys:
             self.plane.standbys()
+        if s.whims:
+            self.plane.host("scheduler", lambda life: Whims(s.zones, seed))
         for k in range(s.tasks):
             self.plane.submit(self.task(k), seed=k + 1)
         self.names = {host: name for name, host in self.plane.hosts.items()}
@@ -195,6 +205,7 @@ class Schedule:
                 atomic=s.atomic,
             ),
             epochs=Epochs(s.epochs, s.rounds, 3600.0 if s.patient else 8.0),
+            upload=Upload(s.codec),
         )
 
     # ------------------------------------------------------------------ faults
@@ -324,7 +335,8 @@ class Schedule:
 
     def run(self) -> None:
         """To the end; raises `AssertionError` for whatever must not be."""
-        with patch.object(zone_leader, "HOLD", self.shape.hold):
+        whims = unruly(self.seed) if self.shape.whims else nullcontext()
+        with patch.object(zone_leader, "HOLD", self.shape.hold), whims:
             self.play()
             self.check()
 

@@ -53,7 +53,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 def test_it_says_what_it_does(ran: Ran) -> None:
     for words in (
         "broker: yours, at",
-        "started 7 processes: global",
+        "started 8 processes: global",
         "started 3 processes: evaluator",
         "KILLING aggregator-east-",
         "goal 0.85: reached",

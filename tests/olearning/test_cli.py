@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from olearning.demo import Demo
 from olearning.errors import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
 from olearning.hosting import must_exist
 from olearning.planes import InMemory, last_words, next_pause
+from olearning.roles import Role, Start
 from olearning.snapshot import Snapshot, TaskView
 from olearning.tasks import parse_task
 from olearning.up import Shape, refuse_twice, run_folder
@@ -59,6 +61,7 @@ COMMANDS = [
     ("a bad zone", ["run", "zone", "--zone", "A_b"], USAGE, "zone 'A_b': use"),
     ("the globe is no zone", ["fleet", "--zone", "global", "--count", "1"], USAGE, "not 'global'"),
     ("an empty zone", ["run", "global", "--zones", "east,,west"], USAGE, "zone '': use"),
+    ("a weight without a number", ["run", "scheduler", "--weights", "acme"], USAGE, "write TENANT=NUMBER"),
     ("a zone twice", ["up", "--zones", "east,west,east"], USAGE, "zone east is named more than once"),
     ("no such command", ["dance"], USAGE, "No such command 'dance'"),
     ("no such option", ["up", "--moon"], USAGE, "No such option: --moon"),
@@ -381,7 +384,7 @@ def test_a_shape_is_checked_and_makes_its_roles() -> None:
     shape = Shape("good", ("east", "west"), 3, 5, apart_h=4.0)
     assert [r.name for r in shape.plane()] == [
         "global", "zone-east", *(f"aggregator-east-{n}" for n in range(3)),
-        "zone-west", *(f"aggregator-west-{n}" for n in range(3)), "evaluator",
+        "zone-west", *(f"aggregator-west-{n}" for n in range(3)), "scheduler", "evaluator",
     ]  # fmt: skip
     east, west = shape.fleets(7)
     assert (east.options["first"], west.options["first"]) == ("0", "5")
@@ -390,6 +393,17 @@ def test_a_shape_is_checked_and_makes_its_roles() -> None:
     command = east.command("x:1")
     assert command[1:4] == ["-m", "olearning", "fleet"]
     assert command[command.index("--bootstrap") + 1] == "x:1"
+
+
+def test_a_role_gets_its_settings_on_the_command_line_and_in_memory() -> None:
+    given = {"weights": "acme=4", "patience": "500", "partitions": "4"}
+    scheduler = Role("scheduler", "s", "good", options=given)
+    assert scheduler.command("x:1")[2:5] == ["olearning", "run", "scheduler"]
+    built: Any = scheduler.build("1")
+    assert (built.weights, built.patience) == ({"acme": 4.0}, 500)
+    for start in Start:
+        aggregator: Any = Role("aggregator", "a", "good", "east", {"start": start.value}).build("1")
+        assert aggregator.order.task_oriented is (start is Start.COMPLETE)
 
 
 def test_every_run_has_a_folder_of_its_own(machine: Path) -> None:
@@ -422,9 +436,10 @@ def test_the_last_words_of_a_role(machine: Path) -> None:
 def test_in_memory_a_killed_role_is_replaced_and_comes_back() -> None:
     said: list[str] = []
     shape = Shape("tiny", ("east",), aggregators=2, evaluator=False, partitions=4)
+    both = {"aggregator-east-0", "aggregator-east-1"}
 
     async def run() -> tuple[set[str], set[str], set[str]]:
-        plane, view = InMemory(said.append, pause=1.5, step=0.005), View("tiny")
+        plane, view = InMemory(said.append, pause=4.0, step=0.005), View("tiny")
         try:
             await plane.start(shape.plane())
             watching = asyncio.create_task(plane.host(lambda life: view))
@@ -433,22 +448,22 @@ def test_in_memory_a_killed_role_is_replaced_and_comes_back() -> None:
                 zone = view.zones.get("east")
                 return {h.holder for h in zone.shards} if zone else set()
 
-            await until(lambda: len(holders()) == 2 and "" not in holders(), 10)
+            await until(lambda: holders() == both, 10)
             before = holders()
             plane.kill("aggregator-east-0")
             plane.kill("aggregator-east-0")  # dead already: nothing
             await until(lambda: len(holders()) == 1, 10)
             after = holders()
-            await until(lambda: len(holders()) == 2, 10)
+            await until(lambda: holders() == both, 10)
             watching.cancel()
             return before, after, holders()
         finally:
             await plane.stop()
 
     before, after, then = asyncio.run(run())
-    assert before == then == {"aggregator-east-0", "aggregator-east-1"}
+    assert before == then == both
     assert after == {"aggregator-east-1"}
-    assert said == ["aggregator-east-0 ended (killed, in this simulation); it starts again in 1.5 s"]
+    assert said == ["aggregator-east-0 ended (killed, in this simulation); it starts again in 4 s"]
 
 
 # ------------------------------------------------------------------ the demo's verdict

@@ -64,6 +64,24 @@ def test_a_run_in_trouble(troubled, width):
         assert word in flat, word
 
 
+@pytest.mark.parametrize("width", [80, 140])
+def test_what_comes_first_and_how_many_aggregators_it_takes(width):
+    plane = Plane(Memory(seed=2), scheduler=True)
+    view = watch(plane)
+    plane.submit(spec(epochs=50))
+    assert plane.memory.run(lambda: len(view.orders) == 2, 30_000)
+    text = shown(status_screen(view, view.now), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "the only one" in text
+    assert "Aggregators" in text
+    assert "silent" not in text
+    plane.hosts["scheduler"].crash()
+    plane.memory.run(limit=6_000)
+    assert "is silent: nobody goes by this" in " ".join(shown(status_screen(view, view.now), width).split())
+    out = json.loads(json.dumps(to_json(view, view.now)))
+    assert out["zones"][0]["schedule"]["order"] == ["toy"]
+
+
 def test_before_anything_is_there():
     plane = Plane(Memory(), zones=())
     view = watch(plane)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from learning.codecs import write_values
 from olearning.tail import Tail, as_line, as_map
-from schemas.blocks import DeltaBlock
+from schemas.blocks import CODECS, DeltaBlock, codec
 from schemas.wire import encode
 from streams.processor import Record, Send
 from tests.olearning.watched import finished
@@ -67,6 +68,14 @@ def test_tensors_are_told_by_norm():
     assert as_line(record).startswith("1970-01-01 00:00:00.000 1@7 d delta-block ")
     absurd = DeltaBlock("toy", 1, 0, "d", 0, "int32", 10**6, 1, 1, 0, memoryview(b"abc"))
     assert "3 bytes 616263" in as_line(Record(f"{NS}.east.deltas.toy", 1, 7, "d", encode(absurd), 0))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_delta_is_told_by_norm_whatever_its_codec(name):
+    data, exponent = write_values(np.array([3.0, -4.0]), codec(name), 0, 100.0, np.random.default_rng(0))
+    block = DeltaBlock("toy", 1, 0, "d", 0, name, exponent + 2, 1, 1, 0, data)
+    tensor = as_map(Record(f"{NS}.east.deltas.toy", 1, 7, "d", encode(block), 0))["fields"]["data"]
+    assert tensor == {"dtype": f"int{codec(name).bits}", "length": 2, "l2": 20.0}
 
 
 def test_tombstones_and_strangers():
