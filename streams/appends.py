@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 LARGEST = 2 * 2**20
 """Bytes of a request; the broker's own limit for a record is 1 MiB unless it was raised."""
+BATCH = 2**20
+"""Bytes of a batch: three blocks of a delta, within the broker's limit. One request carries a batch for each partition, and
+the next one leaves when it is answered: with one block a batch, appending is a third slower."""
 BUFFER = 32 * 2**20
 """Bytes that may wait to be acknowledged before reading stops."""
 
@@ -195,7 +198,7 @@ class Appends:
                     acks="all",
                     enable_idempotence=True,
                     max_request_size=LARGEST,
-                    max_batch_size=512 * 1024,
+                    max_batch_size=BATCH,
                     request_timeout_ms=10_000,
                 )
                 try:

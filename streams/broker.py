@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ _POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>olearning</groupI
 </dependencies></project>"""
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _SETTINGS = """process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://{host}:{port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
@@ -40,11 +41,14 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
-default.replication.factor=1
-offsets.topic.replication.factor=1
+default.replication.factor={replicas}
+min.insync.replicas={insync}
+unclean.leader.election.enable=false
+leader.imbalance.check.interval.seconds=10
+offsets.topic.replication.factor={replicas}
 offsets.topic.num.partitions=5
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={insync}
 transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
@@ -57,14 +61,37 @@ args=$(tr '\\0' ' ' < /proc/$1/cmdline 2>/dev/null || ps -o args= -p $1)
 case "$args" in *"$2"*) kill -9 $1;; esac"""
 
 
-def settings(port: int, controller: int, data: str, host: str = _HOST, listen: str = _HOST) -> str:
-    """The broker's server.properties: all brokers of one's own have these, wherever they run."""
-    return _SETTINGS.format(host=host, listen=listen, port=port, controller=controller, data=data)
+def settings(
+    port: int, controller: int, data: str, host: str = _HOST, listen: str = _HOST, node: int = 1, voters: str = ""
+) -> str:
+    """The broker's server.properties: all brokers of one's own have these, wherever they run.
+
+    `voters` names the controllers of a cluster ("1@host:port,2@…"), of which this is number `node`; "": it is alone.
+    """
+    replicas = min(3, voters.count("@") or 1)
+    return _SETTINGS.format(
+        host=host,
+        listen=listen,
+        port=port,
+        controller=controller,
+        data=data,
+        node=node,
+        voters=voters or f"{node}@{_HOST}:{controller}",
+        replicas=replicas,
+        insync=max(1, replicas - 1),
+    )
 
 
 def commands(java: str, jars: str, properties: str) -> tuple[list[str], list[str]]:
     """What prepares the storage, once, and what is the broker."""
-    command = [java, "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars}/*"]
+    command = [
+        java,
+        "-Xmx512m",
+        "-XX:+UseParallelGC",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-cp",
+        f"{jars}/*",
+    ]
     prepare = [*command, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", properties]
     return prepare, [*command, "kafka.Kafka", properties]
 
@@ -77,11 +104,20 @@ class _PortTaken(BrokerError):
     pass
 
 
-class LocalBroker:
-    """One broker with its data and its log in `folder`, on a free port if none is asked for."""
+@dataclass(frozen=True)
+class Member:
+    """A broker's place in a cluster: its number, the port of its controller, and all controllers ("1@host:port,2@…")."""
 
-    def __init__(self, folder: Path, port: int | None = None):
-        self.folder, self.port = Path(folder).resolve(), port
+    node: int
+    controller: int
+    voters: str
+
+
+class LocalBroker:
+    """One broker with its data and its log in `folder`, on a free port if none is asked for. Alone, or a member of a cluster."""
+
+    def __init__(self, folder: Path, port: int | None = None, member: Member | None = None):
+        self.folder, self.port, self.member = Path(folder).resolve(), port, member
         self._asked = port is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -97,7 +133,7 @@ class LocalBroker:
 
     def start(self) -> str:
         """Start, wait until it is ready, and give the bootstrap servers. Raises `BrokerError`."""
-        self._process, self.port = _launch(self.folder, self.port, self._asked)
+        self._process, self.port = _launch(self.folder, self.port, self._asked, self.member)
         self._asked = True  # a restart keeps its address
         settings = str(self.folder / "server.properties")
         self._watchdog = subprocess.Popen(
@@ -127,6 +163,12 @@ class LocalBroker:
         watchdog, self._watchdog = self._watchdog, None
         if watchdog:
             watchdog.communicate()
+
+    def kill(self) -> None:
+        """SIGKILL; it may be started again."""
+        if self._process:
+            self._process.kill()
+        self.stop()
 
     def __enter__(self) -> "LocalBroker":
         self.start()
@@ -199,15 +241,23 @@ def _is_ours(pid: int, folder: Path) -> bool:
 # ------------------------------------------------------------------ starting one
 
 
-def _launch(folder: Path, port: int | None, asked: bool) -> tuple["subprocess.Popen[bytes]", int]:
+def _launch(
+    folder: Path, port: int | None, asked: bool, member: Member | None = None
+) -> tuple["subprocess.Popen[bytes]", int]:
     """The process and its port; not ready yet."""
     java, kafka = _java(), jars()
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(5):
-        chosen, controller = port if asked and port else free_port(), free_port()
+        chosen, controller = port if asked and port else free_port(), member.controller if member else free_port()
         if asked and not _is_free(chosen):
             raise BrokerError(f"port {chosen} is taken: stop what listens there, or ask for another port")
-        process = _spawn(java, kafka, folder, chosen, controller)
+        place = (member.node, member.voters) if member else (1, "")
+        process = _spawn(
+            java,
+            kafka,
+            folder,
+            settings(chosen, controller, (folder / "data").as_posix(), node=place[0], voters=place[1]),
+        )
         try:
             _await_port(process, folder, chosen)
         except _PortTaken:  # somebody was quicker: other ports
@@ -220,9 +270,9 @@ def _launch(folder: Path, port: int | None, asked: bool) -> tuple["subprocess.Po
     raise BrokerError("no free port found in five attempts: is something using them all up?")
 
 
-def _spawn(java: str, kafka: Path, folder: Path, port: int, controller: int) -> "subprocess.Popen[bytes]":
+def _spawn(java: str, kafka: Path, folder: Path, said: str) -> "subprocess.Popen[bytes]":
     properties, data = folder / "server.properties", folder / "data"
-    properties.write_text(settings(port, controller, data.as_posix()))
+    properties.write_text(said)
     prepare, serve = commands(java, str(kafka), str(properties))
     with (folder / "broker.log").open("wb") as log:
         if not (data / "meta.properties").exists():

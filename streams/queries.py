@@ -189,15 +189,21 @@ class Cluster:
 
         async def ask() -> None:
             admin = await self._client(AIOKafkaAdminClient)
-            replicas = min(3, len((await admin.describe_cluster())["brokers"]))
-            safe = {"min.insync.replicas": "2"} if replicas == 3 else {}
-            new = [NewTopic(name, n, replicas, topic_configs=t.config() | safe) for name, (t, n) in wanted.items()]
-            for name, code, text in (await admin.create_topics(new)).topic_errors:  # it does not raise by itself
-                error = errors.for_code(code)
-                if error not in (errors.NoError, errors.TopicAlreadyExistsError):
-                    if error.retriable:
-                        raise error(text)
-                    raise Refused(f"topic {name} cannot be made: {text or error.__name__}")
+            live = len((await admin.describe_cluster())["brokers"])
+            left = dict(wanted)
+            # Of three brokers one may be away just now: its replicas are made when it comes back. If there is none, fewer.
+            for replicas in (3, live) if live == 2 else (min(3, live),):
+                safe = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"} if replicas == 3 else {}
+                new = [NewTopic(name, n, replicas, topic_configs=t.config() | safe) for name, (t, n) in left.items()]
+                for name, code, text in (await admin.create_topics(new)).topic_errors:  # it does not raise by itself
+                    error = errors.for_code(code)
+                    if error is errors.InvalidReplicationFactorError and replicas > live:
+                        continue
+                    if error not in (errors.NoError, errors.TopicAlreadyExistsError):
+                        if error.retriable:
+                            raise error(text)
+                        raise Refused(f"topic {name} cannot be made: {text or error.__name__}")
+                    del left[name]
 
         if wanted:
             await self._persist(ask)
