@@ -11,10 +11,12 @@ try:
 
     import typer
 
+    from olearning.bench import bench
     from olearning.connect import Broker, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
-    from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, new_life
+    from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life
+    from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
     from streams.broker import BrokerError, start_detached, status, stop_detached
@@ -35,6 +37,7 @@ run = typer.Typer(help="Run one role of the plane in this process.", no_args_is_
 broker = typer.Typer(help="A local Apache Kafka that stays, for trying things.", no_args_is_help=True)
 app.add_typer(run, name="run")
 app.add_typer(broker, name="broker")
+app.add_typer(bench, name="bench")
 
 Namespace = Annotated[str, typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE")]
 Bootstrap = Annotated[
@@ -152,14 +155,38 @@ def run_aggregator(
     namespace: Namespace = DEFAULT_NAMESPACE,
     name: Name = "",
     commit_interval: Annotated[int, typer.Option(help="A commit at least every so many ms.", min=10)] = COMMIT_INTERVAL,
+    start: Annotated[
+        Start, typer.Option(help="With a round: when its first block arrives, or when it is complete or closed.")
+    ] = Start.ARRIVAL,
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
 ) -> None:
     """An aggregator: works for every task of the zone, on the shards it holds. Start as many as you like."""
-    options = {"commit-interval": str(commit_interval), "partitions": str(partitions)}
+    options = {"commit-interval": str(commit_interval), "start": start.value, "partitions": str(partitions)}
     role = Role("aggregator", _named(name, f"aggregator-{zone}"), namespace, zone, options)
     host(role, bootstrap, session_timeout)
+
+
+@run.command("scheduler")
+def run_scheduler(
+    weights: Annotated[str, typer.Option(help="Tenants that come before others, as in acme=4,labs=2; else 1.")] = "",
+    patience: Annotated[
+        int, typer.Option(help="ms that a block waits behind better tasks before its own comes first.", min=100)
+    ] = priorities.PATIENCE,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """The scheduler: says which tasks aggregators work for first, and how many aggregators each zone's load calls for."""
+    try:
+        priorities.weights(weights)
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
+    options = {"weights": weights, "patience": str(patience), "partitions": str(partitions)}
+    host(Role("scheduler", _named(name, "scheduler"), namespace, options=options), bootstrap, session_timeout)
 
 
 @run.command("evaluator")

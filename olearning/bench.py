@@ -1,0 +1,145 @@
+"""`olearning bench`: how fast it is, beside what the machine can do and what another platform does, in the same run."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from olearning.connect import choose
+from olearning.errors import NO_BROKER, USAGE, Trouble
+from olearning.hosting import emit_or_end
+
+if TYPE_CHECKING:
+    from benchmarks.line import Line
+
+bench = typer.Typer(
+    help="How fast it is: each figure beside its physical limit and, if asked for, a peer, measured in the same run.",
+    no_args_is_help=True,
+)
+
+
+class Peer(StrEnum):
+    """Who does the same work for comparison."""
+
+    FLOWER = "flower"
+
+
+Report = Callable[["Line"], None]
+AskedPeer = Annotated[
+    Peer | None, typer.Option("--peer", help="Let it do the same work, in an environment of its own (made if need be).")
+]
+Bootstrap = Annotated[
+    str, typer.Option(help="Kafka's bootstrap servers; else KAFKA_BOOTSTRAP_SERVERS, else a local broker for this run.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: an object a line, as soon as it is measured.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small and once: shows that it works, measures nothing.")]
+
+
+@bench.command("round")
+def bench_round(
+    devices: Annotated[int | None, typer.Option(help="Devices in the round.  [default: 10]", min=1)] = None,
+    parameters: Annotated[
+        str, typer.Option(help="Sizes of models, with commas, as in 500,10k,1.2M.  [default: 10k,1.2M,11.2M]")
+    ] = "",
+    workers: Annotated[int, typer.Option(help="Aggregators.", min=1)] = 1,
+    edges: Annotated[int, typer.Option(help="Processes that the devices are spread over.", min=1)] = 1,
+    repeat: Annotated[int | None, typer.Option(help="Rounds measured of each.  [default: 3]", min=1)] = None,
+    peer: AskedPeer = None,
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """A round with devices that train nothing: from the first upload until the next zone model is read, in seconds."""
+    from benchmarks import round
+
+    sizes = _counts(parameters) or ((10_000,) if quick else round.PARAMETERS)
+    devices, repeat = devices or (3 if quick else 10), repeat or (1 if quick else 3)
+    if edges > devices:
+        raise Trouble(f"{devices} devices cannot be spread over {edges} processes", USAGE)
+    with_peer = peer.value if peer else ""
+
+    def work(report: Report, bootstrap: str) -> None:
+        round.run(
+            report,
+            bootstrap=bootstrap,
+            devices=devices,
+            parameters=sizes,
+            repeat=repeat,
+            workers=workers,
+            edges=edges,
+            peer=with_peer,
+        )
+
+    _measure(work, bootstrap, as_json)
+
+
+@bench.command("aggregate")
+def bench_aggregate(
+    devices: Annotated[str, typer.Option(help="How many, with commas.")] = "10,50,100",
+    parameters: Annotated[str, typer.Option(help="Sizes of models, with commas.")] = "1.2M,11.2M,21.3M",
+    peer: AskedPeer = None,
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Adding deltas up: from memory and from the broker, in bytes a second, with the memory it takes."""
+    try:
+        from benchmarks import aggregate
+    except ImportError:
+        raise Trouble("this version has no such benchmark: there is only `olearning bench round`", USAGE) from None
+    cases = [(d, p) for d in _counts(devices) for p in _counts(parameters)]
+    with_peer = peer.value if peer else ""
+
+    def work(report: Report, bootstrap: str) -> None:
+        aggregate.run(report, bootstrap=bootstrap, cases=cases, peer=with_peer, quick=quick)
+
+    _measure(work, bootstrap, as_json)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    from benchmarks.line import count
+
+    try:
+        return tuple(count(x.strip()) for x in text.split(",") if x.strip())
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
+
+
+def _measure(work: Callable[[Report, str], None], bootstrap: str, as_json: bool) -> None:
+    """Choose a broker, let the work report its lines, print them."""
+    from benchmarks.line import table
+    from benchmarks.plane import Failed
+
+    lines: list[Line] = []
+
+    def report(line: "Line") -> None:
+        lines.append(line)
+        if as_json:
+            emit_or_end(json.dumps(line.as_json()))
+        else:
+            _say(f"measured: {line.bench} {line.case}")
+
+    with (
+        tempfile.TemporaryDirectory(prefix="olearning-bench-", ignore_cleanup_errors=True) as folder,
+        choose(Path(folder) / "broker", _say, bootstrap) as chosen,
+    ):
+        if not chosen.bootstrap:
+            raise Trouble("this measures a real broker, and there is none", NO_BROKER)
+        try:
+            work(report, chosen.bootstrap)
+        except Failed as e:
+            raise Trouble(str(e)) from None
+    if not as_json:
+        from rich.console import Console
+
+        Console(soft_wrap=True).print(table(lines))
+
+
+def _say(text: str) -> None:
+    """Standard output is for figures."""
+    print(text, file=sys.stderr, flush=True)
