@@ -6,7 +6,7 @@ READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-docker unit proofs lint format lock golden demo clean
+.PHONY: help env test test-docker unit proofs chaos lint format lock golden demo clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ unit: $(READY)  ## the tests that need no broker and no minutes
 proofs: $(READY)  ## explorations, schedules, crash points, the state machine
 	$(BIN)/python -m pytest -m proof
 
+chaos: $(READY)  ## faults on three real brokers while models are trained; CHAOS="--faults 100 --seed 7 -v"
+	$(BIN)/python -m tests.chaos.faults $(CHAOS)
+
 lint: $(READY)  ## style, types, the import rule
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -54,6 +57,7 @@ lock: $(READY)  ## lock what pyproject.toml asks for; UPGRADE=--upgrade takes ne
 	$(COMPILE) pyproject.toml -o locks/plane.txt
 	$(COMPILE) pyproject.toml --extra train --extra dev -o locks/dev.txt
 	echo uv | $(COMPILE) - -o locks/bootstrap.txt
+	echo 'flwr==1.41.*' | $(COMPILE) - -o locks/flower.txt
 
 golden: $(READY)  ## accept new golden bytes; prints each change
 	$(BIN)/python -m tests.schemas.golden --write
@@ -62,5 +66,5 @@ demo: $(READY)  ## the demo
 	$(BIN)/olearning demo
 
 clean:  ## remove what was made here, .venv too
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-flower build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -79,11 +79,19 @@ class Processes:
             self.children[role.name] = await self._spawn(role)
             self._keepers.append(asyncio.create_task(self._keep(role), name=f"keeper of {role.name}"))
 
+    def command(self, role: Role) -> list[str]:
+        """The command line of a role's process."""
+        return [*role.command(self.bootstrap), "--session-timeout", str(self.session_timeout)]
+
     async def _spawn(self, role: Role) -> Process:
-        command = [*role.command(self.bootstrap), "--session-timeout", str(self.session_timeout)]
         with (self.folder / f"{role.name}.log").open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=log, stderr=log, env=os.environ | {TIED: "1"}, start_new_session=True
+                *self.command(role),
+                stdin=PIPE,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {TIED: "1"},
+                start_new_session=True,
             )
 
     async def _keep(self, role: Role) -> None:
@@ -92,9 +100,12 @@ class Processes:
         while True:
             began = time.monotonic()
             code = await self.children[role.name].wait()
-            pause = max(next_pause(pause, time.monotonic() - began, self.pause), self._away.pop(role.name, 0.0))
-            self.say(f"{role.name} ended ({self._why(role, code)}); it starts again in {pause:g} s")
-            await asyncio.sleep(pause)
+            away = self._away.pop(role.name, None)
+            if away is None:  # what we killed did not fail by itself
+                pause = next_pause(pause, time.monotonic() - began, self.pause)
+            wait = pause if away is None else max(self.pause, away)
+            self.say(f"{role.name} ended ({self._why(role, code)}); it starts again in {wait:g} s")
+            await asyncio.sleep(wait)
             self.children[role.name] = await self._spawn(role)
 
     def _why(self, role: Role, code: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from processors.oracle import plain
 from schemas.blocks import Counted, DeltaBlock, Manifest, SumBlock
 from schemas.facts import (
     Admitted,
@@ -189,7 +190,7 @@ class Audit:
             b.counted.add((d.round, d.slot, d.block))
             new[d.round].add((d.slot, d.block))
             factor = max(1, math.isqrt(4 ** b.opened[d.round].fraction // (1 + f.round - d.round)))
-            sums[d.block] += np.frombuffer(d.data, "<i4").astype(np.int64) * 2**d.exponent * factor
+            sums[d.block] += plain(d.codec, d.data, LAYOUT.sizes[d.block]) * 2**d.exponent * factor
             weights[d.block] += d.weight
 
         def whole(d: DeltaBlock) -> None:
@@ -270,8 +271,11 @@ class Audit:
         if d.slot >= len(b.slots[d.round]) or b.slots[d.round][d.slot] != d.device:
             return "invalid", d
         o = b.opened[d.round]
-        values = np.frombuffer(d.data, "<i4").astype(object) * 2**d.exponent
-        if d.block >= BLOCKS or len(values) != o.sizes[d.block] or abs(values).max() > o.largest:
+        try:
+            values = plain(d.codec, d.data, o.sizes[d.block]).astype(object) * 2**d.exponent
+        except (ValueError, IndexError):
+            return "invalid", d
+        if abs(values).max() > o.largest:
             return "invalid", d
         if (d.round, d.slot) in b.voided:
             return "incomplete", d
