@@ -347,8 +347,12 @@ class Aggregator:
         if shard is None or shard.follow != follow:
             return
         next = self.zone.tasks[task].next[s]
+        at = shard.queue[-1].offset + 1 if shard.queue else shard.position
         if not shard.recall and shard.position < next and log[0] <= next <= log[1]:
             yield from self._follow(self.work[task], task, s, next)  # nobody wants what lies between
+            return
+        if log[0] <= at <= log[1]:  # the log lost what was fetched beyond it, and not handed over yet
+            yield from self._follow(self.work[task], task, s, at)
             return
         shard.gap = log
         yield from self._say_lost(task, now)
@@ -506,8 +510,8 @@ class Aggregator:
         if r.closed:
             return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
         if acc.done and r.met_at is None:
-            share = r.opened.demand * len(mine) / len(t.at)  # then the others have theirs, about
-            if r.contributors + len(acc.done) >= r.opened.demand or len(acc.done) >= share:
+            missing = r.opened.demand - r.contributors
+            if len(acc.done) >= missing * len(mine) / len(t.at):  # then the others have their share of it, about
                 return True
         if (
             not acc.done

@@ -1,12 +1,14 @@
 """The configurator (OLearning §4.1): tasks as submitted become tasks that may run, or are refused with a reason."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 from learning.aggregation import largest_in_units
 from learning.optimisers import state_sizes
 from processors.desk import GlobalDesk
 from processors.zone_leader import FRACTION, HOLD
+from schemas.blocks import codec
 from schemas.facts import TaskAdmitted, TaskRefused
 from schemas.task import Submission
 from schemas.topics import GLOBAL, read, task_topics, topic
@@ -115,8 +117,8 @@ class Configurator:
                 f"limits: a round of this model can have {most} slots (64-bit sums, 512 KiB bitmaps), and it wants "
                 f"{spec.rounds.places} places: lower limits.largest or rounds.demand"
             )
-        if spec.rounds.atomic and 4 * sum(s.layout.sizes) > HOLD:
-            return f"rounds.atomic: a delta of this model has {4 * sum(s.layout.sizes)} bytes, and a shard holds {HOLD} at most"
+        if spec.rounds.atomic and (most := delta_bytes(s)) > HOLD:
+            return f"rounds.atomic: a delta of this model may have {most} bytes, and a shard holds {HOLD} at most"
         if spec.rounds.refill > spec.rounds.places:
             return f"rounds.refill ({spec.rounds.refill}) is more than there are places ({spec.rounds.places})"
         named = len(s.layout.sizes) + len(state_sizes(spec.server.working(spec.server.at), sum(s.layout.sizes)))
@@ -131,3 +133,11 @@ class Configurator:
 
     def _admitted(self, s: Submission) -> TaskAdmitted:
         return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed)
+
+
+def delta_bytes(s: Submission) -> int:
+    """How many bytes a delta of the task has at most, as its codec writes it."""
+    how = codec(s.spec.upload.codec)
+    each = how.bits // 8 + 2 * how.sparse  # a step takes two
+    sizes = [each * ceil(s.spec.upload.share * n) for n in s.layout.sizes]
+    return sum(n + (n // 256 + 64 if how.packed else 0) for n in sizes)  # zstd's own bound: what does not shrink grows

@@ -53,7 +53,8 @@ transaction.state.log.num.partitions=5
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+broker.session.timeout.ms={session}
+controller.quorum.fetch.timeout.ms={session}
 """
 # Blocks until its parent is gone, then kills the broker, if that process id still is the broker.
 _WATCH = """read _
@@ -79,6 +80,7 @@ def settings(
         voters=voters or f"{node}@{_HOST}:{controller}",
         replicas=replicas,
         insync=max(1, replicas - 1),
+        session=3000 if replicas == 1 else 6000,  # several on one machine take time from each other
     )
 
 

@@ -5,6 +5,7 @@ that is down may be given that very port for its own end, and has a connection w
 """
 
 import asyncio
+import os
 import random
 import socket
 from collections import Counter
@@ -19,6 +20,8 @@ from streams.broker import BrokerError, LocalBroker, Member
 from streams.queries import close
 
 _HOST, _PORTS = "127.0.0.1", range(20_000, 32_000)
+_FRUGAL = "-XX:TieredStopAtLevel=1 -XX:ParallelGCThreads=1 -Xmn64m"
+"""For the Java launcher: brokers that are to share two cores with twenty processes compile and collect little."""
 
 
 def free_ports(n: int) -> list[int]:
@@ -48,6 +51,7 @@ class Brokers:
 
     def start(self) -> str:
         """All of them, together: one alone has no quorum. Raises `BrokerError`."""
+        os.environ.setdefault("JDK_JAVA_OPTIONS", _FRUGAL)
         with ThreadPoolExecutor(len(self.nodes)) as threads:
             starts = [threads.submit(b.start) for b in self.nodes]
         try:

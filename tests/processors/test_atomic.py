@@ -145,8 +145,10 @@ def test_control_a_delta_forgotten_when_held_goes_red(monkeypatch):
 
 
 def test_a_model_larger_than_what_is_held_is_refused():
+    from msgspec.structs import replace
+
     from processors.configurator import Configurator
-    from schemas.task import Submission
+    from schemas.task import Submission, Upload
     from tests.plane import LAYOUT, spec
 
     class Desk:
@@ -162,6 +164,12 @@ def test_a_model_larger_than_what_is_held_is_refused():
     try:
         module.HOLD = 47
         assert "rounds.atomic" in configurator._objection(s)
+        module.HOLD = 48
+        assert configurator._objection(s) == ""
+        for upload in (Upload("top-k+int32", keep=1.0), Upload("int32+zstd")):  # they may be longer
+            assert "rounds.atomic" in configurator._objection(replace(s, spec=replace(s.spec, upload=upload)))
+        module.HOLD = 12
+        assert configurator._objection(replace(s, spec=replace(s.spec, upload=Upload("int8")))) == ""
     finally:
         module.HOLD = was
     assert np.isfinite(START).all()

@@ -120,6 +120,22 @@ def test_two_workers_commit_as_soon_as_the_demand_is_there_for_all_they_know(mon
     assert rig.memory.now - began < 3_000
 
 
+@pytest.mark.parametrize("kind", [{}, {"refill": 1, "staleness": 2}])
+def test_unequal_workers_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch, kind: dict[str, int]) -> None:
+    """One has three of the four deltas: of what is missing after its first commit, either has its share."""
+    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for 10 s
+    rig = Rig(2, demand=4, over_commit=2.0, minimum=1, deadline_s=60.0, **kind)
+    rig.admit(1, DEVICES[:8])
+    rig.until(lambda: {h.holder for h in rig.zone.shards} == {"agg-0", "agg-1"})
+    at = {n: [d for d in DEVICES[:8] if rig.zone.shards[shard_of(d, P)].holder == f"agg-{n}"] for n in (0, 1)}
+    began = rig.memory.now
+    for d in (*at[0][:3], *at[1][:1]):
+        rig.send(*blocks(d, rig.slot(1, d)))
+        rig.memory.run(limit=50)
+    assert rig.finalised(1).devices == 4
+    assert rig.memory.now - began < 3_000
+
+
 # ------------------------------------------------------------------ hand-over
 
 

@@ -99,6 +99,21 @@ def test_a_log_that_lost_its_end():
     assert identity(r.zone.tasks["t"], 1)
 
 
+def test_a_log_that_lost_only_what_was_fetched_and_not_handed_over():
+    """The reader says that the log does not hold what it would fetch next; all that was handed over is there."""
+    r = Rig(demand=3, deadline_s=20.0)
+    who = same_shard(3)
+    r.admit(1, who)
+    sent = [b for d in who for b in blocks(d, r.slot(1, d))]
+    r.send(*sent[:4])
+    r.until(lambda: sum(c.counts.counted for c in r.facts(Committed)) == 4)
+    a, log = r.aggregators[0], (r.deltas.name, 0)
+    del a.positions[log]
+    r.memory._give(a, Answer(a.tags.pop(log), (0, 4), "wanted offset 5"))
+    r.send(*sent[4:])
+    assert r.vector(r.finalised(1).manifest).tobytes() == oracle(START, sent).tobytes()
+
+
 @pytest.mark.parametrize("what", ["sum", "bitmap"])
 def test_partials_that_are_gone(what):
     r = Rig(2, deadline_s=40.0, minimum=1)
