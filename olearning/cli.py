@@ -416,7 +416,7 @@ def up(
     files = task or []
     for file in files:
         parse_task(file)  # a bad file ends it before anything is started, and before torch is loaded
-    tasks = [submitter(file, namespace, seed) for file in files]
+    tasks = [submitter(file, namespace, seed, wait_s=120) for file in files]  # the plane starts just now
     folder = run_folder(runs)
     if memory:
         emit_or_end("log: in memory, as asked; all roles in this one process, nothing survives it")
