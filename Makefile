@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Else each process would compile torch and the rest anew: 7 s of work instead of 2.
+unexport PYTHONDONTWRITEBYTECODE
 READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
