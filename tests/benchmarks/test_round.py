@@ -10,11 +10,14 @@ import pytest
 from benchmarks.devices import Devices
 from benchmarks.round import Story, merged, parts
 from schemas.blocks import DeltaBlock, Manifest, ModelBlock, Place
+from schemas.facts import Finalised
 from schemas.messages import Admission, Announcement, Ref
 from schemas.task import Training
 from schemas.wire import checksum, decode, encode
+from streams.memory import Memory
 from streams.models import Lost
 from streams.processor import Answer, Fetch, Record, Send, Stop
+from tests.plane import NS, Plane, spec
 
 PARTS = ["upload", "count", "close", "finalise", "open", "hear", "fetch"]
 
@@ -68,6 +71,18 @@ def test_edges_are_one_from_the_first_block_to_the_first_that_reads_the_model() 
     a = {"round": 2, "first": 1.0, "sent": 3.0, "heard": 4.0, "read": 6.0}
     b = {"round": 2, "first": 1.5, "sent": 3.5, "heard": 4.1, "read": 5.0}
     assert merged([[a], [b]]) == [{"round": 2, "first": 1.0, "sent": 3.5, "heard": 4.1, "read": 5.0, "all_read": 6.0}]
+
+
+def test_edges_go_through_whole_rounds_of_a_plane_in_memory(capsys: pytest.CaptureFixture) -> None:
+    plane = Plane(Memory(seed=1), zones=("east",), devices=0)
+    plane.submit(spec(demand=5, epochs=1, rounds=4))
+    edges = [plane.memory.host(lambda life, n=n: Devices(NS, "east", "toy", n, 3)) for n in (range(2), range(2, 5))]
+    assert plane.memory.run(lambda: all(e.stopped for e in edges), 60_000)
+    assert [e.stopped for e in edges] == [Stop("that was the last round", ok=True)] * 2
+    told = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+    assert sorted(t["round"] for t in told) == [1, 1, 2, 2, 3, 3]
+    done = [f for f in plane.facts("east") if isinstance(f, Finalised)]
+    assert [f.devices for f in done] == [5, 5, 5]
 
 
 # ------------------------------------------------------------------ the devices, by hand
