@@ -142,7 +142,11 @@ def test_it_says_who_gave_shards_back_to_one_who_joined():
     plane.memory.host(lambda life: Aggregator(NS, "east", "late", life))
     plane.memory.run(limit=2_000)
     said = [e.text for e in view.drain() if e.kind == "shard"]
-    assert [x.split(" shards ")[0] for x in said] == ["east: agg-east-0 took", "east: agg-east-0 gave back", "east: late took"]
+    assert [x.split(" shards ")[0] for x in said] == [
+        "east: agg-east-0 took",
+        "east: agg-east-0 gave back",
+        "east: late took",
+    ]
     assert said[2].endswith("(nobody's before)")
 
 
