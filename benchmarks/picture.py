@@ -1,8 +1,8 @@
 """The picture of what `olearning bench … --json` measured: cost over devices, model size, codec, workers and tasks, and a round.
 
-    python -m benchmarks.picture docs/performance RESULTS.jsonl…
+    python -m benchmarks.picture OUT LINES.jsonl…
 
-Writes docs/performance.png and .svg. What a file lacks is left out of its panel.
+Writes OUT.png and OUT.svg. What a file lacks is left out of its panel.
 """
 
 import json
