@@ -30,12 +30,12 @@ def test_prints_a_line_for_each_size(broker: str) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(x) for x in done.stdout.splitlines()]
     assert [x["case"] for x in lines] == ["devices=3 parameters=500", "devices=3 parameters=70k"]
-    for x in lines:
+    for x, parameters in zip(lines, (500, 70_000), strict=True):
+        assert x["memory_limit_mb"] == pytest.approx(150 + 2 * 4 * parameters / 1e6, abs=0.06)
         assert (x["bench"], x["unit"]) == ("round", "s")
         assert x["value"] > 0
         assert x["limit"] > 0
         assert x["ratio"] == pytest.approx(x["value"] / x["limit"], rel=1e-2)
-        assert x["memory_limit_mb"] > 150
         assert "peer" not in x
         made_of = x["settings"]["made_of"]
         assert list(made_of) == PARTS

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def up(tmp_path: Path) -> Iterator[Up]:
     up.process.wait()
     up.out.close()
     for line in up.left():
-        os.kill(int(line.split()[0]), signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(int(line.split()[0]), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_nothing_is_left(up: Up, words: str, sign: signal.Signals, code: int) ->
     up.has_said(words)
     if words == "took shards":
         assert up.port_is_open()
-        assert len(up.left()) == 7  # the broker, its watchdog, global, zone, two aggregators, fleet
+        assert len(up.left()) == 8  # the broker, its watchdog, global, zone, two aggregators, scheduler, fleet
     up.process.send_signal(sign)
     began = time.monotonic()
     assert up.process.wait(20) == code, up.said
