@@ -24,8 +24,12 @@ $(READY): pyproject.toml locks/bootstrap.txt locks/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Side by side on all cores; tests with a broker and real processes have them to themselves.
+SPREAD := -n auto --dist loadgroup
+
 test: lint  ## lint, then every test; starts a broker of its own
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka"
+	$(BIN)/python -m pytest -m kafka
 
 # What depends on the broker, and the main stories; the rest of the integration tests would show the same again. One test
 # stops and starts its broker, always a local one.
@@ -37,10 +41,10 @@ test-docker: $(READY)  ## the contract with the broker and the main stories, on 
 	OLEARNING_TEST_BROKER=docker $(BIN)/python -m pytest -m kafka $(DOCKER_TESTS)
 
 unit: $(READY)  ## the tests that need no broker and no minutes
-	$(BIN)/python -m pytest -m "not kafka and not proof"
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not proof"
 
 proofs: $(READY)  ## explorations, schedules, crash points, the state machine
-	$(BIN)/python -m pytest -m proof
+	$(BIN)/python -m pytest $(SPREAD) -m proof
 
 chaos: $(READY)  ## faults on three real brokers while models are trained; CHAOS="--faults 100 --seed 7 -v"
 	$(BIN)/python -m tests.chaos.faults $(CHAOS)

@@ -88,10 +88,8 @@ def bench_aggregate(
     as_json: AsJson = False,
 ) -> None:
     """Adding deltas up: from memory and from the broker, in bytes a second, with the memory it takes."""
-    try:
-        from benchmarks import aggregate
-    except ImportError:
-        raise Trouble("this version has no such benchmark: there is only `olearning bench round`", USAGE) from None
+    from benchmarks import aggregate
+
     cases = [(d, p) for d in _counts(devices) for p in _counts(parameters)]
     with_peer = peer.value if peer else ""
 

@@ -67,6 +67,7 @@ class Fault:
     def see(self, watch: Watch, scope: str, fact: Message | None, void: str, record: Record) -> None:
         """A fact came after it."""
         since = max(0, record.timestamp - self.wall) / 1000
+        settled = self.over is not None  # who claims its seats from then on does so for a later fault
         mine = {seat: token for seat, token in self.seats.items() if seat[0] == scope}
         if void:
             self.void += not isinstance(fact, Claimed) and not names(fact).isdisjoint(mine.values())
@@ -77,13 +78,14 @@ class Fault:
                     self.work = self.work or max(self.first.values())
         elif isinstance(fact, SchedulerReport):
             if (
-                (seat := (GLOBAL, SPEAKER)) in mine
+                not settled
+                and (seat := (GLOBAL, SPEAKER)) in mine
                 and record.timestamp > self.wall
                 and (fact.source not in self.victims or self.back)
             ):
                 self.work = self.work or since
                 self.claimed.setdefault(seat, (fact.source, since))
-        elif isinstance(fact, Claimed):
+        elif isinstance(fact, Claimed) and not settled:
             for seat in mine.keys() - self.claimed.keys():
                 if (h := watch.holder(seat)).token == record.offset and h.holder:  # else it was given back
                     self.claimed[seat] = h.holder, since
@@ -109,7 +111,7 @@ class Fault:
     @property
     def outcome(self) -> str:
         if self.role == "broker":
-            return "went on" if self.work is not None else "the work was over"
+            return "went on" if self.work is not None else "no fact since"
         if not self.seats:
             return "stood by"
         holders = {holder for holder, _ in self.claimed.values()}

@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.controls import CONTROLS
 from tests.chaos.schedules import Schedule, fault, faults, replay
 
-pytestmark = pytest.mark.proof
+pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("schedules")]  # they share one pool
 
 SCHEDULES = 1_500
 CHUNK = 25
