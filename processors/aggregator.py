@@ -176,6 +176,7 @@ class Aggregator:
                 work, t = self.work[task], self.zone.tasks[task]
                 work.landed.answered(answer.value, {s: shard.position for s, shard in work.shards.items()}, now)
                 yield from self._short(task, work, t, answer.value, asked_at, now)
+                yield from self._reach(task, work, answer.value, now)
                 yield from self._obey(now)
 
     def _tick(self, now: int) -> Iterator[Effect]:
@@ -197,7 +198,10 @@ class Aggregator:
             waiting = {asked[1] for asked in self.requests.open.values() if asked[0] == "unread"}
             for task, work in self.work.items():
                 if task not in waiting:
-                    yield Ends(self.requests.new(("unread", task, self.zone.position)), work.topic)
+                    yield self._ask_ends(task, work)
+
+    def _ask_ends(self, task: str, work: Work) -> Ends:
+        return Ends(self.requests.new(("unread", task, self.zone.position)), work.topic)
 
     def _obey(self, now: int) -> Iterator[Effect]:
         return self.order.obey(self.work, self.zone, now)
@@ -278,6 +282,8 @@ class Aggregator:
                 shard = work.resume(t, s, token)
                 yield Resume(work.topic, s)
                 yield from self._follow(work, task, s, shard.position)
+                if not shard.reaches:
+                    yield self._ask_ends(task, work)
             shard.move(t.at[s])
 
     def _follow(self, work: Work, task: str, s: int, position: int) -> Iterator[Follow]:
@@ -321,25 +327,35 @@ class Aggregator:
     def _short(
         self, task: str, work: Work, t: ZoneTask, ends: dict[int, int], asked_at: int, now: int
     ) -> Iterator[Effect]:
-        """Logs that end where they are read to, and a closed round beyond that: they lost their end after it was closed, if
-        they still say so after a while. The question must have been put when the ledger was read beyond the `Closed`."""
+        """Logs that lost their end, if they still say so after a while: they end below the fold's next offset, where blocks
+        that are held are to be read again (all others are followed from there, which says it); or they end there, and a
+        closed round beyond it. For that the question must have been put when the ledger was read beyond the `Closed`."""
         for s, shard in work.shards.items():
             r = t.rounds.get(t.at[s])
-            if (
-                r is None
-                or r.closed is None
-                or r.closed_at >= asked_at
-                or not ends[s] == t.next[s] < r.closed.ends[s]
-                or work.uncommitted(s)
-                or t.loss
-            ):
+            short: tuple[int, ...]
+            if not shard.reaches and ends[s] < t.next[s]:
+                short, beyond = (), f"{t.next[s]} was to be read"
+            elif r and r.closed and r.closed_at < asked_at and ends[s] == t.next[s] < r.closed.ends[s]:
+                short, beyond = (s,), f"round {t.at[s]} at {r.closed.ends[s]}"
+            else:
+                shard.short = None
+                continue
+            if work.uncommitted(s) or t.loss:
                 shard.short = None
                 continue
             shard.short = now if shard.short is None else shard.short
             if now - shard.short >= SHORT and now - shard.told >= AGAIN:
                 shard.told = now
-                what = f"{work.topic} [{s}] ends at {ends[s]}, and round {t.at[s]} at {r.closed.ends[s]}: the log lost its end"
-                yield self._lost(task, s, what, ranges={s: (t.next[s], t.next[s])}, short=(s,))
+                what = f"{work.topic} [{s}] ends at {ends[s]}, and {beyond}: the log lost its end"
+                yield self._lost(task, s, what, ranges={s: (t.next[s], ends[s])}, short=short)
+
+    def _reach(self, task: str, work: Work, ends: dict[int, int], now: int) -> Iterator[Effect]:
+        """Logs that are known to reach to where the fold is: what lies before that is read again now."""
+        reached = [shard for s, shard in work.shards.items() if not shard.reaches and ends[s] >= shard.start]
+        for shard in reached:
+            shard.reaches = True
+        if reached:
+            yield from self._take(task, now)
 
     def _gap(self, task: str, s: int, follow: int, log: tuple[int, int], now: int) -> Iterator[Effect]:
         """The log holds not what was to be read. What was read before is committed first; then the ledger is told."""
@@ -422,6 +438,8 @@ class Aggregator:
 
     def _next(self, task: str, work: Work, t: ZoneTask, s: int, shard: Shard, now: int) -> list[Effect] | Ends | None:
         """Take the shard's next block. None: it has to wait; an `Ends`: for the answer to that."""
+        if not shard.reaches:
+            return None
         if shard.queue[0].offset < shard.start:
             self._recall(shard, shard.queue.popleft())
             return []

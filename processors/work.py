@@ -23,7 +23,8 @@ class Shard:
     """One shard of one task: what is read and waits to be judged, from `position` on.
 
     A shard begins at the fold's next offset, or before it at the first block it holds: what lies between and is not held
-    was dealt with before (`recall`: the held ones that are still to be read again, by offset).
+    was dealt with before (`recall`: the held ones that are still to be read again, by offset). That is so only if the log still
+    reaches to the fold's next offset (`reaches`): else what lies there now may be something new.
     """
 
     token: int
@@ -36,6 +37,7 @@ class Shard:
     """Its queue is full."""
     waits: bool = False
     """Another task comes first (`processors/order.py`). It is read if neither holds."""
+    reaches: bool = True
     read_to: int | None = None
     """The next block is judged when the ledger is read to here; -1: asked where that is."""
     held: dict[tuple[int, int], Delta] = field(default_factory=dict)
@@ -172,7 +174,7 @@ class Work:
     def resume(self, t: ZoneTask, s: int, token: int) -> Shard:
         """Read a shard from where the fold is, and before it what the fold holds."""
         recall = {h.offset: h for h in t.held[s]}
-        self.shards[s] = Shard(token, t.next[s], min((t.next[s], *recall)), t.at[s], recall)
+        self.shards[s] = Shard(token, t.next[s], min((t.next[s], *recall)), t.at[s], recall, reaches=not recall)
         return self.shards[s]
 
     def uncommitted(self, s: int) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from processors.work import Work
 from schemas.facts import Abandoned, Admitted, Closed, Committed, Finalised, Lost
 from schemas.partitioner import shard_of
 from schemas.topics import topic
@@ -377,6 +378,53 @@ def test_held_blocks_that_are_gone_when_the_round_is_over_concern_nobody(seed):
     r.until(lambda: len(r.round(2).devices) == 3)
     r.send(*(b for d in who for b in blocks(d, r.slot(2, d), 2)))
     assert r.finalised(2).devices == 3
+
+
+def lost_above_held() -> Rig:
+    """Three devices' first blocks are held at offsets 0 to 2; nobody looks while the log loses the last."""
+    r = Rig(1, deadline_s=60.0, minimum=1, demand=4, over_commit=9.0, atomic=True)
+    who = same_shard(4)
+    r.admit(1, who)
+    r.send(*(blocks(d, r.slot(1, d))[0] for d in who[:3]))
+    r.until(lambda: len(r.zone.tasks["t"].held[0]) == 3)
+    r.aggregators[0].crash()
+    r.memory.lose(r.deltas.name, 0, 2)
+    r.aggregators[0].restart()
+    return r
+
+
+def test_a_log_that_lost_its_end_above_a_held_block():
+    """All that was to be read again is there but for the end: what comes there is new, and not taken for what was."""
+    r = lost_above_held()
+    r.until(lambda: stands(r))
+    (lost,) = r.facts(Lost)
+    assert lost.ranges == {0: (3, 2)}
+    assert "ends at 2, and 3 was to be read: the log lost its end" in lost.what
+    rest(r)
+    last = same_shard(4)[3]
+    sent = blocks(last, r.slot(1, last))
+    r.send(*sent)  # at offsets that were used before
+    abandon(r)
+    final = r.finalised(1)
+    assert final.devices == 1
+    assert r.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+    assert identity(r.zone.tasks["t"], 1)
+
+
+def test_control_a_log_taken_to_reach_where_it_did_swallows_what_is_new(monkeypatch):
+    real = Work.resume
+
+    def trusting(self, t, s, token):
+        shard = real(self, t, s, token)
+        shard.reaches = True
+        return shard
+
+    monkeypatch.setattr(Work, "resume", trusting)
+    r = lost_above_held()
+    r.memory.run(limit=20_000)
+    assert not stands(r)
+    with pytest.raises(AssertionError):
+        test_a_log_that_lost_its_end_above_a_held_block()
 
 
 def test_what_lies_between_held_blocks_that_are_read_again_is_wanted_by_nobody():
