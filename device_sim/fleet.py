@@ -132,7 +132,7 @@ class Fleet:
             case Refusal() if device := self._waits(message):
                 device.become(IDLE, now, now + message.retry_ms)
             case Receipt() if message.device in self.by_name:
-                self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + 1
+                self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
 
     def _waits(self, m: Admission | Refusal) -> Device | None:
         device = self.by_name.get(m.device)

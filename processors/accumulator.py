@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +115,16 @@ class Bitmaps:
         self.loaded.add(offset)
 
 
+class Told(NamedTuple):
+    """What one receipt says of the blocks that it lists."""
+
+    device: str
+    task: str
+    round: int
+    slot: int
+    outcome: str
+
+
 @dataclass
 class Accumulator:
     """The sum over a stretch of some shards, for one round of one task.
@@ -144,8 +155,10 @@ class Accumulator:
     """The first slot of the round that was not done when it was last looked."""
     samples: int = 0
     loss: int = 0
-    receipts: list[Receipt] = field(default_factory=list)
-    """Sent when the commit is accepted."""
+    told: dict[Told, tuple[list[int], list[int]]] = field(default_factory=dict)
+    """Blocks and offsets of each receipt; sent when the commit is accepted."""
+    outcomes: int = 0
+    """How many of them."""
     places: dict[str, Place] = field(default_factory=dict)
     """By name ("bits", or the block's number) where the pieces lie, once they are stored."""
     unstored: int = 0
@@ -161,6 +174,16 @@ class Accumulator:
 
     def tally(self, outcome: str) -> None:
         self.counts[outcome] = self.counts.get(outcome, 0) + 1
+
+    def tell(self, what: Told, block: int, offset: int) -> None:
+        """A receipt is to say that of this block."""
+        blocks, offsets = self.told.setdefault(what, ([], []))
+        blocks.append(block)
+        offsets.append(offset)
+        self.outcomes += 1
+
+    def receipts(self) -> Iterator[Receipt]:
+        return (Receipt(*what, tuple(blocks), tuple(offsets)) for what, (blocks, offsets) in self.told.items())
 
     def hold(self, shard: int, held: Held) -> None:
         self.held.setdefault(shard, {})[held.offset] = held

@@ -74,8 +74,8 @@ SHORT = 10_000
 """ms that a log must end too early before that is a loss: a partition's new leader may know a lower end for a moment."""
 MOST_ENTRIES = 4_000
 """Slots and held blocks that one commit lists, about: it must fit a record."""
-MOST_RECEIPTS = 50_000
-"""Receipts that wait for one commit, about: memory."""
+MOST_TOLD = 50_000
+"""Blocks that one commit gives an outcome, about: memory, and the receipt of a device that sends without end must fit a record."""
 MOST_SAID = 8_000
 """Shards of tasks that one report speaks of: it must fit a record."""
 
@@ -507,7 +507,7 @@ class Aggregator:
                 yield from self._store(task, acc, now)
 
     def _full(self, acc: Accumulator) -> bool:
-        return acc.entries > MOST_ENTRIES or len(acc.receipts) > MOST_RECEIPTS
+        return acc.entries > MOST_ENTRIES or acc.outcomes > MOST_TOLD
 
     def _heavy(self, acc: Accumulator | None) -> bool:
         """Whether there should be no second sum beside this one."""
@@ -587,7 +587,7 @@ class Aggregator:
         work.bitmaps.learn(offset, acc.bitmaps)
         for outcome, count in acc.counts.items():
             work.outcomes[outcome] = work.outcomes.get(outcome, 0) + count
-        return [send(self.receipts, r, r.device, cause=f"{self.zone.ledger}@{offset}") for r in acc.receipts]
+        return [send(self.receipts, r, r.device, cause=f"{self.zone.ledger}@{offset}") for r in acc.receipts()]
 
     # ------------------------------------------------------------------ what operators see
 

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from learning.codecs import Values
-from processors.accumulator import Accumulator, Bitmap, Bitmaps
+from processors.accumulator import Accumulator, Bitmap, Bitmaps, Told
 from processors.judge import COUNTED, INCOMPLETE
 from processors.landed import Landed
 from schemas.blocks import DeltaBlock
 from schemas.facts import Done, Held, Opened
-from schemas.messages import Receipt
 from streams.ledger import ZoneTask
 from streams.processor import Record
 
@@ -145,7 +144,7 @@ class Work:
     def said(self, acc: Accumulator, b: DeltaBlock, offset: int, outcome: str, task: str) -> None:
         """The block has its outcome; its device hears of it when the commit is accepted."""
         acc.tally(outcome)
-        acc.receipts.append(Receipt(b.device, task, b.round, b.slot, b.block, outcome, offset))
+        acc.tell(Told(b.device, task, b.round, b.slot, outcome), b.block, offset)
 
     # ------------------------------------------------------------------ what is alive
 

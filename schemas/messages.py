@@ -80,15 +80,18 @@ class Refusal(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """`<zone>.receipts`: what became of a device's block at this source offset."""
+    """`<zone>.receipts`: what became of a device's blocks; `offsets` are where they lie in the delta log, one for each block.
+
+    One receipt tells of all blocks of a delta that one commit gave this outcome.
+    """
 
     device: Ident
     task: Slug
     round: Count
     slot: Count
-    block: Count
     outcome: str
-    offset: Count
+    blocks: tuple[Count, ...]
+    offsets: tuple[Count, ...]
 
 
 class DeadLetter(Message, frozen=True):

@@ -291,8 +291,10 @@ class Audit:
                 assert isinstance(m, Receipt)
                 if m.outcome == "invalid":
                     continue  # it goes to the device that the block names, who need not be the sender
-                said = self.books[zone, m.task].outcomes.get((p, m.offset))
-                assert said == m.outcome, f"{zone}: a receipt says {m.outcome} of {p}/{m.offset}, the ledger {said}"
+                assert len(m.blocks) == len(m.offsets)
+                for offset in m.offsets:
+                    said = self.books[zone, m.task].outcomes.get((p, offset))
+                    assert said == m.outcome, f"{zone}: a receipt says {m.outcome} of {p}/{offset}, the ledger {said}"
             for r in self.memory.records(f"{NS}.{zone}.admissions", p):
                 m = read(r.topic, r.value, r.headers)
                 if isinstance(m, Admission):

@@ -378,8 +378,8 @@ def test_a_lost_model_is_objected_to_and_stops_nothing_else():
 def test_receipts_and_reports_are_counted():
     e, _ = admitted(2)
     for outcome in ("counted", "counted", "late"):
-        e.memory.append(send(topic(NS, Z, "receipts"), Receipt(e.name("phone-0"), "t", 1, 0, 0, outcome, 4), "x"))
-    e.memory.append(send(topic(NS, Z, "receipts"), Receipt("a stranger", "t", 1, 0, 0, "counted", 4), "x"))
+        e.memory.append(send(topic(NS, Z, "receipts"), Receipt(e.name("phone-0"), "t", 1, 0, outcome, (0,), (4,)), "x"))
+    e.memory.append(send(topic(NS, Z, "receipts"), Receipt("a stranger", "t", 1, 0, "counted", (0,), (4,)), "x"))
     e.run()
     fleet: Any = e.host.processor
     assert fleet.outcomes == {"counted": 2, "late": 1}

@@ -175,7 +175,8 @@ def counted_by(plane: Plane, ids: list[str]) -> Who:
         for r in plane.memory.records(f"{NS}.east.receipts", p):
             m: Any = read(r.topic, r.value, r.headers)
             if m.outcome == "counted":
-                found[m.round, m.block].add(names[m.device])
+                for block in m.blocks:
+                    found[m.round, block].add(names[m.device])
     return lambda zone, n, block: sorted(found[n, block])
 
 

@@ -136,8 +136,12 @@ def test_what_comes_after_the_close_is_late():
     rig.send(*(b for d in DEVICES[6:9] for b in blocks(d, rig.slot(3, d), 3)))
     rig.finalised(3)
     assert rig.counts(3) == {"counted": 6, "late": 2}
-    late = [r for r in rig.messages("receipts") if r.outcome == "late"]
-    assert len(late) == 4
+    assert told(rig)["late"] == 4
+
+
+def told(rig: Rig) -> Counter[str]:
+    """Of how many blocks the receipts say what."""
+    return sum((Counter({r.outcome: len(r.blocks)}) for r in rig.messages("receipts")), Counter())
 
 
 def data_of(values: list[int], form: str = "<i4") -> memoryview:
@@ -190,7 +194,7 @@ def test_invalid_blocks_are_counted_and_dead_lettered(case):
     assert (letter.topic, letter.partition, letter.offset) == (rig.deltas.name, *place)
     assert reason in letter.reason
     assert letter.value == encode(bad)
-    assert Counter(r.outcome for r in rig.messages("receipts")) == {"counted": 6, "invalid": 1}
+    assert told(rig) == {"counted": 6, "invalid": 1}
 
 
 def test_blocks_outside_the_shard_of_their_device_are_invalid():
@@ -247,11 +251,13 @@ def test_receipts_name_the_source_and_follow_the_commit():
     places = rig.send(*good, *good[:2])
     rig.finalised(1)
     rig.memory.run(limit=1000)
-    got = [(r.device, r.block, r.outcome, r.offset) for r in rig.messages("receipts")]
+    receipts = rig.messages("receipts")
+    got = [(r.device, b, r.outcome, o) for r in receipts for b, o in zip(r.blocks, r.offsets, strict=True)]
     want = [(b.device, b.block, "counted", o) for b, (_, o) in zip(good, places, strict=False)]
     want += [(b.device, b.block, "duplicate", o) for b, (_, o) in zip(good, places[6:], strict=False)]
     assert sorted(got) == sorted(want)
-    assert all(isinstance(r, Receipt) for r in rig.messages("receipts"))
+    assert all(isinstance(r, Receipt) for r in receipts)
+    assert len(receipts) < len(got)  # one tells of all that a commit says of a delta
 
 
 # ------------------------------------------------------------------ closing

@@ -118,7 +118,7 @@ EXAMPLES: tuple[Message, ...] = (
     messages.Registration(device="d-1", task="wine", round=4),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
     messages.Refusal(device="d-1", task="wine", round=4, reason="full", retry_ms=5000, cause=_ref),
-    messages.Receipt(device="d-1", task="wine", round=4, slot=2, block=1, outcome="counted", offset=8),
+    messages.Receipt(device="d-1", task="wine", round=4, slot=2, outcome="counted", blocks=(0, 1), offsets=(7, 8)),
     messages.DeadLetter(
         topic="demo.asia.deltas.wine", partition=3, offset=8, reason="empty record", by="agg-1", key=b"d-1", value=b"\xc1"
     ),
