@@ -31,10 +31,13 @@ BUFFER = 32 * 2**20
 
 @dataclass(eq=False, slots=True)
 class Append:
-    """A record on its way. `over` is called once: with (partition, offset), or None and why it cannot land."""
+    """A record on its way. `over` is called once: with the append, and (partition, offset), or None and why it cannot land.
+
+    It is handed the append so that it need not hold it: in a circle of references the bytes would stay for long.
+    """
 
     send: Send
-    over: Callable[[tuple[int, int] | None, str], None]
+    over: Callable[["Append", tuple[int, int] | None, str], None]
     number: int = 0
     done: bool = False
 
@@ -175,7 +178,7 @@ class Appends:
     def _end(self, append: Append, place: tuple[int, int] | None, error: str) -> None:
         if not append.done:
             self._finish(append)
-            append.over(place, error)
+            append.over(append, place, error)
 
     def _finish(self, append: Append) -> None:
         if not append.done:

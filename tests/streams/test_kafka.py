@@ -1,6 +1,7 @@
 """What only Kafka has: brokers that go away, logs that are cut, appends that are refused."""
 
 import asyncio
+import gc
 import gzip
 import os
 import signal
@@ -19,6 +20,7 @@ from aiokafka.record.util import calc_crc32c
 
 from schemas.blocks import Place
 from schemas.topics import Topic
+from streams.appends import Append
 from streams.batches import _Batches, _Records
 from streams.broker import LocalBroker
 from streams.kafka import BrokerGone, Kafka, _Host
@@ -374,6 +376,23 @@ def test_what_cannot_land_is_answered_or_stops(world: KafkaWorld) -> None:
     stop = world.stopped(handle)
     assert stop
     assert stop.reason.startswith(f"cannot append: {t.name}")
+
+
+def test_what_is_acknowledged_is_let_go_at_once(world: KafkaWorld) -> None:
+    """Without waiting for the collector of circles: a sum's pieces would stay beside the sum."""
+    t = named(world, "partials")
+    make_topics(world, (t, 1))
+    probe = Probe()
+    world.host(probe)
+    gc.collect()
+    gc.disable()
+    try:
+        for n in range(9):
+            probe.do(Send(t.name, bytes(1000), partition=0, tag=n))
+        world.run_until(lambda: all(probe.answer(n) for n in range(9)))
+        world.run_until(lambda: not [a for a in gc.get_objects() if type(a) is Append and a.done], 2)
+    finally:
+        gc.enable()
 
 
 def test_making_a_topic_with_another_number_of_partitions_is_an_error(world: KafkaWorld) -> None:
