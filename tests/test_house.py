@@ -18,9 +18,19 @@ LINTER = PYPROJECT["tool"]["importlinter"]
 CONTRACTS = {c["name"]: c for c in LINTER["contracts"]}
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
-# ------------------------------------------------------------------ the plane imports no torch
+# ------------------------------------------------------------------ the plane imports no torch and no solver
 
-PLANE = ["schemas", "streams", "processors", "learning.aggregation", "learning.optimisers", "olearning.cli"]
+PLANE = [
+    "schemas",
+    "streams",
+    "processors",
+    "learning.aggregation",
+    "learning.optimisers",
+    "learning.rewards",
+    "olearning.cli",
+]
+LAZY = ["learning.knapsack"]
+"""Names the solver, and imports it only when it is asked."""
 IMPORT_ALL = """
 import importlib, importlib.util, pkgutil, sys
 
@@ -37,28 +47,28 @@ for name in list(names):
 for name in names:
     importlib.import_module(name)
 print(*names)
-if heavy := {"torch", "sklearn"} & set(sys.modules):
+if heavy := {"torch", "sklearn", "ortools"} & set(sys.modules):
     sys.exit(f"imported by them: {heavy}")
 """
 
 
 def import_all(names: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Import these and all modules inside them in a fresh Python; it fails if torch or sklearn came along."""
+    """Import these and all modules inside them in a fresh Python; it fails if one of the heavy ones came along."""
     return subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, *names], cwd=cwd, capture_output=True, text=True, timeout=120
     )
 
 
-def test_plane_imports_no_torch():
-    done = import_all(PLANE, ROOT)
+def test_plane_imports_no_torch_and_no_solver():
+    done = import_all([*PLANE, *LAZY], ROOT)
     assert done.returncode == 0, done.stderr
     seen = done.stdout.split()
     assert {"schemas.wire", "schemas.topics", "streams.processor"} <= set(seen)
     assert len(seen) == len(set(seen))
 
 
-@pytest.mark.parametrize("heavy", ["torch", "sklearn"])
-def test_an_import_of_torch_would_be_seen(tmp_path, heavy):
+@pytest.mark.parametrize("heavy", ["torch", "sklearn", "ortools"])
+def test_an_import_of_them_would_be_seen(tmp_path, heavy):
     (tmp_path / f"{heavy}.py").touch()  # a stand-in: the real one takes seconds
     (tmp_path / "role").mkdir()
     (tmp_path / "role" / "__init__.py").touch()
@@ -74,7 +84,12 @@ FORBIDDEN = [
     ("The house: imports point one way", "schemas", "import streams"),
     ("The house: imports point one way", "processors", "import device_sim"),
     ("The house: imports point one way", "learning", "def late():\n    import streams"),
-    ("torch only where models are trained or scored", "processors", "import torch"),
+    ("torch only where models are trained or scored, the solver only on devices", "processors", "import torch"),
+    (
+        "torch only where models are trained or scored, the solver only on devices",
+        "processors",
+        "def late():\n    import ortools",
+    ),
     ("schemas and learning do no I/O and start no clock", "learning", "import time"),
     ("processors are state machines: no clock, no event loop, no broker", "processors", "import asyncio"),
 ]
@@ -182,7 +197,7 @@ def test_locks_are_what_pyproject_asks_for():
 
 
 def test_plane_is_light():
-    assert not {"torch", "scikit-learn", "scipy", "matplotlib"} & set(pins(ROOT / "locks/plane.txt"))
+    assert not {"torch", "scikit-learn", "scipy", "matplotlib", "ortools"} & set(pins(ROOT / "locks/plane.txt"))
 
 
 # ------------------------------------------------------------------ what is shipped
