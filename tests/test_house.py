@@ -136,6 +136,34 @@ def test_one_forbidden_import_breaks_its_rule(tmp_path, contract, package, line)
     assert re.search(rf"{re.escape(contract)}\s+BROKEN", done.stdout)
 
 
+# ------------------------------------------------------------------ the paper's map names what is there
+
+
+def missing(text: str, root: Path) -> list[str]:
+    """What a document names as `folder/file.py::name` and does not exist. `::name` alone is of the file named before."""
+    out, file = [], ""
+    for path, name in re.findall(r"`([\w/]+\.py)?(?:::(\w+))?`", text):
+        if not (path or name):
+            continue
+        file = path or file
+        code = (root / file).read_text() if (root / file).is_file() else None
+        if code is None or (name and not re.search(rf"(?m)^((async )?def |class )?{name}\b", code)):
+            out.append(f"{file}::{name}")
+    return out
+
+
+def test_the_paper_map_names_what_is_there():
+    text = (ROOT / "docs/paper-map.md").read_text()
+    assert missing(text, ROOT) == []
+    assert text.count("::") > 50
+
+
+def test_a_name_that_is_not_there_would_be_seen(tmp_path):
+    (tmp_path / "code.py").write_text("def there(): ...\nclass Thing:\n    def within(self): ...\nMOST = 1\n")
+    text = "`code.py`, `code.py::there`, `::Thing`, `::MOST`, `::within`, `::the`, `gone.py`, `gone.py::there`"
+    assert missing(text, tmp_path) == ["code.py::within", "code.py::the", "gone.py::", "gone.py::there"]
+
+
 # ------------------------------------------------------------------ locks
 
 
