@@ -18,9 +18,19 @@ LINTER = PYPROJECT["tool"]["importlinter"]
 CONTRACTS = {c["name"]: c for c in LINTER["contracts"]}
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 
-# ------------------------------------------------------------------ the plane imports no torch
+# ------------------------------------------------------------------ the plane imports no torch and no solver
 
-PLANE = ["schemas", "streams", "processors", "learning.aggregation", "learning.optimisers", "olearning.cli"]
+PLANE = [
+    "schemas",
+    "streams",
+    "processors",
+    "learning.aggregation",
+    "learning.optimisers",
+    "learning.rewards",
+    "olearning.cli",
+]
+LAZY = ["learning.knapsack"]
+"""Names the solver, and imports it only when it is asked."""
 IMPORT_ALL = """
 import importlib, importlib.util, pkgutil, sys
 
@@ -37,28 +47,28 @@ for name in list(names):
 for name in names:
     importlib.import_module(name)
 print(*names)
-if heavy := {"torch", "sklearn"} & set(sys.modules):
+if heavy := {"torch", "sklearn", "ortools"} & set(sys.modules):
     sys.exit(f"imported by them: {heavy}")
 """
 
 
 def import_all(names: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Import these and all modules inside them in a fresh Python; it fails if torch or sklearn came along."""
+    """Import these and all modules inside them in a fresh Python; it fails if one of the heavy ones came along."""
     return subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, *names], cwd=cwd, capture_output=True, text=True, timeout=120
     )
 
 
-def test_plane_imports_no_torch():
-    done = import_all(PLANE, ROOT)
+def test_plane_imports_no_torch_and_no_solver():
+    done = import_all([*PLANE, *LAZY], ROOT)
     assert done.returncode == 0, done.stderr
     seen = done.stdout.split()
     assert {"schemas.wire", "schemas.topics", "streams.processor"} <= set(seen)
     assert len(seen) == len(set(seen))
 
 
-@pytest.mark.parametrize("heavy", ["torch", "sklearn"])
-def test_an_import_of_torch_would_be_seen(tmp_path, heavy):
+@pytest.mark.parametrize("heavy", ["torch", "sklearn", "ortools"])
+def test_an_import_of_them_would_be_seen(tmp_path, heavy):
     (tmp_path / f"{heavy}.py").touch()  # a stand-in: the real one takes seconds
     (tmp_path / "role").mkdir()
     (tmp_path / "role" / "__init__.py").touch()
@@ -74,7 +84,12 @@ FORBIDDEN = [
     ("The house: imports point one way", "schemas", "import streams"),
     ("The house: imports point one way", "processors", "import device_sim"),
     ("The house: imports point one way", "learning", "def late():\n    import streams"),
-    ("torch only where models are trained or scored", "processors", "import torch"),
+    ("torch only where models are trained or scored, the solver only on devices", "processors", "import torch"),
+    (
+        "torch only where models are trained or scored, the solver only on devices",
+        "processors",
+        "def late():\n    import ortools",
+    ),
     ("schemas and learning do no I/O and start no clock", "learning", "import time"),
     ("processors are state machines: no clock, no event loop, no broker", "processors", "import asyncio"),
 ]
@@ -119,6 +134,34 @@ def test_one_forbidden_import_breaks_its_rule(tmp_path, contract, package, line)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{len(CONTRACTS) - 1} kept, 1 broken" in done.stdout
     assert re.search(rf"{re.escape(contract)}\s+BROKEN", done.stdout)
+
+
+# ------------------------------------------------------------------ the paper's map names what is there
+
+
+def missing(text: str, root: Path) -> list[str]:
+    """What a document names as `folder/file.py::name` and does not exist. `::name` alone is of the file named before."""
+    out, file = [], ""
+    for path, name in re.findall(r"`([\w/]+\.py)?(?:::(\w+))?`", text):
+        if not (path or name):
+            continue
+        file = path or file
+        code = (root / file).read_text() if (root / file).is_file() else None
+        if code is None or (name and not re.search(rf"(?m)^((async )?def |class )?{name}\b", code)):
+            out.append(f"{file}::{name}")
+    return out
+
+
+def test_the_paper_map_names_what_is_there():
+    text = (ROOT / "docs/paper-map.md").read_text()
+    assert missing(text, ROOT) == []
+    assert text.count("::") > 50
+
+
+def test_a_name_that_is_not_there_would_be_seen(tmp_path):
+    (tmp_path / "code.py").write_text("def there(): ...\nclass Thing:\n    def within(self): ...\nMOST = 1\n")
+    text = "`code.py`, `code.py::there`, `::Thing`, `::MOST`, `::within`, `::the`, `gone.py`, `gone.py::there`"
+    assert missing(text, tmp_path) == ["code.py::within", "code.py::the", "gone.py::", "gone.py::there"]
 
 
 # ------------------------------------------------------------------ locks
@@ -182,7 +225,7 @@ def test_locks_are_what_pyproject_asks_for():
 
 
 def test_plane_is_light():
-    assert not {"torch", "scikit-learn", "scipy", "matplotlib"} & set(pins(ROOT / "locks/plane.txt"))
+    assert not {"torch", "scikit-learn", "scipy", "matplotlib", "ortools"} & set(pins(ROOT / "locks/plane.txt"))
 
 
 # ------------------------------------------------------------------ what is shipped
