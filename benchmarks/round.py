@@ -76,8 +76,11 @@ def run(
         if peer == "flower":
             from benchmarks.flower import peer as flower
 
-            flower_round = flower.round(devices, n)
-            peer_value, settings["peer_settings"] = flower_round.seconds, flower_round.settings
+            try:
+                flower_round = flower.round(devices, n)
+                peer_value, settings["peer_settings"] = flower_round.seconds, flower_round.settings
+            except flower.GaveUp as e:
+                settings["peer_gave_up"] = str(e)
         report(
             Line(
                 bench="round",
@@ -86,7 +89,7 @@ def run(
                 unit="s",
                 limit=limits.tcp_round(devices, 4 * n),
                 settings=settings,
-                peer=peer,
+                peer=peer if peer_value else "",
                 peer_value=peer_value,
                 peak_rss_mb=memory,
                 memory_limit_mb=2 * 4 * n / MB + 150,

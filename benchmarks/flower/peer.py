@@ -19,10 +19,14 @@ from benchmarks.plane import Failed, last_words
 from streams.broker import free_port
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 900.0
-"""Seconds that a run may take."""
+STANDING = 240.0
+"""Seconds without anything new after which a run is given up."""
 NO_INSTALL = "--disable-runtime-dependency-installation"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+class GaveUp(Failed):
+    """It began, and did not come to its end: that is what was measured, then."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def aggregate(devices: int, parameters: int) -> Adding:
 
 
 def round(devices: int, parameters: int, rounds: int = 4) -> Round:
-    """Whole rounds with clients that train nothing; a first one is not counted. Raises `Failed`."""
+    """Whole rounds with clients that train nothing; a first one is not counted. Raises `Failed`, of which `GaveUp`."""
     with (
         tempfile.TemporaryDirectory(prefix="olearning-flower-", ignore_cleanup_errors=True) as folder,
         _running(Path(folder), devices) as (hub, environment),
@@ -121,13 +125,17 @@ def _run(
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise Failed(f"`flwr run` ended with exit code {done.returncode}: {(done.stdout + done.stderr).strip()[-500:]}")
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
+    notes: list[dict[str, Any]] = []
+    moved = time.monotonic()
+    while time.monotonic() - moved < STANDING:
+        before = len(notes)
         notes = [json.loads(x) for x in times.read_text().splitlines() if x.endswith("}")] if times.exists() else []
         if any(x["what"] == "over" for x in notes):
             return notes
+        if len(notes) > before:
+            moved = time.monotonic()
         time.sleep(0.5)
-    raise Failed(f"Flower's run was not over within {PATIENCE:g} s: {last_words(folder / 'hub.log')}")
+    raise GaveUp(f"Flower's run stood still for {STANDING:g} s: {last_words(folder / 'hub.log')}")
 
 
 def _read(notes: list[dict[str, Any]], rounds: int) -> Round:

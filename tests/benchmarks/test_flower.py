@@ -47,6 +47,19 @@ def test_an_environment_of_another_lock_is_made_anew(monkeypatch: pytest.MonkeyP
     assert len(ran) == 2
 
 
+def test_a_run_that_stands_still_is_given_up_with_the_hubs_last_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(peer, "binaries", lambda: tmp_path)
+    monkeypatch.setattr(peer.subprocess, "run", lambda *args, **more: done)
+    monkeypatch.setattr(peer, "STANDING", 0.1)
+    (tmp_path / "hub.log").write_text("database is locked")
+    (tmp_path / "times.jsonl").write_text('{"what": "begin", "round": 1, "at": 1.0}\n')
+    with pytest.raises(peer.GaveUp, match="database is locked"):
+        peer._run(tmp_path, "hub", {}, 10, 5, 4)
+
+
 def test_a_round_is_counted_from_the_first_reply_to_the_next_model() -> None:
     notes = []
     for n in (1, 2, 3, 4):
