@@ -51,7 +51,7 @@ def draw(rows: list[Row], to: Path) -> None:
             xs, ys = zip(*sorted((int(r["devices"]), r["settings"]["peer_peak_mb"]) for r in peers), strict=True)
             panels[0, 1].plot(xs, ys, ":", color=_colour(size), label=f"Flower, {size}")
     panels[0, 1].set(title="memory of an aggregator (less idle)", xlabel="devices", ylabel="MB", yscale="log")
-    panels[0, 1].legend(fontsize=7)
+    panels[0, 1].legend(fontsize=6, loc="lower right", ncols=2)
     _workers(panels[0, 2], single)
     _tasks(panels[1, 0], [r for r in consume if r["codec"] == "int32"])
     _codecs(panels[1, 1], rows)
@@ -101,11 +101,8 @@ def _tasks(ax: Any, rows: list[Row]) -> None:
     if several:
         size = several[0]["parameters"]
         total = max(int(r["tasks"]) * int(r["devices"]) for r in several)
-        of = several + [
-            r
-            for r in rows
-            if r["tasks"] == "1" and r["workers"] == "1" and r["parameters"] == size and int(r["devices"]) >= total
-        ]
+        one = [r for r in rows if (r["tasks"], r["workers"], r["parameters"]) == ("1", "1", size)]
+        of = several + sorted(one, key=lambda r: abs(int(r["devices"]) - total))[:1]  # the one of as many bytes
         of.sort(key=lambda r: int(r["tasks"]))
         xs = [int(r["tasks"]) for r in of]
         ax.plot(xs, [r["value"] for r in of], "o-", color=_colour(size), label=f"{size} parameters")
