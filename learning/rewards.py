@@ -118,7 +118,9 @@ def quality(losses: npt.NDArray[np.floating]) -> float:
     low, high = float(wide.min()), float(wide.max())  # a NaN anywhere shows in both
     if not (low >= 0 and high <= ABSURD):
         raise ValueError(f"losses are finite and 0 or more, not from {low:g} to {high:g}")
-    return losses.size * math.sqrt(math.fsum((wide * wide).tolist()) / losses.size)
+    power = math.frexp(high)[1]  # scaled by a power of two, which costs no bit: squares of small losses would be 0
+    scaled = np.ldexp(wide, -power)
+    return math.ldexp(losses.size * math.sqrt(math.fsum((scaled * scaled).tolist()) / losses.size), power)
 
 
 def first_quality(samples: int, classes: int) -> float:

@@ -182,8 +182,12 @@ def test_control_in_the_order_they_come_the_bits_would_differ():
 @given(losses_of)
 def test_quality_lies_between_the_mean_and_the_largest_loss(losses):
     q, n = quality(np.array(losses)), len(losses)
-    tiny = 1e-150  # squares of smaller losses are 0
-    assert math.fsum(losses) * (1 - 1e-12) - n * tiny <= q <= n * max(losses) * (1 + 1e-12)
+    assert math.fsum(losses) * (1 - 1e-12) <= q <= n * max(losses) * (1 + 1e-12)
+
+
+def test_losses_whose_squares_are_0_count_all_the_same():
+    assert quality(np.array([3e-200, 4e-200])) == pytest.approx(7.0710678118654755e-200, rel=1e-15)
+    assert quality(np.array([1.367283874854626e-159])) == 1.367283874854626e-159
 
 
 def test_profit_and_reward_by_hand():
