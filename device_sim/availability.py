@@ -9,6 +9,7 @@ Everything is a pure function of the arguments: no state, no clock.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from device_sim.pseudonym import seed_of
 
@@ -20,6 +21,13 @@ JITTER_H = 0.5
 """A night's start lies within ± this of the device's own bedtime."""
 STRETCH_H = 1.0
 """A night's length lies within ± this of `LENGTH_H`."""
+
+
+class Free(Protocol):
+    """When a device is free. All times in epoch ms."""
+
+    def window(self, now_ms: int) -> tuple[int, int] | None: ...
+    def next_start(self, now_ms: int) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,140 @@
-"""One simulated phone: when it is free, what it takes part in, and how far it is."""
+"""One phone: a state machine that sleeps, bids, trains and uploads (OLearning §4.2 and §5). It does no I/O and reads no clock.
 
+A phone that is free checks in, hears the open rounds of its zone, and plans: what a round is worth to it is what the zone announced
+× the quality of its own data (eqs. 4, 5), how long a run takes it estimates, when it is free it forecasts; the knapsack chooses. It
+registers for what is to be done now, runs what it is admitted to one after the other, and uploads block by block. It plans anew
+whenever something changed: another round, a refusal, a run that ended. Quality, forecast and data never leave it.
+
+Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `trained`. Out: the acts below. `next` is when it wants to be
+woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from device_sim.availability import Availability
+from device_sim import planner
+from device_sim.availability import Free
+from device_sim.pace import Pace, Steady
+from device_sim.planner import Offer, Planned, Window
 from device_sim.pseudonym import seed_of
-from schemas.messages import Announcement
+from learning.rewards import first_quality, quality
+from schemas.messages import Admission, Announcement, Refusal
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
 PATIENCE = 5_000
 """ms after which a device that hears nothing of its registration tries again."""
+NEVER = 2**62
+
+
+class Run(Protocol):
+    """What a device's training gave: new minus base, its samples, and the loss summed over them. It may have `losses`, of each
+    sample, too: the device keeps them for its quality (eq. 3)."""
+
+    @property
+    def delta(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def loss_sum(self) -> float: ...
+
+
+@dataclass
+class Board:
+    """What is announced in a zone, for all its devices; kept by the edge. By task: the last round, when it was heard (ms), and why the
+    devices here cannot train it, or ""."""
+
+    zone: str
+    rounds: dict[str, Announcement] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)
+    objections: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Job:
+    """A round that a device is in: registered for, admitted to, being trained, or being uploaded."""
+
+    zone: str
+    work: Announcement
+    since: int
+    state: str = REGISTERED
+    slot: int = 0
+    until: int = 0
+    """When training, or the next block's upload, is done (ms)."""
+    blocks: Sequence[object] = ()
+    sent: int = 0
+    apart: int = 0
+    """ms between two blocks' uploads."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.zone, self.work.task
+
+
+ADMITTED, UPLOADING = "admitted", "uploading"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckIn:
+    """It is there, in this zone; or it left it."""
+
+    zone: str
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """It wants to take part."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Its run is due: the edge has it trained, and says `trained`, or `failed`."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """A block of its delta."""
+
+    job: Job
+    block: object
+
+
+Act = CheckIn | Wish | Train | Give
+
+
+class Journey(Protocol):
+    """Where a device is."""
+
+    def zone(self, now: int) -> str: ...
+
+
+class Outlook(Protocol):
+    """When a device expects to be free."""
+
+    def windows(self, now: int, horizon_ms: int, m: int) -> list[Window]: ...
+    def observe(self, start: int, end: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How devices plan. `slots`: the m longest free windows that a plan looks at, within `horizon_ms`; `order` of tasks within one
+    (`device_sim.planner`); the solver's `work` limit (None: 2 s of the clock). `reaction`: a device registers within so many ms of
+    hearing."""
+
+    seed: int = 0
+    slots: int = 3
+    horizon_ms: int = 86_400_000
+    order: str = "deadline"
+    work: float | None = 0.1
+    reaction: int = 300
 
 
 @dataclass
@@ -20,33 +143,219 @@ class Device:
 
     id: str
     number: int
-    nights: Availability | None = None
-    state: str = ASLEEP
-    since: int = 0
-    until: int = 0
-    """Idle: when it may register; training: when the run is done (ms)."""
-    task: str = ""
-    round: int = 0
-    slot: int = 0
-    work: Announcement | None = None
-    """The round it is training for."""
-    taken: dict[str, int] = field(default_factory=dict)
-    """By task, the last round it has finished or given up."""
+    nights: Free | None = None
+    pace: Pace = field(default_factory=Steady)
+    outlook: Outlook | None = None
+    journey: Journey | None = None
+    habit: Habit = Habit()
+    zone: str = ""
+    awake: bool = False
+    next: int = 0
+    """When it wants to be woken (ms)."""
+    jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
+    """By zone and task."""
+    running: Job | None = None
+    taken: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By zone and task, the last round it has finished or given up."""
+    retry: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By zone and task, when it may try again after a refusal (ms)."""
+    quality: dict[str, float] = field(default_factory=dict)
+    """By task, of its last run (eq. 3)."""
     left: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """By task, what top-k left out of its weighted deltas: it is added to the next one."""
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By task, its samples and the number of classes."""
+    since: int = 0
+    """When it woke up (ms)."""
+    place: int = 0
+    """Among the edge's devices."""
 
-    def free(self, now: int) -> bool:
-        return self.nights is None or self.nights.window(now) is not None
+    @property
+    def state(self) -> str:
+        """In one word."""
+        if not self.awake:
+            return ASLEEP
+        if self.running:
+            return TRAINING
+        return REGISTERED if self.jobs else IDLE
 
-    def become(self, state: str, now: int, until: int = 0) -> None:
-        self.state, self.since, self.until = state, now, until
-
-    def drop(self, now: int) -> None:
-        """Leave what it is in, for good: the lease, if it has one, will run out."""
-        if self.state in (REGISTERED, TRAINING):
-            self.taken[self.task] = self.round
-        self.become(IDLE, now)
-
-    def die(self, seed: int, *what: str | int, most: int) -> int:
+    def die(self, *what: str | int, most: int) -> int:
         """A throw in [0, most), the same each time for the same device, seed and name."""
-        return seed_of(seed, self.id, *what) % most if most else 0
+        return seed_of(self.habit.seed, self.id, *what) % most if most else 0
+
+    # ------------------------------------------------------------------ in
+
+    def wake(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
+        """Whatever is due."""
+        window = self.nights.window(now) if self.nights else (now, NEVER)
+        if window is None:
+            self._sleep(now)
+            return
+        if not self.awake:
+            self.awake, self.since = True, now
+            yield from self._arrive(now)
+        elif self.journey and self.journey.zone(now) != self.zone:
+            yield CheckIn(self.zone, gone=True)
+            yield from self._arrive(now)
+        for job in [j for j in self.jobs.values() if j.state == REGISTERED and now - j.since >= PATIENCE]:
+            del self.jobs[job.key]  # nobody answered
+        yield from self._work(now)
+        yield from self._plan(now, boards)
+        times = [window[1], *(j.since + PATIENCE for j in self.jobs.values() if j.state == REGISTERED)]
+        if self.running:
+            times.append(max(self.running.until, now + 1))
+        self.next = min([self.next, *times]) if self.next > now else min(times)
+
+    def hear(self, a: Announcement, zone: str, now: int) -> None:
+        """A round was announced in its zone, or in one that it has a job in: what is over is left."""
+        job = self.jobs.get((zone, a.task))
+        if job:
+            here = a.open and a.round == job.work.round
+            late = job.state != REGISTERED and 0 <= a.round - job.work.round <= a.staleness and a.staleness > 0
+            if not here and not late:
+                self.drop(job)
+                self.next = now
+        if a.open and zone == self.zone and self.awake:
+            self.next = min(self.next, now + self._reaction(a))
+
+    def admitted(self, zone: str, m: Admission, now: int) -> None:
+        job = self.jobs.get((zone, m.task))
+        if job and (job.state, job.work.round) == (REGISTERED, m.round):
+            job.state, job.slot = ADMITTED, m.slot
+            self.next = now
+
+    def refused(self, zone: str, m: Refusal, now: int) -> None:
+        job = self.jobs.get((zone, m.task))
+        if job and (job.state, job.work.round) == (REGISTERED, m.round):
+            del self.jobs[job.key]
+            self.retry[job.key] = now + m.retry_ms
+            self.next = now
+
+    def trained(self, job: Job, run: Run, blocks: Sequence[object], now: int) -> None:
+        """Its run is done: `blocks` of the delta are to be uploaded, none if it diverged."""
+        self.quality[job.work.task] = _quality(run)
+        self.pace.took(job.work, run.samples, now - job.since)
+        if not blocks:
+            self.drop(job)
+        else:
+            job.state, job.blocks, job.until = UPLOADING, blocks, now
+            job.apart = self.pace.upload(job.work, now) // len(blocks)
+        self.next = now
+
+    def drop(self, job: Job) -> None:
+        """Leave a round for good: the lease, if there is one, will run out."""
+        self.taken[job.key] = job.work.round
+        self.jobs.pop(job.key, None)
+        if self.running is job:
+            self.running = None
+
+    # ------------------------------------------------------------------ what it does
+
+    def _sleep(self, now: int) -> None:
+        """Not free any more: a run that is not done is lost; what is being uploaded goes on when it is free again."""
+        assert self.nights
+        if self.awake:
+            self.awake = False
+            if self.outlook:
+                self.outlook.observe(self.since, now)
+            for job in list(self.jobs.values()):
+                if job.state != UPLOADING:
+                    self.drop(job)
+            self.running = None
+        self.next = self.nights.next_start(now)
+
+    def _arrive(self, now: int) -> Iterator[Act]:
+        self.zone = self.journey.zone(now) if self.journey else self.zone
+        yield CheckIn(self.zone)
+
+    def _work(self, now: int) -> Iterator[Act]:
+        """Go on with what it runs, or begin with the next that it is admitted to."""
+        while True:
+            job = self.running
+            if job is None:
+                ready = [j for j in self.jobs.values() if j.state in (UPLOADING, ADMITTED)]
+                if not ready:
+                    return
+                job = self.running = min(ready, key=lambda j: (j.state != UPLOADING, j.work.deadline, j.work.task))
+                if job.state == ADMITTED:
+                    samples, _ = self.sizes[job.work.task]
+                    job.state, job.since, job.until = TRAINING, now, now + self.pace.take(job.work, samples, now)
+                else:
+                    job.until = now
+            if job.state == TRAINING:
+                if now >= job.until:
+                    yield Train(job)
+                return
+            while job.sent < len(job.blocks) and now >= job.until:
+                yield Give(job, job.blocks[job.sent])
+                job.sent += 1
+                job.until += job.apart
+            if job.sent < len(job.blocks):
+                return
+            self.drop(job)
+
+    def _plan(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
+        """Bid for what the knapsack chooses, as far as it is to be done in the present window (§5.2)."""
+        self.next = NEVER
+        board = boards.get(self.zone)
+        if board is None:
+            return
+        open = {a.task: a for a in self._open(board, now)}
+        if not open:
+            return
+        busy = sum(self._time(j.work) for j in self.jobs.values() if j.state in (REGISTERED, ADMITTED))
+        if self.running:
+            busy += max(0, self.running.until - now)
+        offers = [Offer(a.task, a.round, a.reward, self._quality(a), self._time(a), a.deadline) for a in open.values()]
+        windows = self._windows(now)
+        first = (now + busy, max(windows[0][1], now + busy))
+        for p in self._made(now, offers, [first, *windows[1:]]):
+            a = open[p.task]
+            if p.start_ms < first[1] and (p.start_ms == first[0] or p.end_ms <= now + a.lease):
+                job = self.jobs[self.zone, a.task] = Job(self.zone, a, now)
+                yield Wish(job)
+
+    def _made(self, now: int, offers: Sequence[Offer], windows: Sequence[Window]) -> Iterable[Planned]:
+        return planner.make(now, offers, windows, self.habit.order, work=self.habit.work)
+
+    def _open(self, board: Board, now: int) -> Iterator[Announcement]:
+        """The rounds that it may register for now; `next` is when it may for others."""
+        for a in board.rounds.values():
+            key = (self.zone, a.task)
+            if not a.open or board.objections[a.task] or now >= a.deadline or key in self.jobs:
+                continue
+            if self.taken.get(key, 0) >= a.round or a.task not in self.sizes:
+                continue
+            at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + self._reaction(a))
+            if at <= now:
+                yield a
+            else:
+                self.next = min(self.next, at)
+
+    def _reaction(self, a: Announcement) -> int:
+        return self.die(a.task, a.round, most=self.habit.reaction)
+
+    def _quality(self, a: Announcement) -> float:
+        return self.quality.get(a.task) or first_quality(*self.sizes[a.task])
+
+    def _time(self, a: Announcement) -> int:
+        return self.pace.expect(a, self.sizes[a.task][0])
+
+    def _windows(self, now: int) -> list[Window]:
+        """When it will be free, the present window first: as the forecast says, or for as long as the plan looks ahead."""
+        horizon = self.habit.horizon_ms
+        if self.outlook is None:
+            return [(now, now + horizon)]
+        expected = sorted(self.outlook.windows(now, horizon, self.habit.slots))
+        if expected and expected[0][0] <= now:
+            return expected
+        end = expected[0][0] if expected else now + horizon
+        return [(now, end), *expected]  # it is free though it did not expect to be: nobody knows for how long
+
+
+def _quality(run: Run) -> float:
+    """Eq. 3; where the loss of each sample is not known, as if all had the mean."""
+    losses = getattr(run, "losses", None)
+    if losses is not None and len(losses) and np.isfinite(losses).all():
+        return quality(np.asarray(losses))
+    return run.loss_sum if np.isfinite(run.loss_sum) and run.loss_sum >= 0 else 0.0

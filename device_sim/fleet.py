@@ -1,23 +1,27 @@
-"""A fleet: many simulated devices behind one edge.
+"""A fleet: many devices behind one edge.
 
-The edge reads Kafka once for all of them, hands answers out by pseudonym, and fetches each model once. The devices decide:
-whoever is free and hears of an open round registers, trains when admitted, and sends its weighted delta in blocks.
+The edge reads Kafka once for all of them, hands announcements and answers out, fetches each model once, has runs trained, and
+writes what its devices say under their pseudonyms. It decides nothing: the devices do (`device_sim.device`). It serves one zone, or
+several that its devices move between.
 """
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from device_sim.device import ASLEEP, IDLE, PATIENCE, REGISTERED, TRAINING, Device
+from device_sim import device
+from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Board, Device, Give, Job, Run, Train, Wish
+from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Objection, Receipt, Refusal, Registration
-from schemas.topics import GLOBAL, read, topic
+from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
 from streams.letters import LONGEST_REASON, dead_letter
 from streams.models import Lost, assemble, fetch
@@ -28,17 +32,6 @@ CACHE = 8
 """Model versions that an edge keeps."""
 
 
-class Run(Protocol):
-    """What a device's training gave: new minus base, its samples, and the loss summed over them."""
-
-    @property
-    def delta(self) -> Vector: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def loss_sum(self) -> float: ...
-
-
 class Learner(Protocol):
     """What the devices of a fleet can train."""
 
@@ -46,9 +39,29 @@ class Learner(Protocol):
         """Why they cannot train this task, or ""."""
         ...
 
+    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
+        """How many samples of the task's data the device has, and of how many classes. Raises `ValueError` if it has none."""
+        ...
+
     def run(self, a: Announcement, device: Device, base: Vector) -> Run:
         """One device's training for one round."""
         ...
+
+
+Work = tuple[Announcement, Device, Vector]
+
+
+def run_all(learner: Learner, work: Sequence[Work]) -> Sequence[Run | Exception]:
+    """Train them all, together if the learner can (`runs`). What one raises is its own."""
+    if together := getattr(learner, "runs", None):
+        return together(work)
+    out: list[Run | Exception] = []
+    for w in work:
+        try:
+            out.append(learner.run(*w))
+        except Exception as e:
+            out.append(e)
+    return out
 
 
 @dataclass(frozen=True)
@@ -60,15 +73,17 @@ class Manner:
     reaction: int = 300
     """A device registers within so long of hearing."""
     training: tuple[int, int] = (300, 1_500)
-    """How long a run takes on the slowest and the fastest phone."""
+    """How long a run takes on the slowest and the fastest phone, where the device has no pace of its own."""
     resend: float = 0.0
     """The share of deltas that are sent twice, as a flaky network makes phones do."""
     report: int = 1_000
+    together: int = 1
+    """So many runs at most are trained between two looks at the log: on a real clock the edge must go on reading."""
+    tick: int = 20
 
 
 class Fleet:
     membership: Membership | None = None
-    tick = 20
 
     def __init__(
         self,
@@ -79,28 +94,53 @@ class Fleet:
         devices: Sequence[Device],
         learner: Learner,
         manner: Manner = Manner(),
+        others: Sequence[str] = (),
     ):
         self.namespace, self.zone, self.name = namespace, zone, name
         self.devices, self.learner, self.manner = list(devices), learner, manner
-        self.topics = {
-            w: topic(namespace, zone, w) for w in ("announcements", "registrations", "admissions", "checkins")
-        }
-        self.receipts = topic(namespace, zone, "receipts")
+        self.tick = manner.tick
+        self.boards = {z: Board(z) for z in (zone, *others)}
         self.metrics = topic(namespace, GLOBAL, "metrics")
         self.requests = Requests()
-        self.rounds: dict[str, Announcement] = {}
-        self.heard: dict[str, int] = {}
-        self.objections: dict[str, str] = {}
-        self.by_name: dict[str, Device] = {}
-        self.tenants: set[str] = set()
+        self.by_name: dict[tuple[str, str], Device] = {}
+        """By zone and pseudonym."""
+        self.names: dict[tuple[str, str, str], str] = {}
+        """By device, zone and tenant."""
+        self.tenants: set[tuple[str, str]] = set()
         self.cache: OrderedDict[str, Vector] = OrderedDict()
         self.outcomes: dict[str, int] = {}
         self.blocks = self.bytes = self.reported = 0
         self.listening = False
+        self.due: list[tuple[int, int]] = []
+        """When which device wants to be woken; what is not its `next` any more is void."""
+        self.waiting: list[tuple[Device, Job]] = []
+        """Runs to train."""
+        for d in self.devices:
+            self._settle(d)
+
+    @property
+    def rounds(self) -> dict[str, Announcement]:
+        """By task, the last round announced in its own zone."""
+        return self.boards[self.zone].rounds
+
+    @property
+    def objections(self) -> dict[str, str]:
+        return self.boards[self.zone].objections
+
+    def _settle(self, d: Device) -> None:
+        """What a device that comes to this fleet has of it."""
+        m = self.manner
+        d.habit = replace(d.habit, seed=m.seed, reaction=m.reaction)
+        d.zone = d.zone or self.zone
+        fast, slow = m.training
+        if type(d.pace) is Steady:
+            d.pace = Steady(fast + d.die("speed", most=slow - fast))
 
     def start(self, now: int) -> Iterator[Effect]:
-        yield Ends(self.requests.new(("from", "admissions")), self.topics["admissions"].name)
-        yield Ends(self.requests.new(("from", "receipts")), self.receipts.name)
+        for zone in self.boards:
+            for what in ("admissions", "receipts"):
+                name = topic(self.namespace, zone, what).name
+                yield Ends(self.requests.new(("from", zone, what)), name)
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
@@ -121,50 +161,57 @@ class Fleet:
         except Malformed as e:
             yield dead_letter(self.namespace, record, str(e), self.name)
             return
+        zone = parse(record.topic).zone
         match message:
             case Announcement():
-                yield from self._announced(message, now)
-            case Admission() if device := self._waits(message):
-                device.slot, device.work = message.slot, self.rounds[message.task]
-                fast, slow = self.manner.training
-                device.become(TRAINING, now, now + fast + device.die(self.manner.seed, "speed", most=slow - fast))
-                yield from self._want(device.work)
-            case Refusal() if device := self._waits(message):
-                device.become(IDLE, now, now + message.retry_ms)
-            case Receipt() if message.device in self.by_name:
+                yield from self._announced(message, self.boards[zone], now)
+            case Admission() | Refusal() if d := self.by_name.get((zone, message.device)):
+                if isinstance(message, Refusal):
+                    d.refused(zone, message, now)
+                else:
+                    d.admitted(zone, message, now)
+                    if job := d.jobs.get((zone, message.task)):
+                        yield from self._want(job.work)
+                self._push(d)
+            case Receipt() if (zone, message.device) in self.by_name:
                 self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
 
-    def _waits(self, m: Admission | Refusal) -> Device | None:
-        device = self.by_name.get(m.device)
-        if device and (device.state, device.task, device.round) == (REGISTERED, m.task, m.round):
-            return device
-        return None
+    def _push(self, d: Device) -> None:
+        heapq.heappush(self.due, (d.next, d.place))
 
-    def _object(self, task: str, reason: str, now: int) -> Iterator[Send]:
+    def _object(self, board: Board, task: str, reason: str, now: int) -> Iterator[Send]:
         """What cannot be done for a task, if anything: said once, and it is left alone until its next announcement."""
-        if reason and self.objections.get(task) != reason:
+        if reason and board.objections.get(task) != reason:
             yield send(self.metrics, Objection(self.name, now, task, reason[:LONGEST_REASON]), key=self.name)
-        self.objections[task] = reason
+        board.objections[task] = reason
 
-    def _announced(self, a: Announcement, now: int) -> Iterator[Send]:
-        last = self.rounds.get(a.task)
+    def _announced(self, a: Announcement, board: Board, now: int) -> Iterator[Send]:
+        last = board.rounds.get(a.task)
         if last and last.cause.ledger == a.cause.ledger and last.cause.offset >= a.cause.offset:
             return
-        self.rounds[a.task] = a
-        self.heard[a.task] = now
+        board.rounds[a.task] = a
+        board.heard[a.task] = now
         strange = "" if a.codec in CODECS else f"codec {a.codec} is not known here: install the version that knows it"
-        yield from self._object(a.task, strange or self.learner.objection(a), now)
-        if a.tenant not in self.tenants:
-            self.tenants.add(a.tenant)
-            self.by_name |= {self._name(d, a.tenant): d for d in self.devices}
-        for d in self.devices:  # what is over is over, and so is what another life of this fleet was in
-            here = a.open and a.round == d.round
-            counts = d.state == TRAINING and 0 <= a.round - d.round <= a.staleness and a.staleness > 0
-            if d.state in (REGISTERED, TRAINING) and d.task == a.task and not here and not counts:
-                d.drop(now)
+        yield from self._object(board, a.task, strange or self.learner.objection(a), now)
+        if (board.zone, a.tenant) not in self.tenants:
+            self.tenants.add((board.zone, a.tenant))
+            self.by_name |= {(board.zone, self._name(d, board.zone, a.tenant)): d for d in self.devices}
+        for d in self.devices:
+            if a.task not in d.sizes and not board.objections[a.task]:
+                try:
+                    d.sizes[a.task] = self.learner.size(a, d)
+                except ValueError:
+                    continue  # it has no data of this task
+            before = d.next
+            d.hear(a, board.zone, now)
+            if d.next != before:
+                self._push(d)
 
-    def _name(self, device: Device, tenant: str) -> str:
-        return pseudonym(device.id, self.zone, tenant, self.manner.salt)
+    def _name(self, d: Device, zone: str, tenant: str) -> str:
+        key = (d.id, zone, tenant)
+        if key not in self.names:
+            self.names[key] = pseudonym(d.id, zone, tenant, self.manner.salt)
+        return self.names[key]
 
     def _want(self, a: Announcement) -> Iterator[Effect]:
         """Have a round's model in the cache, or on its way."""
@@ -174,46 +221,35 @@ class Fleet:
 
     def _answer(self, asked: tuple | None, value: dict, now: int) -> Iterator[Effect]:
         match asked:
-            case ("from", str(what)):
-                yield from (Follow(topic(self.namespace, self.zone, what).name, p, end) for p, end in value.items())
+            case ("from", str(zone), str(what)):
+                name = topic(self.namespace, zone, what).name
+                yield from (Follow(name, p, end) for p, end in value.items())
                 if not self.requests.open:
                     self.listening = True
-                    yield Follow(self.topics["announcements"].name, 0, 0)
+                    for i, d in enumerate(self.devices):
+                        d.place = i
+                        d.next = now
+                        self._push(d)
+                    yield from (Follow(topic(self.namespace, z, "announcements").name, 0, 0) for z in self.boards)
             case ("model", str(key), base):
                 try:
                     self.cache[key] = assemble(base, value)
                 except Lost as e:  # that task cannot go on; the others can
-                    for task in [k for k, a in self.rounds.items() if a.base == base]:
-                        yield from self._object(task, str(e), now)
+                    for board in self.boards.values():
+                        for task in [k for k, a in board.rounds.items() if a.base == base]:
+                            yield from self._object(board, task, str(e), now)
                 while len(self.cache) > CACHE:
                     self.cache.popitem(last=False)
 
     # ------------------------------------------------------------------ the devices
 
     def _tick(self, now: int) -> Iterator[Effect]:
-        trained = False
-        for d in self.devices:
-            if not d.free(now):
-                if d.state != ASLEEP:
-                    d.drop(now)
-                    d.become(ASLEEP, now)
-            elif d.state == ASLEEP:
-                d.become(IDLE, now)
-                name = pseudonym(d.id, self.zone, "", self.manner.salt)
-                yield self._send("checkins", CheckIn(name), name)
-            elif d.state == IDLE and now >= d.until:
-                yield from self._register(d, now)
-            elif d.state == REGISTERED and now - d.since >= PATIENCE:
-                d.become(IDLE, now)
-            elif d.state == TRAINING and now >= d.until and not trained:
-                a = d.work or self.rounds[d.task]
-                if self.objections[d.task]:
-                    d.drop(now)
-                elif (base := self.cache.get(_version(a))) is None:
-                    yield from self._want(a)
-                else:
-                    trained = True  # one a tick: the edge must go on reading
-                    yield from self._train(d, a, base, now)
+        while self.due and self.due[0][0] <= now:
+            at, i = heapq.heappop(self.due)
+            d = self.devices[i]
+            if at == d.next:
+                yield from self._wake(d, now)
+        yield from self._train(now)
         if now - self.reported >= self.manner.report:
             self.reported = now
             states = [d.state for d in self.devices]
@@ -222,39 +258,79 @@ class Fleet:
                 self.metrics, FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes), key=self.name
             )
 
-    def _register(self, d: Device, now: int) -> Iterator[Effect]:
-        for a in self.rounds.values():
-            if a.open and not self.objections[a.task] and d.taken.get(a.task, 0) < a.round and now < a.deadline:
-                d.task, d.round = a.task, a.round
-                wait = d.die(self.manner.seed, a.task, a.round, most=self.manner.reaction)
-                if now < max(d.since, self.heard[a.task]) + wait:
-                    return
-                d.become(REGISTERED, now)
-                name = self._name(d, a.tenant)
-                yield self._send("registrations", Registration(name, a.task, a.round), name)
-                return
+    def _wake(self, d: Device, now: int) -> Iterator[Effect]:
+        for act in d.wake(now, self.boards):
+            match act:
+                case device.CheckIn(zone, gone):
+                    name = self._name(d, zone, "")
+                    yield send(topic(self.namespace, zone, "checkins"), CheckIn(name, {}, gone), name)
+                case Wish(job):
+                    name = self._name(d, job.zone, job.work.tenant)
+                    wish = Registration(name, job.work.task, job.work.round)
+                    yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
+                case Train(job):
+                    if (d, job) not in self.waiting:
+                        self.waiting.append((d, job))
+                case Give(job, block):
+                    yield from self._give(d, job, block)
+        self._push(d)
 
-    def _train(self, d: Device, a: Announcement, base: Vector, now: int) -> Iterator[Effect]:
-        try:
-            run = self.learner.run(a, d, base)
-        except Exception as e:  # a tenant's model or data: that task's fault, not this fleet's
-            d.drop(now)
-            yield from self._object(a.task, f"training failed: {type(e).__name__}: {e}", now)
+    def _train(self, now: int) -> Iterator[Effect]:
+        """Have trained what is due, as far as the models are there."""
+        ready: list[tuple[Device, Job, Vector]] = []
+        later: list[tuple[Device, Job]] = []
+        for d, job in self.waiting:
+            board, a = self.boards[job.zone], job.work
+            if d.running is not job:
+                continue  # it left the round meanwhile
+            if board.objections[a.task]:
+                self._over(d, job, now)
+            elif (base := self.cache.get(_version(a))) is None:
+                later.append((d, job))
+                yield from self._want(a)
+            elif len(ready) < self.manner.together:
+                ready.append((d, job, base))
+            else:
+                later.append((d, job))
+        self.waiting = later
+        if not ready:
             return
-        d.drop(now)
-        try:
-            blocks = list(self._blocks(d, a, run))
-        except ValueError:
-            d.left.pop(a.task, None)
-            return  # it diverged: nothing worth sending; its lease runs out
-        twice = d.die(self.manner.seed, "resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
-        for block in blocks * (2 if twice else 1):
-            sent = send(topic(self.namespace, self.zone, "deltas", a.task), block, block.device)
+        runs = run_all(self.learner, [(job.work, d, base) for d, job, base in ready])
+        for (d, job, _), run in zip(ready, runs, strict=True):
+            a = job.work
+            if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
+                self._over(d, job, now)
+                reason = f"training failed: {type(run).__name__}: {run}"
+                yield from self._object(self.boards[job.zone], a.task, reason, now)
+                continue
+            try:
+                blocks = list(self._blocks(d, job, run))
+            except ValueError:
+                d.left.pop(a.task, None)  # it diverged: nothing worth sending; its lease runs out
+                blocks = []
+            d.trained(job, run, blocks, now)
+            yield from self._wake(d, now)
+
+    def _over(self, d: Device, job: Job, now: int) -> None:
+        d.drop(job)
+        d.next = now
+        self._push(d)
+
+    def _give(self, d: Device, job: Job, block: object) -> Iterator[Send]:
+        """A block; once more, all of them, behind the last, if the network is flaky."""
+        assert isinstance(block, DeltaBlock)
+        a, again = job.work, [block]
+        if job.sent == len(job.blocks) - 1:
+            twice = d.die("resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
+            again += [b for b in job.blocks if isinstance(b, DeltaBlock)] if twice else []
+        for b in again:
+            sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device)
             self.blocks += 1
             self.bytes += len(sent.value)
             yield sent
 
-    def _blocks(self, d: Device, a: Announcement, run: Run) -> Iterable[DeltaBlock]:
+    def _blocks(self, d: Device, job: Job, run: Run) -> Iterable[DeltaBlock]:
+        a = job.work
         how, weighted = codec(a.codec), run.delta.astype(np.float64) * run.samples
         dice = np.random.default_rng(seed_of(a.seed, d.id, a.task, a.round, "rounding"))
         if how.sparse:
@@ -269,8 +345,8 @@ class Fleet:
             yield DeltaBlock(
                 task=a.task,
                 round=a.round,
-                slot=d.slot,
-                device=self._name(d, a.tenant),
+                slot=job.slot,
+                device=self._name(d, job.zone, a.tenant),
                 block=i,
                 codec=a.codec,
                 exponent=exponent,
@@ -279,9 +355,6 @@ class Fleet:
                 loss=loss,
                 data=data,
             )
-
-    def _send(self, what: str, message: Registration | CheckIn, key: str) -> Send:
-        return send(self.topics[what], message, key)
 
 
 def _version(a: Announcement) -> str:

@@ -33,6 +33,11 @@ class TorchLearner:
             "" if sizes == a.sizes else f"model {a.model} has other blocks here: install the version it was made with"
         )
 
+    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
+        dataset = load(a.data, a.data_args)
+        _, y = share(dataset, device.number, a.data_args)
+        return len(y), max(2, int(dataset.y.max()) + 1)
+
     def run(self, a: Announcement, device: Device, base: Vector) -> Run:
         x, y = share(load(a.data, a.data_args), device.number, a.data_args)
         seed = seed_of(a.seed, device.id, a.task, a.round)

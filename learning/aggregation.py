@@ -195,6 +195,19 @@ def merge(models: Sequence[Float32], weights: Sequence[int]) -> Float32:
     return (acc / sum(weights)).astype(np.float32)
 
 
-def norm(values: npt.NDArray[np.floating]) -> float:
+def norm(values: npt.NDArray[np.floating] | Int64) -> float:
     """The Euclidean norm, in float64 (not by BLAS, whose result may depend on its threads)."""
     return math.sqrt(float(np.sum(np.square(values, dtype=np.float64))))
+
+
+def mean_norm(sums: Int64, weights: Sequence[int], sizes: Sequence[int], unit: int) -> float:
+    """The Euclidean norm of the mean that `sums` (n,) and `weights` stand for, as in `apply_mean`; a block of weight 0 has none.
+
+    In float64, block by block: the same sums give the same bits.
+    """
+    parts, at = [], 0
+    for weight, size in zip(weights, sizes, strict=True):
+        if weight:
+            parts.append((norm(sums[at : at + size]) / weight) ** 2)
+        at += size
+    return math.ldexp(math.sqrt(math.fsum(parts)), unit)

@@ -25,7 +25,8 @@ from learning.aggregation import Float32, norm
 EPSILON = 1e-8
 """ε of eq. 2: the paper gives no value. Added to a norm and to a loss, so it only matters where these are all but 0."""
 FLOOR = 1e-4
-"""Progress is never less: a task that stands still is worth little, not nothing, and devices still differ by their quality."""
+"""Progress is never less, nor a contribution as it is announced: a task that stands still, or a zone whose model is the merged one,
+is worth little, not nothing, and devices still differ by their quality."""
 BOOST = 2.0
 """A task's reward is multiplied by this for each round in a row in which it starved."""
 TOP = 1.0

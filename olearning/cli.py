@@ -18,6 +18,7 @@ try:
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
+    from processors.steerer import Change, Steerer
     from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
@@ -244,6 +245,48 @@ def submit(
     print(visit(namespace, bootstrap, make(new_life()), patience=None, seconds=None).reason)
 
 
+TaskName = Annotated[str, typer.Argument(help="The task.")]
+By = Annotated[str, typer.Option(help="Who says so; else this user.")]
+
+
+@app.command()
+def update(
+    file: Annotated[Path, typer.Argument(help="The task's file, with other settings.")],
+    by: By = "",
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+) -> None:
+    """Change a task that runs: training, rounds, epochs, stop. It holds from its next round and epoch on."""
+    from olearning.tasks import parse_task
+
+    spec = parse_task(file)
+    _steer(spec.task, Change(spec=spec), by, namespace, bootstrap)
+
+
+@app.command()
+def pause(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
+    """Open no round and no epoch of a task any more, until it goes on. What is open is finished."""
+    _steer(task, Change("pause"), by, namespace, bootstrap)
+
+
+@app.command()
+def resume(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
+    """Let a paused task go on."""
+    _steer(task, Change("run"), by, namespace, bootstrap)
+
+
+@app.command()
+def stop(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
+    """End a task for good: its epoch ends now, with what the zones have."""
+    _steer(task, Change("stop"), by, namespace, bootstrap)
+
+
+def _steer(task: str, change: Change, by: str, namespace: str, bootstrap: str) -> None:
+    from getpass import getuser
+
+    emit(visit(namespace, bootstrap, Steerer(namespace, task, change, by or getuser())).reason)
+
+
 @app.command()
 def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
     """The tasks, their state and their accuracy."""
@@ -311,7 +354,6 @@ def tail(
 
 # ------------------------------------------------------------------ rounds that are over, and losses
 
-TaskName = Annotated[str, typer.Argument(help="The task.")]
 RoundNumber = Annotated[int, typer.Argument(metavar="ROUND", help="The round, counted in its zone from 1.", min=1)]
 
 

@@ -17,9 +17,11 @@ from schemas.facts import (
     Merged,
     Opened,
     Retired,
+    Scored,
     TaskAdmitted,
     TaskEnded,
     TaskRefused,
+    TaskUpdated,
     ZoneJoined,
 )
 from schemas.messages import DeadLetter, Evaluation, Objection
@@ -74,8 +76,15 @@ def _happened(
 def _zone(z: Zone, fact: Message | None, zone: str, at: int) -> Iterator[Event]:
     match fact:
         case Opened(task=task, round=n):
-            text = f"{task} round {n} opened (epoch {fact.epoch}): {fact.demand} devices wanted"
-            yield Event(at, zone, ROUND, text, {"step": "opened", "task": task, "round": n, "epoch": fact.epoch})
+            w = fact.worth
+            why = f"contribution {w.contribution:.3g} × progress {w.progress:.3g}"
+            if w.starved:
+                why += f", raised after {_many(w.starved, 'round')} with too few devices"
+            text = f"{task} round {n} opened (epoch {fact.epoch}): {fact.demand} devices wanted, reward {w.reward:.3g} ({why})"
+            yield Event(at, zone, ROUND, text, {
+                "step": "opened", "task": task, "round": n, "epoch": fact.epoch, "reward": w.reward,
+                "contribution": w.contribution, "progress": w.progress, "starved": w.starved,
+            })  # fmt: skip
         case Closed(task=task, round=n, why=why):
             said = {"demand": "the demand is met", "deadline": "the deadline is over"}.get(why, why)
             text = f"{task} round {n} closed: {said}"
@@ -103,6 +112,15 @@ def _zone(z: Zone, fact: Message | None, zone: str, at: int) -> Iterator[Event]:
             yield Event(at, zone, TASK, f"{task} is over here", {"step": "retired", "task": task})
 
 
+_WHY = {
+    "rounds": "all zones did their rounds",
+    "deadline": "the deadline is over",
+    "window": "its time is over",
+    "enough": "enough zones did their rounds",
+    "stop": "the task is to stop",
+}
+
+
 def _globe(g: Globe, fact: Message | None, at: int) -> Iterator[Event]:
     match fact:
         case ZoneJoined(zone=zone):
@@ -111,12 +129,19 @@ def _globe(g: Globe, fact: Message | None, at: int) -> Iterator[Event]:
             task, zones = fact.spec.task, ", ".join(fact.zones)
             yield Event(at, GLOBAL, TASK, f"{task} admitted to {zones}", {"step": "admitted", "task": task})
         case TaskRefused(task=task, reason=reason):
-            yield Event(at, GLOBAL, TASK, f"{task} refused: {reason}", {"step": "refused", "task": task})
+            what = "the change of " if task in g.tasks else ""
+            yield Event(at, GLOBAL, TASK, f"{what}{task} refused: {reason}", {"step": "refused", "task": task})
+        case TaskUpdated(task=task, wanted=wanted, by=by):
+            said = {"run": "runs", "pause": "is paused", "stop": "is to stop"}[wanted]
+            text = f"{task} {said} with the settings of submission {fact.submission}{by and f' ({by})'}"
+            yield Event(at, GLOBAL, TASK, text, {"step": "updated", "task": task, "wanted": wanted, "by": by})
         case EpochOpened(task=task, epoch=n):
-            text = f"{task} epoch {n} of {g.tasks[task].spec.epochs.count} opened"
+            t = g.tasks[task]
+            where = f" in {', '.join(t.part)}" if set(t.part) < set(t.zones) else ""
+            text = f"{task} epoch {n} of {t.spec.epochs.count} opened{where}"
             yield Event(at, GLOBAL, EPOCH, text, {"step": "opened", "task": task, "epoch": n})
         case EpochClosed(task=task, epoch=n, why=why):
-            said = {"rounds": "all zones did their rounds", "deadline": "the deadline is over"}.get(why, why)
+            said = _WHY.get(why, why)
             yield Event(
                 at, GLOBAL, EPOCH, f"{task} epoch {n} closed: {said}", {"step": "closed", "task": task, "epoch": n}
             )
@@ -124,7 +149,13 @@ def _globe(g: Globe, fact: Message | None, at: int) -> Iterator[Event]:
             zones = ", ".join(sorted(g.tasks[task].updates))
             got = f"merged from {zones}, {_many(fact.samples, 'sample')}" if fact.manifest else "brought nothing"
             values: dict[str, Value] = {"step": "merged", "task": task, "epoch": n, "samples": fact.samples}
+            if len(fact.contributions) > 1:
+                got += f"; contributions {', '.join(f'{z} {c:.3g}' for z, c in sorted(fact.contributions.items()))}"
             yield Event(at, GLOBAL, EPOCH, f"{task} epoch {n} {got}", values)
+        case Scored(task=task, epoch=n):
+            text = f"{task} epoch {n} scored: accuracy {fact.accuracy:.4f}, loss {fact.loss:.4f}"
+            values = {"step": "scored", "task": task, "epoch": n, "accuracy": fact.accuracy, "loss": fact.loss}
+            yield Event(at, GLOBAL, EPOCH, text, values)
         case TaskEnded(task=task, why=why):
             yield Event(at, GLOBAL, TASK, f"{task} ended: {why}", {"step": "ended", "task": task})
 

@@ -102,7 +102,7 @@ def _tasks(s: Snapshot) -> Table:
     for t in s.tasks:
         rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
         waits = _waits(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
-        state = {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.state, Text(f"● {t.state}"))
+        state = {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
         table.add_row(t.task, state, f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits)
     if not s.tasks:
         table.add_row(Text("none yet", QUIET))

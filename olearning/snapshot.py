@@ -148,6 +148,8 @@ class TaskView:
     waits: str = ""
     since: int = 0
     why: str = ""
+    phase: str = ""
+    """Where its epoch stands, in the paper's words (§4.2): preparation, execution, finalisation; or what it is instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def figures(a: Audit) -> list[str]:
         same = "differs" if a.differs else "every bit the same"
         size = f"{sum(o.sizes):,} values in {len(o.sizes)} blocks"
         out.append(
-            f"model version {f.manifest.version}: {size}, recomputed from its base: {same}; norm of the step {a.norm:.6g}"
+            f"model version {f.manifest.version}: {size}, recomputed from its base: {same}; norm of the mean delta {a.norm:.6g}"
         )
     elif f and f.manifest is None:
         out.append("the round failed and has no model")

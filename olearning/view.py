@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from olearning.books import GlobeBook, Letters, Log, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, dead, evaluated, happened, objected
 from olearning.snapshot import RoundView, ScheduleView, ShardView, Snapshot, SourceView, TaskView, ZoneView
-from olearning.waiting import task_waits, zone_waits
+from olearning.waiting import phase, task_waits, zone_waits
 from schemas.facts import ZoneJoined
 from schemas.messages import (
     AggregatorReport,
@@ -260,7 +260,9 @@ class View:
         globe = self.globe
         tasks = [self._task(g) for g in globe.tasks.values()]
         tasks += [
-            TaskView(name, "", "refused", 0, 0, {}, why=r.reason, since=self.globe_book.moved.get(name, 0))
+            TaskView(
+                name, "", "refused", 0, 0, {}, why=r.reason, since=self.globe_book.moved.get(name, 0), phase="refused"
+            )
             for name, r in globe.refused.items()
             if name not in globe.tasks
         ]
@@ -294,6 +296,7 @@ class View:
             waits=waits,
             since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
             why=g.why,
+            phase=phase(g),
         )
 
     def _zone(self, name: str, now: int) -> ZoneView:

@@ -6,10 +6,12 @@ Where several things are missing, the one that a person can do something about c
 from collections.abc import Mapping, Sequence
 
 from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
+from processors.early_exit import waits_until, why_over
 from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask
 
 STANDS_STILL = "waiting for a person: "
 """A task that stands still on a loss waits for this, and goes on when somebody says so."""
+PAUSED = "waiting for a person: paused"
 LENIENT = 2_000
 """ms that a leader may take for a step before it is said that one waits for it."""
 
@@ -41,14 +43,27 @@ def zone_waits(
     if t and t.state == "closed":
         behind = [s for s, at in enumerate(t.at) if at <= t.round]
         return _shards(behind, shards, unread) if behind else f"waiting for {leader} to finalise the round"
+    if g.wanted == "pause":
+        return f"{PAUSED}: olearning resume {g.spec.task}"
+    if g.state == "open" and name not in g.part:
+        return f"takes no part in epoch {g.epoch}"
     if t is None or t.epoch < g.epoch or not _done(zone, g):
-        if g.state == "open":
+        if g.state == "open" and g.wanted == "run":
             return f"waiting for {leader} to open round {t.round + 1 if t else 1}"
     elif g.state == "open":
-        slow = [z for z in g.zones if z != name and not _done(others[z], g)]
+        slow = [z for z in g.part if z != name and not _done(others[z], g)]
         if slow:
             return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
     return f"waiting for the globe: {_globe_step(g)}"
+
+
+def phase(g: GlobalTask) -> str:
+    """Where a task stands, in the paper's words for the stages of an epoch (§4.2), or what it is instead."""
+    if g.state == "ended":
+        return "ended"
+    if g.wanted != "run":
+        return {"pause": "paused", "stop": "stopping"}[g.wanted]
+    return {"open": "execution", "closed": "finalisation"}.get(g.state, "preparation")
 
 
 def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone]) -> str:
@@ -57,8 +72,10 @@ def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone]) -> str:
         return ""
     if not globe.leader.token:
         return "waiting for somebody to lead the globe (olearning run global)"
-    if g.state == "open":
-        slow = [z for z in g.zones if not _done(zones[z], g)]
+    if g.wanted == "pause" and g.state != "closed":
+        return f"{PAUSED}: olearning resume {g.spec.task}"
+    if g.state == "open" and g.wanted == "run":
+        slow = [z for z in g.part if not _done(zones[z], g)]
         if slow:
             return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
     return f"waiting for {globe.leader.holder}: {_globe_step(g)}"
@@ -70,7 +87,9 @@ def _globe_step(g: GlobalTask) -> str:
             return f"close epoch {g.epoch}"
         case "closed":
             return f"merge epoch {g.epoch}"
-        case _ if g.epoch < g.spec.epochs.count:
+        case _ if waits_until(g):
+            return f"hear from an evaluator how good epoch {g.epoch} is"
+        case _ if not why_over(g):
             return f"open epoch {g.epoch + 1}"
     return "end the task"
 

@@ -231,9 +231,15 @@ class Audit:
         if c.finalised.optimiser or state.size:
             sizes = state_sizes(server, len(base))
             self._same("next state", c.finalised.optimiser, state, sizes, have.get("next state", []))
-        self.norm, self.model = norm(new - base), True
+        self.norm, self.model = self._mean_norm(o), True
         if not isclose(self.norm, c.finalised.norm, rel_tol=1e-9, abs_tol=1e-12):
             self.differ(f"{self._final}: norm must be {self.norm!r}, the ledger says {c.finalised.norm!r}")
+
+    def _mean_norm(self, o: Opened) -> float:
+        """Of the devices' mean delta, as one vector."""
+        weights = np.repeat(self.weights, o.sizes)
+        mean = np.divide(self.total, weights, out=np.zeros(len(self.total)), where=weights > 0)
+        return norm(mean * 2.0 ** (o.unit - o.fraction))
 
     def _same(
         self, name: str, manifest: Manifest | None, must: npt.NDArray[np.float32], sizes: Sequence[int], said: Blocks

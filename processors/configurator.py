@@ -1,4 +1,5 @@
-"""The configurator (OLearning §4.1): tasks as submitted become tasks that may run, or are refused with a reason."""
+"""The configurator (OLearning §4.1): tasks as submitted become tasks that may run, are changed, paused and stopped as later records
+of them say, or are refused with a reason."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -9,11 +10,11 @@ from learning.optimisers import state_sizes
 from processors.desk import GlobalDesk
 from processors.zone_leader import FRACTION, HOLD
 from schemas.blocks import codec
-from schemas.facts import TaskAdmitted, TaskRefused
-from schemas.task import Submission
+from schemas.facts import TaskAdmitted, TaskRefused, TaskUpdated
+from schemas.task import Submission, fixed
 from schemas.topics import GLOBAL, read, task_topics, topic
 from schemas.wire import Malformed
-from streams.ledger import most_slots
+from streams.ledger import GlobalTask, most_slots
 from streams.letters import dead_letter
 from streams.models import Lost, assemble, fetch
 from streams.processor import CreateTopics, Effect, Record
@@ -70,11 +71,14 @@ class Configurator:
     def react(self, now: int) -> Iterator[Effect]:
         globe, desk = self.desk.globe, self.desk
         for task, (offset, s) in list(self.submitted.items()):
-            if task in globe.tasks:
-                del self.submitted[task]
-                continue
             refused = globe.refused.get(task)
             if refused and refused.submission >= offset:
+                continue
+            if t := globe.tasks.get(task):
+                if offset <= t.submission or t.state == "ended":
+                    del self.submitted[task]
+                else:
+                    yield from self._update(t, offset, s, now)
                 continue
             if not all(z in globe.zones for z in self._zones(s) if z in desk.zones):
                 continue  # they are about to join; `submit` says what it waits for
@@ -92,6 +96,20 @@ class Configurator:
                     (t, globe.zones[z].partitions) for z in self._zones(s) for t in task_topics(desk.namespace, z, task)
                 ]
                 yield CreateTopics(desk.requests.new(("topics", task, offset)), tuple(wanted))
+
+    def _update(self, t: GlobalTask, offset: int, s: Submission, now: int) -> Iterator[Effect]:
+        """A later record of a task that runs."""
+        desk, task = self.desk, s.spec.task
+        reason = f"it is stopped by {t.by or 'someone'}" if t.wanted == "stop" else ""
+        if not reason and (what := fixed(t.spec, s.spec)):
+            reason = f"{what} cannot change while the task runs: submit a task of another name"
+        if not reason and (s.layout, s.manifest, s.seed) != (t.layout, t.first, t.seed):
+            reason = "its model cannot change while it runs: submit a task of another name"
+        reason = reason or self._objection(s)
+        fact: TaskRefused | TaskUpdated = TaskUpdated(desk.token, task, offset, s.spec, s.wanted, s.by)
+        if reason:
+            fact = TaskRefused(desk.token, task, offset, reason)
+        yield from desk.offers.make(("updated", task, offset), fact, now)
 
     def _zones(self, s: Submission) -> tuple[str, ...]:
         return s.spec.zones or tuple(sorted(self.desk.zones))
@@ -127,12 +145,17 @@ class Configurator:
                 f"a fact would name {named} blocks of model and optimiser state, and {MOST_BLOCKS} fit: make the model "
                 "smaller, or choose a server.optimiser with less state"
             )
+        n = len(self._zones(s))
+        for name in ("zones", "enough"):
+            if (wanted := getattr(spec.epochs, name)) > n:
+                return f"epochs.{name} ({wanted}) is more than the {n} zones of the task"
         if spec.rounds.places * spec.epochs.rounds > MOST_DELTAS:
             return f"a zone's epoch can have {MOST_DELTAS} deltas: lower rounds.demand or epochs.rounds"
         return ""
 
     def _admitted(self, s: Submission) -> TaskAdmitted:
-        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed)
+        offset = self.submitted[s.spec.task][0]
+        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed, offset)
 
 
 def delta_bytes(s: Submission) -> int:

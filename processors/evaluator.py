@@ -1,4 +1,5 @@
-"""The evaluator: scores every global model of a task, the untrained one too, and says so on the metrics."""
+"""The evaluator: scores every global model of a task, the untrained one too, and says so on the metrics; the last score of each task
+also where the global leader looks for its stop rule."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ class Evaluator:
 
     def __init__(self, namespace: str, name: str, life: str, scorer: Scorer):
         self.name, self.scorer = name, scorer
-        self.metrics = topic(namespace, GLOBAL, "metrics")
+        self.metrics, self.evaluations = (topic(namespace, GLOBAL, w) for w in ("metrics", "evaluations"))
         self.reading = Reading(namespace, GLOBAL, Globe(), self._jumped)
         self.ledger = self.reading.ledger
         self.requests = Requests()
@@ -72,7 +73,9 @@ class Evaluator:
     def _score(self, task: str, epoch: int, manifest: Manifest, found: dict[str, bytes], now: int) -> Iterator[Effect]:
         try:
             scores = self.scorer(self.ledger.state.tasks[task].spec, assemble(manifest, found))
-            yield send(self.metrics, Evaluation(self.name, now, task, epoch, manifest.version, *scores), self.name)
+            evaluation = Evaluation(self.name, now, task, epoch, manifest.version, *scores)
+            yield send(self.evaluations, evaluation, task)
+            yield send(self.metrics, evaluation, self.name)
         except Exception as e:  # whatever a tenant's model or data raise: it is that task's fault, and theirs to read
             reason = f"epoch {epoch} cannot be scored: {type(e).__name__}: {e}"
             yield send(self.metrics, Objection(self.name, now, task, reason[:LONGEST_REASON]), self.name)

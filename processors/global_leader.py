@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ import numpy.typing as npt
 
 from learning.aggregation import merge, norm
 from learning.optimisers import apply_merged, first_state, state_sizes
+from learning.rewards import Measured, contributions, progress
+from learning.selection import participants
 from processors.desk import GlobalDesk
-from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Taken, TaskEnded, Update
+from processors.early_exit import waits_until, why_over
+from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Scored, Taken, TaskEnded, Update
+from schemas.messages import Evaluation
 from schemas.topics import GLOBAL, topic
 from schemas.wire import Message
 from streams.ledger import GlobalTask
@@ -31,6 +36,7 @@ class Merging:
     """"block" for those of the model, "state block" for those of the optimiser's state, if it has one."""
     unwritten: set[str] = field(default_factory=set)
     norm: float = 0.0
+    contributions: dict[str, float] = field(default_factory=dict)
     fact: Merged | None = None
 
 
@@ -41,6 +47,7 @@ class GlobalLeader:
         """By task and zone, the accepted rounds that gave a model, with offset and epoch, as far as they are not taken."""
         self.jobs: dict[str, Merging] = {}
         self.closing: dict[str, EpochClosed] = {}
+        self.evaluations: dict[str, Evaluation] = {}
         self.written = 0
 
     def forget(self) -> None:
@@ -61,12 +68,7 @@ class GlobalLeader:
                 case "admitted" | "merged":
                     self.jobs.pop(task, None)
                     self.closing.pop(task, None)
-                    if t.epoch < t.spec.epochs.count:
-                        opened = EpochOpened(self.desk.token, task, t.epoch + 1, t.manifest)
-                        yield from self._offer(("opened", task, t.epoch + 1), opened, now)
-                    else:
-                        ended = TaskEnded(self.desk.token, task, f"all {t.epoch} epochs are done")
-                        yield from self._offer(("ended", task), ended, now)
+                    yield from self._between(task, t, now)
                 case "open":
                     yield from self._close(task, t, now)
                 case "closed":
@@ -74,6 +76,26 @@ class GlobalLeader:
                 case "ended":
                     for zone in t.zones:
                         self.finals.pop((task, zone), None)
+
+    def evaluated(self, e: Evaluation) -> None:
+        """An evaluator scored a global model."""
+        self.evaluations[e.task] = e
+
+    def _between(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
+        """Between two epochs (the paper's preparation): the last model's score, if the stop rule asks for it; the end, or the next epoch
+        with the zones that take part."""
+        e = self.evaluations.get(task)
+        if now < waits_until(t):
+            if e and e.epoch == t.epoch:
+                scored = Scored(self.desk.token, task, e.epoch, e.accuracy, e.loss)
+                yield from self._offer(("scored", task, e.epoch), scored, now)
+        elif why := why_over(t):
+            yield from self._offer(("ended", task), TaskEnded(self.desk.token, task, why), now)
+        elif t.wanted == "run":
+            shares = {z: t.contribution(z) for z in t.zones}
+            zones = participants(shares, t.waited, t.spec.epochs.zones)
+            opened = EpochOpened(self.desk.token, task, t.epoch + 1, t.manifest, zones)
+            yield from self._offer(("opened", task, t.epoch + 1), opened, now)
 
     def answer(self, asked: tuple, value: Any, now: int) -> Iterator[Effect]:
         what, task, epoch, *rest = asked
@@ -98,26 +120,42 @@ class GlobalLeader:
             yield Stop(f"epoch {epoch} of {task} cannot be merged: {e}")
             return
         if len(job.models) == len(t.updates) + 1 and job.state is not None:
-            yield from self._write(task, t, job)
+            yield from self._write(task, t, job, now)
 
     def _offer(self, step: tuple, fact: Message, now: int) -> Iterator[Effect]:
         return self.desk.offers.make(step, fact, now)
 
     def _close(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
-        """An epoch ends when every zone has done its rounds, or at the deadline with what there is."""
+        """Close an epoch that is over, with what the zones' ledgers hold by now."""
         if not all(self.desk.zone_readings[z].caught_up for z in t.zones):
             return  # what the zones have done by now is not read yet
-        done = all(self._rounds(z, task, t.epoch) >= t.spec.epochs.rounds for z in t.zones)
-        if done or now >= t.opened_time + 1000 * t.spec.epochs.deadline_s:
-            if task not in self.closing:
-                ends = {z: max(self.desk.zones[z].state.position, t.taken[z]) for z in t.zones}
-                why = "rounds" if done else "deadline"
-                self.closing[task] = EpochClosed(self.desk.token, task, t.epoch, why, ends)
+        if task not in self.closing and (why := self._why_closed(task, t, now)):
+            ends = {z: max(self.desk.zones[z].state.position, t.taken[z]) for z in t.zones}
+            self.closing[task] = EpochClosed(self.desk.token, task, t.epoch, why, ends)
+        if task in self.closing:
             yield from self._offer(("closed", task, t.epoch), self.closing[task], now)
 
-    def _rounds(self, zone: str, task: str, epoch: int) -> int:
+    def _why_closed(self, task: str, t: GlobalTask, now: int) -> str:
+        """Why an open epoch is over (see `schemas.task.Epochs`), or ""."""
+        epochs, since = t.spec.epochs, now - t.opened_time
+        if t.wanted != "run":
+            return t.wanted if t.wanted == "stop" else ""
+        over = epochs.window_s > 0 and since >= 1000 * epochs.window_s
+        done = [self._done_with(z, task, t, over) for z in t.part]
+        if all(done):
+            return "window" if over else "rounds"
+        if epochs.enough and sum(done) >= epochs.enough:
+            return "enough"
+        return "deadline" if epochs.deadline_s and since >= 1000 * epochs.deadline_s else ""
+
+    def _done_with(self, zone: str, task: str, g: GlobalTask, over: bool) -> bool:
+        """Whether a zone has done its rounds of the epoch; once its window is `over`, whether it has none open."""
         t = self.desk.zones[zone].state.tasks.get(task)
-        return t.merged_rounds if t and t.epoch == epoch and t.state == "finalised" else 0
+        if over:
+            return t is None or t.state == "finalised" or t.loss is not None
+        if t is None or t.epoch != g.epoch or t.state != "finalised" or g.spec.epochs.window_s:
+            return False
+        return t.merged_rounds >= g.spec.epochs.rounds
 
     def _finish(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
         """Take what the zones' ledgers hold below the ends, then merge it."""
@@ -160,15 +198,20 @@ class GlobalLeader:
             samples=sum(f.samples for f in rounds),
             devices=sum(f.devices for f in rounds),
             loss=sum(f.loss for f in rounds),
+            progress=progress([Measured(*m) for m in self.desk.zones[zone].state.tasks[task].measured]),
         )
 
-    def _write(self, task: str, t: GlobalTask, job: Merging) -> Iterator[Effect]:
+    def _write(self, task: str, t: GlobalTask, job: Merging, now: int) -> Iterator[Effect]:
         assert job.state is not None
         zones, sizes, server = sorted(t.updates), t.layout.sizes, t.spec.server.working("globe")
         last = job.models[""]
         merged = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
         new, state = apply_merged(server, last, merged, sizes, job.state)
         job.norm = norm(new - last)
+        if not isfinite(job.norm):  # it diverged: the last model stays
+            yield from self._done(task, t, job, now)
+            return
+        job.contributions = contributions({z: job.models.get(z, last) for z in t.zones}, new)
         job.models, job.state = {}, None
         self.written += 1
         to, partitions = topic(self.desk.namespace, GLOBAL, "models"), self.desk.globe.partitions
@@ -190,5 +233,6 @@ class GlobalLeader:
             samples=sum(u.samples for u in t.updates.values()),
             norm=job.norm,
             optimiser=job.writing["state block"].manifest if "state block" in job.writing else None,
+            contributions=job.contributions,
         )
         yield from self._offer(("merged", task, t.epoch), job.fact, now)

@@ -5,8 +5,12 @@ from collections.abc import Iterator, Sequence
 from processors.configurator import Configurator
 from processors.desk import EVERY, GlobalDesk
 from processors.global_leader import GlobalLeader
+from processors.registry import Registry
 from schemas.facts import ZoneJoined
-from schemas.topics import GLOBAL, topic
+from schemas.messages import Evaluation
+from schemas.topics import GLOBAL, parse, read, topic
+from schemas.wire import Malformed
+from streams.letters import dead_letter
 from streams.processor import Answer, Assigned, Effect, Ends, Follow, Input, Record, Stop
 
 
@@ -14,17 +18,20 @@ class GlobalCoordinator(GlobalDesk):
     def __init__(self, namespace: str, zones: Sequence[str], partitions: int, name: str, life: str, every: int = EVERY):
         super().__init__(namespace, zones, partitions, name, life, every)
         self.tasks_topic = topic(namespace, GLOBAL, "tasks")
+        self.evaluations = topic(namespace, GLOBAL, "evaluations")
         self._zone_of = {r.topic: z for z, r in self.zone_readings.items()}
         self._unread: dict[tuple[str, str], int] = {}
         """By task and zone, the last result that lies below the checkpoint from which the zone's ledger is read."""
         self._fresh: int | None = None
         """Where the own ledger ended when one of these was first missed; -1: asked."""
         self.configurator = Configurator(self)
+        self.registry = Registry(namespace, name)
         self.leader = GlobalLeader(self)
 
     def start(self, now: int) -> Iterator[Effect]:
         yield from self.begin()
         yield Follow(self.tasks_topic.name, 0, 0)
+        yield Follow(self.evaluations.name, 0, 0)
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
@@ -35,12 +42,18 @@ class GlobalCoordinator(GlobalDesk):
                 got = yield from self.read(self.zone_readings[zone], event)
                 if got and got[0] is not None and not got[1]:
                     self.leader.zone_fact(zone, event.offset, got[0])
+            case Record(topic=name) if parse(name).kind.what == "checkins":
+                yield from self.registry.checkin(event)
+            case Record(topic=name) if name == self.evaluations.name:
+                yield from self._evaluation(event)
             case Record():
                 yield from self.configurator.submission(event)
             case Assigned():
                 self.assigned(event)
             case Answer() if (effects := self.answered(event)) is not None:
                 yield from effects
+            case Answer(tag=("checkins", str(name), int(p)), value=log):
+                yield from self.registry.skip(name, p, log)
             case Answer(tag, value, error):
                 asked = self.requests.close(tag)
                 ours = asked is not None and asked[0] in ("topics", "version 0")
@@ -58,11 +71,22 @@ class GlobalCoordinator(GlobalDesk):
         if self.token:
             yield from self.checkpoint(now)
             yield from self._join(now)
+            for zone, joined in self.globe.zones.items():
+                yield from self.registry.follow(zone, joined.partitions)
+            yield from self.registry.report(now)
             yield from self.configurator.react(now)
             if missing := self._missing():
                 yield from self._doubt(missing)
             else:
                 yield from self.leader.react(now)
+
+    def _evaluation(self, record: Record) -> Iterator[Effect]:
+        try:
+            message = read(record.topic, record.value, record.headers)
+            assert isinstance(message, Evaluation)
+            self.leader.evaluated(message)
+        except Malformed as e:
+            yield dead_letter(self.namespace, record, str(e), self.name)
 
     def led(self) -> Iterator[Effect]:
         self.leader.forget()

@@ -244,6 +244,8 @@ class Selector:
             seed=g.seed,
             codec=spec.upload.codec,
             keep=spec.upload.share,
+            reward=o.worth.reward,
+            lease=o.lease,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from learning.aggregation import largest_in_units, norm
+from learning.aggregation import largest_in_units, mean_norm
 from learning.optimisers import apply_sums, first_state, state_sizes
+from learning.rewards import FLOOR, Measured, boosted, progress, zone_reward
 from processors.desk import ZoneDesk
 from schemas import facts
 from schemas.blocks import SumBlock, slices
-from schemas.facts import Closed, Committed, Finalised, Opened, Retired
+from schemas.facts import Closed, Committed, Finalised, Opened, Retired, Worth
 from schemas.messages import Ref
 from schemas.task import Server
 from schemas.topics import topic
@@ -82,7 +83,7 @@ class ZoneLeader:
                 self._forget(task)
             elif t is None or t.state == "finalised":
                 self.jobs.pop(task, None)
-                if g.state == "open" and (t is None or t.epoch < g.epoch or t.merged_rounds < g.spec.epochs.rounds):
+                if self._goes_on(g, t, now):
                     n = t.round + 1 if t else 1
                     yield from self._offer(("opened", task, n), self._opened(g, t, now), now)
             elif t.state == "open":
@@ -105,6 +106,23 @@ class ZoneLeader:
 
     # ------------------------------------------------------------------ open, close, retire
 
+    def _goes_on(self, g: GlobalTask, t: ZoneTask | None, now: int) -> bool:
+        """Whether the task has another round here now. In a window no round opens that a device could not finish."""
+        if g.state != "open" or g.wanted != "run" or self.desk.scope not in g.part:
+            return False
+        if g.spec.epochs.window_s and self._window_ends(g) - now < 1000 * g.spec.rounds.lease_s:
+            return False
+        return t is None or t.epoch < g.epoch or t.merged_rounds < g.spec.epochs.rounds
+
+    def _window_ends(self, g: GlobalTask) -> int:
+        return g.opened_time + round(1000 * g.spec.epochs.window_s)
+
+    def _worth(self, g: GlobalTask, t: ZoneTask | None) -> Worth:
+        """What the next round is worth here (OLearning §5.1 and §4.2)."""
+        contribution, starved = max(FLOOR, g.contribution(self.desk.scope)), t.starved if t else 0
+        made = progress([Measured(*m) for m in t.measured] if t else [])
+        return Worth(contribution, made, starved, boosted(zone_reward(contribution, made), starved))
+
     def _opened(self, g: GlobalTask, t: ZoneTask | None, now: int) -> Opened:
         """The next round: from the zone's own model within an epoch, from the global one at its start."""
         spec, desk = g.spec, self.desk
@@ -112,6 +130,9 @@ class ZoneLeader:
             base, source = t.manifest, desk.ref(t.manifest_at)
         else:
             base, source = g.manifest, desk.globe.ref(g.opened_at)
+        deadline = now + round(1000 * spec.rounds.deadline_s)
+        if spec.epochs.window_s:
+            deadline = min(deadline, self._window_ends(g))
         return Opened(
             token=desk.token,
             task=spec.task,
@@ -122,7 +143,7 @@ class ZoneLeader:
             demand=spec.rounds.demand,
             places=spec.rounds.places,
             minimum=spec.rounds.minimum,
-            deadline=now + round(1000 * spec.rounds.deadline_s),
+            deadline=deadline,
             grace=round(1000 * spec.rounds.grace_s),
             lease=round(1000 * spec.rounds.lease_s),
             staleness=spec.rounds.staleness,
@@ -134,6 +155,7 @@ class ZoneLeader:
             fraction=FRACTION if spec.rounds.staleness else 0,
             atomic=spec.rounds.atomic,
             hold=HOLD if spec.rounds.atomic else 0,
+            worth=self._worth(g, t),
         )
 
     def _retired(self, g: GlobalTask) -> Retired:
@@ -249,7 +271,7 @@ class ZoneLeader:
         assert job.state is not None
         sizes, server, unit = r.opened.sizes, self._server(task), r.opened.unit - r.opened.fraction
         new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state)
-        job.norm = norm(new - job.base)
+        job.norm = mean_norm(job.total, job.weights, sizes, unit)
         job.base = job.state = None
         job.total = job.total[:0]
         self.written += 1

@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.blocks import Layout, Manifest, Place
 from schemas.messages import Ref
-from schemas.task import TaskSpec
+from schemas.task import TaskSpec, Wanted
 from schemas.wire import Count, Ident, Message, Part, Slug
 
 LEADERSHIP = -1
@@ -62,6 +62,16 @@ class Claimed(Message, frozen=True):
 # ------------------------------------------------------------------ a zone's ledger
 
 
+class Worth(Part, frozen=True):
+    """What a round is worth to the devices of a zone (OLearning §5.1): `reward`, made of the zone's `contribution` (eq. 1), the
+    task's `progress` in it (eq. 2), and how many rounds in a row before it got too few devices."""
+
+    contribution: float
+    progress: float
+    starved: Count
+    reward: float
+
+
 class Opened(Message, frozen=True):
     """A round of a task begins, from the model in `base`, which `source` cites; all its limits are here."""
 
@@ -91,6 +101,7 @@ class Opened(Message, frozen=True):
     """A delta counts whole or not at all."""
     hold: Count = 0
     """Bytes of incomplete deltas that a shard holds at most, when `atomic`."""
+    worth: Worth = Worth(contribution=1.0, progress=1.0, starved=0, reward=1.0)
 
 
 class Slot(Part, frozen=True):
@@ -190,7 +201,8 @@ class Closed(Message, frozen=True):
 
 
 class Finalised(Message, frozen=True):
-    """The round's result. `commits` are the offsets of the commits summed; without a `manifest` the round failed."""
+    """The round's result. `commits` are the offsets of the commits summed, `norm` is that of the devices' mean delta (∇W of
+    OLearning's eq. 2), before the server optimiser; without a `manifest` the round failed."""
 
     token: Count
     task: Slug
@@ -252,7 +264,7 @@ class ZoneJoined(Message, frozen=True):
 
 
 class TaskAdmitted(Message, frozen=True):
-    """A task may run in these zones; its topics are there."""
+    """A task may run in these zones; its topics are there. `submission` is the offset of its record in `global.tasks`."""
 
     token: Count
     spec: TaskSpec
@@ -260,10 +272,26 @@ class TaskAdmitted(Message, frozen=True):
     manifest: Manifest
     zones: tuple[Slug, ...]
     seed: Count = 0
+    submission: Count = 0
+
+
+class TaskUpdated(Message, frozen=True):
+    """A later record of `global.tasks` holds for a task that runs: other settings, or something else is wanted of it.
+
+    Settings hold from the next round and epoch on. Paused, a task opens none; stopped, it ends with the epoch that is open, which
+    ends at once with what the zones have.
+    """
+
+    token: Count
+    task: Slug
+    submission: Count
+    spec: TaskSpec
+    wanted: Wanted
+    by: str = ""
 
 
 class TaskRefused(Message, frozen=True):
-    """The task in this record of `global.tasks` may not run, and why."""
+    """The task in this record of `global.tasks` may not run, or not be changed like that, and why."""
 
     token: Count
     task: Slug
@@ -272,16 +300,18 @@ class TaskRefused(Message, frozen=True):
 
 
 class EpochOpened(Message, frozen=True):
-    """Zones may work from this global model."""
+    """These zones (none named: all of the task's) may work from this global model."""
 
     token: Count
     task: Slug
     epoch: Count
     manifest: Manifest
+    zones: tuple[Slug, ...] = ()
 
 
 class Update(Part, frozen=True):
-    """What a zone did in an epoch: its last model, and the samples of all its rounds since the epoch began."""
+    """What a zone did in an epoch: its last model, the samples of all its rounds since the epoch began, and its progress (OLearning's
+    eq. 2) after the last of them."""
 
     zone: Slug
     round: Count
@@ -289,6 +319,7 @@ class Update(Part, frozen=True):
     samples: Count
     devices: Count
     loss: Count
+    progress: float = 1.0
 
 
 class Taken(Message, frozen=True):
@@ -312,7 +343,8 @@ class EpochClosed(Message, frozen=True):
 
 
 class Merged(Message, frozen=True):
-    """The global model of an epoch: the zones' updates weighted by samples."""
+    """The global model of an epoch: the zones' updates weighted by samples. `contributions`: by zone its share in how far all were
+    from it (OLearning's eq. 1); a zone without an update was where the epoch began."""
 
     token: Count
     task: Slug
@@ -322,6 +354,17 @@ class Merged(Message, frozen=True):
     norm: float
     optimiser: Manifest | None = None
     """The server optimiser's state after this epoch, if it has one and works in the globe."""
+    contributions: dict[Slug, float] = {}
+
+
+class Scored(Message, frozen=True):
+    """An evaluator's word on the global model of an epoch, which the task's stop rule asks for."""
+
+    token: Count
+    task: Slug
+    epoch: Count
+    accuracy: float
+    loss: float
 
 
 class TaskEnded(Message, frozen=True):
@@ -336,6 +379,6 @@ ZONE_FACTS = (
     Founded, Rules, Checkpoint, Claimed, Opened, Admitted, Committed, Closed, Finalised, Lost, Abandoned, Retired,
 )  # fmt: skip
 GLOBAL_FACTS = (
-    Founded, Rules, Checkpoint, Claimed, ZoneJoined, TaskAdmitted, TaskRefused, EpochOpened, Taken, EpochClosed, Merged,
-    TaskEnded,
+    Founded, Rules, Checkpoint, Claimed, ZoneJoined, TaskAdmitted, TaskUpdated, TaskRefused, EpochOpened, Taken, EpochClosed,
+    Merged, Scored, TaskEnded,
 )  # fmt: skip

@@ -17,14 +17,17 @@ class Ref(Part, frozen=True):
 
 
 class CheckIn(Message, frozen=True):
-    """`<zone>.checkins`: "I am here", with public abilities. No forecast: that stays on the device."""
+    """`<zone>.checkins`: "I am here", with public abilities; or, `gone`, that it left the zone. No forecast: that stays on the
+    device."""
 
     device: Ident
     abilities: dict[str, Scalar] = {}
+    gone: bool = False
 
 
 class Announcement(Message, frozen=True):
-    """`<zone>.announcements`: the round a task has open in this zone, or that it has none now. `cause` orders them."""
+    """`<zone>.announcements`: the round a task has open in this zone, or that it has none now. `cause` orders them. `reward`: what it
+    is worth to a device of this zone, but for the device's own quality (OLearning §5.1)."""
 
     task: Slug
     tenant: Slug
@@ -47,6 +50,9 @@ class Announcement(Message, frozen=True):
     codec: Ident = "int32"
     """How deltas are to be written, and with top-k which share of their values."""
     keep: float = 1.0
+    reward: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    lease: Count = 0
+    """For how many ms an admitted device holds its slot."""
 
 
 class Registration(Message, frozen=True):
@@ -176,6 +182,22 @@ class FleetReport(Message, frozen=True):
     bytes: Count
 
 
+class Presence(Part, frozen=True):
+    """A zone's devices heard of within a day, how many came and how many said goodbye since the registry began to read."""
+
+    devices: Count
+    came: Count
+    left: Count
+
+
+class RegistryReport(Message, frozen=True):
+    """`global.metrics`: how many devices each zone has, from their check-ins."""
+
+    source: Ident
+    at: Count
+    zones: dict[Slug, Presence]
+
+
 class Objection(Message, frozen=True):
     """`global.metrics`: a fleet or an evaluator cannot do its part for a task, and why; it goes on with the others."""
 
@@ -186,7 +208,7 @@ class Objection(Message, frozen=True):
 
 
 class Evaluation(Message, frozen=True):
-    """`global.metrics`: a global model scored on held-out data."""
+    """`global.evaluations`, the last of each task, and `global.metrics`: a global model scored on held-out data."""
 
     source: Ident
     at: Count

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -54,11 +54,51 @@ class Rounds(Part, frozen=True):
 
 
 class Epochs(Part, frozen=True):
-    """`count` epochs of `rounds` rounds in every zone; an epoch ends at `deadline_s` with the zones that have something."""
+    """`count` epochs; each ends when the zones that take part have done `rounds` rounds each (OLearning §4.2).
+
+    Late zones: an epoch ends without them at `deadline_s` after it opened (0: it waits), or as soon as `enough` zones are done (0:
+    all). With `window_s` above 0 an epoch is a window of time instead: at its end every zone finishes the round that it has open,
+    and `rounds` is the most that a zone does in it. `zones`: how many take part, those that contribute most (0: all).
+    """
 
     count: Positive = 2
     rounds: Positive = 5
-    deadline_s: Seconds = 3600.0
+    deadline_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 3600.0
+    enough: Annotated[int, msgspec.Meta(ge=0, le=10**6)] = 0
+    window_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+    zones: Annotated[int, msgspec.Meta(ge=0, le=10**6)] = 0
+
+    def __post_init__(self) -> None:
+        if self.window_s and 0 < self.deadline_s <= self.window_s:
+            raise ValueError(
+                f"epochs.deadline_s ({self.deadline_s:g}) is when an epoch ends at the latest: make it more than epochs.window_s "
+                f"({self.window_s:g}), or 0"
+            )
+        if self.zones and self.enough > self.zones:
+            raise ValueError(
+                f"epochs.enough ({self.enough}) is more than the epochs.zones that take part ({self.zones})"
+            )
+
+
+class Stop(Part, frozen=True):
+    """When a task ends before its last epoch (OLearning §7.1, "early exit"): looked at after each epoch, whichever comes first.
+
+    A global model reaches `accuracy` or `loss` on held-out data; or `patience` epochs in a row did not lower its loss by more
+    than `delta` (0: never); or no zone's reward, contribution × progress, is above `reward` any more (0: never). The first three
+    need an evaluator; the next epoch waits `wait_s` for its word, and no longer.
+    """
+
+    accuracy: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    loss: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    patience: Annotated[int, msgspec.Meta(ge=0, le=10**6)] = 0
+    delta: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    reward: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 60.0
+
+    @property
+    def by_score(self) -> bool:
+        """Whether it needs to know how good the global models are."""
+        return self.accuracy is not None or self.loss is not None or self.patience > 0
 
 
 OPTIMISERS: Mapping[str, Mapping[str, float]] = {
@@ -152,6 +192,7 @@ class TaskSpec(Part, frozen=True):
     training: Training = Training()
     rounds: Rounds = Rounds()
     epochs: Epochs = Epochs()
+    stop: Stop = Stop()
     server: Server = Server()
     limits: Limits = Limits()
     upload: Upload = Upload()
@@ -166,13 +207,33 @@ class TaskSpec(Part, frozen=True):
             )
 
 
+Wanted = Literal["run", "pause", "stop"]
+"""What a tenant wants of a task."""
+CHANGEABLE = ("training", "rounds", "epochs", "stop")
+"""The tables of a task that may change while it runs; of `rounds` not `refill`, `staleness` and `atomic`."""
+
+
 class Submission(Message, frozen=True):
-    """`global.tasks`: a task with the layout of its model and where version 0 lies."""
+    """`global.tasks`: a task with the layout of its model and where version 0 lies. A later record of a task that runs changes its
+    settings, or what is `wanted` of it; `by` says who did."""
 
     spec: TaskSpec
     layout: Layout
     manifest: Manifest
     seed: Count = 0
+    wanted: Wanted = "run"
+    by: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+
+def fixed(old: TaskSpec, new: TaskSpec) -> str:
+    """The first setting that cannot change while the task runs and differs, as text, or ""."""
+    for name in TaskSpec.__struct_fields__:
+        if name not in CHANGEABLE and getattr(old, name) != getattr(new, name):
+            return name
+    for name in ("refill", "staleness", "atomic"):
+        if getattr(old.rounds, name) != getattr(new.rounds, name):
+            return f"rounds.{name}"
+    return ""
 
 
 def parse(tree: dict[str, Any]) -> TaskSpec:

@@ -34,16 +34,18 @@ from schemas.facts import (
     Opened,
     Retired,
     Rules,
+    Scored,
     Taken,
     TaskAdmitted,
     TaskEnded,
     TaskRefused,
+    TaskUpdated,
     Update,
     ZoneJoined,
 )
 from schemas.messages import Ref
 from schemas.partitioner import shard_of
-from schemas.task import TaskSpec
+from schemas.task import TaskSpec, fixed
 from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
 
@@ -171,6 +173,10 @@ class ZoneTask(Part, frozen=True):
     """The offset of the `Finalised` that names the manifest."""
     optimiser: Manifest | None = None
     """The server optimiser's state after the round that gave the manifest."""
+    measured: tuple[tuple[float, float], ...] = ()
+    """Of the last two rounds that gave a model: the norm of the mean delta, and the mean loss of a sample."""
+    starved: int = 0
+    """How many rounds in a row, up to the last, closed with too few devices."""
     rounds: dict[int, Round] = {}
     retired: bool = False
     retired_at: int = 0
@@ -214,6 +220,14 @@ class Zone(Part, frozen=True):
 # ------------------------------------------------------------------ the globe
 
 
+class Score(Part, frozen=True):
+    """How good the global model of an epoch is on held-out data."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+
+
 class GlobalTask(Part, frozen=True):
     """A task in the globe. `taken`: by zone, the first offset of its ledger not dealt with."""
 
@@ -232,7 +246,31 @@ class GlobalTask(Part, frozen=True):
     updates: dict[str, Update] = {}
     optimiser: Manifest | None = None
     """The server optimiser's state after the last epoch that gave a model."""
+    first: Manifest | None = None
+    """Version 0 of the model."""
+    submission: int = 0
+    """The offset of the last record of `global.tasks` that holds for it."""
+    wanted: str = "run"
+    by: str = ""
+    """Who wanted it last."""
+    part: tuple[str, ...] = ()
+    """The zones that take part in the present epoch, or took in the last."""
+    waited: dict[str, int] = {}
+    """By zone, how many epochs in a row, up to the present one, went without it."""
+    contributions: dict[str, float] = {}
+    """By zone, as of the last merge; empty before the first."""
+    merged_time: int = 0
+    """When the last epoch was merged (ms)."""
+    fresh: bool = False
+    """Whether the last merge gave a model."""
+    score: Score | None = None
+    best: Score | None = None
+    """The last score, and the one with the lowest loss that was better by more than the stop rule's `delta`."""
     why: str = ""
+
+    def contribution(self, zone: str) -> float:
+        """The zone's share (OLearning's eq. 1): 1/n before the first merge."""
+        return self.contributions.get(zone, 1 / len(self.zones))
 
 
 class Joined(Part, frozen=True):
@@ -553,9 +591,15 @@ def _closed(z: Zone, at: int, time: int, f: Closed) -> Zone:
     t, r = _current(z, f, "open")
     _require(sorted(f.ends) == list(range(len(t.next))), "it does not name the ends of all shards")
     r = replace(r, closed=f, closed_at=at)
-    t = replace(t, state="closed", rounds={**t.rounds, f.round: r})
+    t = replace(t, state="closed", rounds={**t.rounds, f.round: r}, starved=t.starved + 1 if _starved(t, r) else 0)
     over = [s for s, n in enumerate(t.at) if n == f.round and t.next[s] >= f.ends[s]]
     return _with(z, f.task, _shards_done(t, over))
+
+
+def _starved(t: ZoneTask, r: Round) -> bool:
+    """Whether too few devices registered for the round: fewer than it wanted; or, asynchronous, places stayed free."""
+    assert r.opened
+    return r.contributors < r.opened.demand and (t.filling if r.opened.refill else len(r.devices) < r.opened.demand)
 
 
 def _finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
@@ -564,7 +608,9 @@ def _finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
     _require(f.commits == summed(r), "it does not sum the accepted commits")
     t = replace(t, state="finalised")
     if f.manifest:
-        t = replace(t, manifest=f.manifest, manifest_at=at, optimiser=f.optimiser, merged_rounds=t.merged_rounds + 1)
+        measured = (*t.measured, (f.norm, f.loss / 1e6 / f.samples if f.samples else 0.0))[-2:]
+        t = replace(t, manifest=f.manifest, manifest_at=at, optimiser=f.optimiser, measured=measured)
+        t = replace(t, merged_rounds=t.merged_rounds + 1)
     return _with(z, f.task, t)
 
 
@@ -701,15 +747,27 @@ def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
         admitted_at=at,
         seed=f.seed,
         taken=dict.fromkeys(f.zones, 0),
+        submission=f.submission,
+        first=f.manifest,
     )
     refused = {k: v for k, v in g.refused.items() if k != f.spec.task}
     return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)
 
 
+def _task_updated(g: Globe, at: int, time: int, f: TaskUpdated) -> Globe:
+    t = _task(g, f, "admitted", "open", "closed", "merged")
+    _require(f.submission > t.submission, f"submission {t.submission} holds for {f.task}")
+    _require(t.wanted != "stop", f"{f.task} is stopped")
+    what = fixed(t.spec, f.spec)
+    _require(not what, f"{what} of {f.task} cannot change")
+    new = replace(t, spec=f.spec, wanted=f.wanted, by=f.by, submission=f.submission)
+    return replace(g, tasks={**g.tasks, f.task: new})
+
+
 def _task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
     _lead(g, f.token)
-    last = g.refused.get(f.task)
-    _require(f.task not in g.tasks, f"{f.task} is admitted")
+    last, t = g.refused.get(f.task), g.tasks.get(f.task)
+    _require(t is None or t.submission < f.submission, f"{f.task} is admitted")
     _require(last is None or last.submission < f.submission, f"submission {f.submission} is refused before")
     return replace(g, refused={**g.refused, f.task: f})
 
@@ -726,7 +784,10 @@ def _epoch_opened(g: Globe, at: int, time: int, f: EpochOpened) -> Globe:
     t = _task(g, f, "admitted", "merged")
     _require(f.epoch == t.epoch + 1, f"epoch {t.epoch} is the last")
     _require(f.manifest == t.manifest, "it does not start from the last global model")
-    new = replace(t, state="open", epoch=f.epoch, opened_at=at, opened_time=time, updates={}, ends={})
+    _require(set(f.zones) <= set(t.zones), "it names zones that are not the task's")
+    part = f.zones or t.zones
+    new = replace(t, state="open", epoch=f.epoch, opened_at=at, opened_time=time, updates={}, ends={}, part=part)
+    new = replace(new, waited={z: 0 if z in part else t.waited.get(z, 0) + 1 for z in t.zones})
     return replace(g, tasks={**g.tasks, f.task: new})
 
 
@@ -759,7 +820,17 @@ def _merged(g: Globe, at: int, time: int, f: Merged) -> Globe:
     _require(f.epoch == t.epoch, f"epoch {t.epoch} is the present one")
     _require(all(t.taken[z] >= t.ends[z] for z in t.zones), "not all zones are taken to their ends")
     new = replace(t, state="merged", manifest=f.manifest or t.manifest, optimiser=f.optimiser or t.optimiser)
+    new = replace(new, contributions=f.contributions or t.contributions, merged_time=time, fresh=f.manifest is not None)
     return replace(g, tasks={**g.tasks, f.task: new})
+
+
+def _scored(g: Globe, at: int, time: int, f: Scored) -> Globe:
+    t = _task(g, f, "merged")
+    _require(f.epoch == t.epoch and t.fresh, f"epoch {t.epoch} is the last")
+    _require(t.score is None or t.score.epoch < f.epoch, f"epoch {f.epoch} is scored before")
+    score = Score(epoch=f.epoch, accuracy=f.accuracy, loss=f.loss)
+    better = t.best is None or f.loss < t.best.loss - t.spec.stop.delta
+    return replace(g, tasks={**g.tasks, f.task: replace(t, score=score, best=score if better else t.best)})
 
 
 def _task_ended(g: Globe, at: int, time: int, f: TaskEnded) -> Globe:
@@ -792,11 +863,13 @@ TRANSITIONS: Mapping[type, Mapping[type, Transition]] = {
         Claimed: _claimed,
         ZoneJoined: _joined,
         TaskAdmitted: _task_admitted,
+        TaskUpdated: _task_updated,
         TaskRefused: _task_refused,
         EpochOpened: _epoch_opened,
         Taken: _taken,
         EpochClosed: _epoch_closed,
         Merged: _merged,
+        Scored: _scored,
         TaskEnded: _task_ended,
     },
 }

@@ -42,6 +42,9 @@ class Arithmetic:
     def objection(self, a: Announcement) -> str:
         return ""
 
+    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
+        return 10, 2
+
     def run(self, a: Announcement, device: Device, base: np.ndarray) -> Done:
         seed = seed_of(a.seed, device.id, a.task, a.round)
         noise = np.random.default_rng(seed).standard_normal(len(base)).astype(np.float32)

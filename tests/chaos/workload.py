@@ -124,6 +124,9 @@ class Sentinel:
     def objection(self, a: Announcement) -> str:
         return "" if a.task == SENTINELS else "only sentinels here"
 
+    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
+        return 1, 2
+
     def run(self, a: Announcement, device: Device, base: Vector) -> One:
         return One(np.eye(len(base), dtype=np.float32)[device.number])
 

@@ -61,6 +61,9 @@ class Sentinel:
     def objection(self, a: Announcement) -> str:
         return ""
 
+    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
+        return 1, 2
+
     def run(self, a: Announcement, device: Device, base: np.ndarray) -> One:
         return One(np.eye(DEVICES, dtype=np.float32)[device.number])
 

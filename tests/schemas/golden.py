@@ -43,7 +43,8 @@ _spec = task.TaskSpec(
         staleness=3,
         atomic=True,
     ),
-    epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0),
+    epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0, enough=1, window_s=300.0, zones=2),
+    stop=task.Stop(accuracy=0.9, loss=0.25, patience=3, delta=0.01, reward=0.001, wait_s=30.0),
     server=task.Server(
         optimiser="fedadam", at="globe", learning_rate=0.05, beta1=0.8, beta2=0.95, tau=0.01, momentum=0.5
     ),
@@ -52,7 +53,7 @@ _spec = task.TaskSpec(
     zones=("asia", "europe"),
 )
 _counts = facts.Counts(counted=5, duplicate=4, late=3, invalid=2, incomplete=1)
-_update = facts.Update(zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654)
+_update = facts.Update(zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654, progress=0.125)
 _load = messages.TaskLoad(
     task="wine",
     round=4,
@@ -81,6 +82,7 @@ EXAMPLES: tuple[Message, ...] = (
         token=5, task="wine", round=4, epoch=1, source=_ref, base=_manifest, demand=20, places=30, minimum=5,
         deadline=1_800_000_030_000, grace=2500, lease=10_000, staleness=1, sizes=(6, 4), unit=-20, largest=2**27, heaviest=5000,
         refill=2, fraction=10, atomic=True, hold=2**26,
+        worth=facts.Worth(contribution=0.5, progress=0.25, starved=1, reward=0.25),
     ),
     facts.Admitted(
         token=5, after=11, ranges={10: (0, 4), 9: (2, 3)}, slots=(facts.Slot(task="wine", round=4, slot=2, device="d-1"),),
@@ -101,19 +103,25 @@ EXAMPLES: tuple[Message, ...] = (
     facts.Abandoned(task="wine", lost=77, by="ann", reason="the disk is gone"),
     facts.Retired(token=5, task="wine", source=_ref),
     facts.ZoneJoined(token=6, zone="asia", ledger="led-1", partitions=8),
-    facts.TaskAdmitted(token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42),
+    facts.TaskAdmitted(token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42, submission=3),
+    facts.TaskUpdated(token=6, task="wine", submission=13, spec=_spec, wanted="pause", by="ann"),
     facts.TaskRefused(token=6, submission=12, task="wine", reason="no zone called 'mars'"),
-    facts.EpochOpened(token=6, task="wine", epoch=1, manifest=_manifest),
+    facts.EpochOpened(token=6, task="wine", epoch=1, manifest=_manifest, zones=("asia",)),
     facts.Taken(token=6, task="wine", epoch=1, ranges={"europe": (0, 40), "asia": (3, 50)}, updates=(_update,)),
     facts.EpochClosed(token=6, task="wine", epoch=1, why="all", ends={"europe": 40, "asia": 50}),
-    facts.Merged(token=6, task="wine", epoch=1, manifest=_manifest, samples=1234, norm=0.5, optimiser=_manifest),
+    facts.Merged(
+        token=6, task="wine", epoch=1, manifest=_manifest, samples=1234, norm=0.5, optimiser=_manifest,
+        contributions={"europe": 0.75, "asia": 0.25},
+    ),
+    facts.Scored(token=6, task="wine", epoch=1, accuracy=0.875, loss=0.5),
     facts.TaskEnded(token=6, task="wine", why="epochs done"),
-    task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42),
-    messages.CheckIn(device="d-1", abilities={"ram_gb": 8, "os": "android", "npu": True, "load": 0.25}),
+    task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42, wanted="stop", by="ann"),
+    messages.CheckIn(device="d-1", abilities={"ram_gb": 8, "os": "android", "npu": True, "load": 0.25}, gone=True),
     messages.Announcement(
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
+        reward=0.125, lease=10_000,
     ),
     messages.Registration(device="d-1", task="wine", round=4),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
@@ -131,6 +139,9 @@ EXAMPLES: tuple[Message, ...] = (
         why="much waits",
     ),
     messages.FleetReport(source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900),
+    messages.RegistryReport(
+        source="global-1", at=1_800_000_000_000, zones={"europe": messages.Presence(devices=7, came=9, left=2)}
+    ),
     messages.Objection(source="fleet-1", at=1_800_000_000_000, task="wine", reason="no model 'oak' is known here"),
     messages.Evaluation(
         source="eval-1", at=1_800_000_000_000, task="wine", epoch=1, version=7, accuracy=0.875, loss=0.5, samples=360

@@ -85,7 +85,12 @@ def test_scopes():
 def test_what_a_zone_a_globe_and_a_task_have():
     both = {k.what for k in TABLE if len(k.scopes) == 2}
     assert both == {"ledger", "checkpoints", "models"}
-    assert {t.kind.what for t in zone_topics("demo", GLOBAL)} == both | {"tasks", "metrics", "dead-letters"}
+    assert {t.kind.what for t in zone_topics("demo", GLOBAL)} == both | {
+        "tasks",
+        "evaluations",
+        "metrics",
+        "dead-letters",
+    }
     assert {t.kind.what for t in zone_topics("demo", "asia")} == {
         k.what for k in TABLE if "zone" in k.scopes and not k.per_task
     }
@@ -95,7 +100,7 @@ def test_what_a_zone_a_globe_and_a_task_have():
 def test_partitions():
     """All that devices send or read, and what holds their deltas, has the zone's P; what must be in one order has one."""
     for t in every("demo", "asia", "wine"):
-        ordered = {"ledger", "checkpoints", "tasks", "priorities", "metrics", "dead-letters"}
+        ordered = {"ledger", "checkpoints", "tasks", "evaluations", "priorities", "metrics", "dead-letters"}
         assert t.partitions(8) == (1 if t.kind.what in ordered else 8), t.name
         if t.kind.key == "device":
             assert t.partitions(5) == 5
@@ -106,7 +111,11 @@ def test_settings_at_the_broker():
     for what, settings in config.items():
         assert set(settings) == {"cleanup.policy", "retention.ms", "message.timestamp.type", "compression.type"}, what
         assert all(type(v) is str for v in settings.values())
-    assert {w for w, c in config.items() if c["cleanup.policy"] == "compact"} == {"tasks", "announcements"}
+    assert {w for w, c in config.items() if c["cleanup.policy"] == "compact"} == {
+        "tasks",
+        "evaluations",
+        "announcements",
+    }
     assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {"ledger", "priorities"}
     for forever in ("ledger", "checkpoints", "models", "tasks"):
         assert config[forever]["retention.ms"] == "-1"

@@ -1,0 +1,122 @@
+"""Steering a task that runs: a later record of it in `global.tasks`, then the configurator's verdict."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from schemas.task import Submission, TaskSpec, Wanted
+from schemas.topics import GLOBAL, read, topic
+from schemas.wire import Malformed
+from streams.ledger import GlobalTask, Globe
+from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Stop, send
+from streams.reading import WRONG, Reading
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to change: what is `wanted` of the task, or its settings."""
+
+    wanted: Wanted | None = None
+    spec: TaskSpec | None = None
+
+
+class Steerer:
+    """Reads the task's last record, sends it again with the change, and stops with the verdict in the ledger."""
+
+    membership: Membership | None = None
+    tick = 100
+
+    def __init__(self, namespace: str, task: str, change: Change, by: str, patience: int = 30_000):
+        self.name, self.task, self.change, self.by, self.patience = f"steer-{task}", task, change, by, patience
+        self.tasks = topic(namespace, GLOBAL, "tasks")
+        self.reading = Reading(namespace, GLOBAL, Globe())
+        self.requests = Requests()
+        self.end: int | None = None
+        self.read = 0
+        self.last: Submission | None = None
+        self.submission = -1
+        self.sent = False
+        self.began = 0
+
+    def start(self, now: int) -> Iterator[Effect]:
+        self.began = now
+        yield from self.reading.start()
+        yield Ends(self.requests.new(("end",)), self.tasks.name)
+
+    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        try:
+            yield from self._handle(event)
+        except WRONG as e:
+            yield Stop(str(e))
+            return
+        yield from self._next(now)
+
+    def _handle(self, event: Input) -> Iterator[Effect]:
+        match event:
+            case Record(topic=name) if name == self.tasks.name:
+                self._submission(event)
+            case Record():
+                yield from self.reading.record(event)
+            case Answer() if (effects := self.reading.answer(event)) is not None:
+                yield from effects
+            case Answer(error=error) if error:
+                yield Stop(f"{self.name}: {error}")
+            case Answer(tag, value):
+                match self.requests.close(tag):
+                    case ("end",):
+                        self.end = value[0]
+                        yield Follow(self.tasks.name, 0, 0)
+                    case ("sent",):
+                        self.submission = value[1]
+
+    def _submission(self, record: Record) -> None:
+        self.read = record.offset + 1
+        try:
+            message = read(record.topic, record.value, record.headers)
+        except Malformed:
+            return  # the configurator says so
+        if isinstance(message, Submission) and record.key == message.spec.task == self.task and not self.sent:
+            self.last = message
+
+    @property
+    def known(self) -> GlobalTask | None:
+        return self.reading.state.tasks.get(self.task)
+
+    def _next(self, now: int) -> Iterator[Effect]:
+        ready = self.reading.caught_up and self.end is not None and self.read >= self.end
+        refused = self.reading.state.refused.get(self.task)
+        if ready and not self.sent:
+            yield from self._act()
+        elif self.known and 0 <= self.submission <= self.known.submission:
+            yield Stop(_said(self.known), ok=True)
+        elif refused and 0 <= self.submission <= refused.submission:
+            yield Stop(f"{self.task} stays as it was: {refused.reason}")
+        elif now - self.began > self.patience:
+            yield Stop(f"no verdict on {self.task} within {self.patience / 1000:g} s: does the global coordinator run?")
+
+    def _act(self) -> Iterator[Effect]:
+        t, last = self.known, self.last
+        if t is None or last is None:
+            there = ", ".join(sorted(self.reading.state.tasks)) or "none"
+            yield Stop(f"there is no task {self.task}; there: {there}")
+        elif t.state == "ended":
+            yield Stop(f"{self.task} has ended: {t.why}")
+        else:
+            new = replace(
+                last,
+                spec=self.change.spec or last.spec,
+                wanted=self.change.wanted or last.wanted,
+                by=self.by,
+            )
+            self.sent = True
+            yield send(self.tasks, new, self.task, tag=self.requests.new(("sent",)))
+
+
+def _said(t: GlobalTask) -> str:
+    match t.wanted:
+        case "pause":
+            return f"{t.spec.task} is paused: it opens no round and no epoch until it goes on"
+        case "stop":
+            return f"{t.spec.task} stops: its epoch ends now with what the zones have"
+    return f"{t.spec.task} runs; its settings hold from the next round and epoch on"

@@ -1,0 +1,118 @@
+"""When an epoch ends, and which zones take part (OLearning §4.2; `schemas.task.Epochs`)."""
+
+import pytest
+from msgspec.structs import replace
+
+from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Opened, Taken, TaskRefused
+from schemas.task import BadTask, Epochs, parse
+from schemas.topics import GLOBAL
+from streams.memory import Memory
+from tests.plane import Plane, spec
+
+PATIENT = {"deadline_s": 100, "lease_s": 5}
+
+
+def begin(epochs: Epochs, away: str = "", zones: tuple[str, ...] = ("east", "west"), **more) -> Plane:
+    """A plane whose fleet in zone `away` never comes."""
+    plane = Plane(Memory(seed=5), zones=zones)
+    if away:
+        plane.hosts[f"fleet-{away}"].crash()
+    plane.submit(replace(spec(**(PATIENT | more)), epochs=epochs))
+    return plane
+
+
+def whole(epochs: Epochs, **more) -> Plane:
+    plane = begin(epochs, **more)
+    assert plane.memory.run(lambda: plane.ended("toy"), 4_000_000), "it does not end"
+    return plane
+
+
+def of(plane: Plane, kind: type, zone: str = GLOBAL) -> list:
+    return [f for f in plane.facts(zone) if isinstance(f, kind)]
+
+
+def times(plane: Plane, kind: type, zone: str = GLOBAL) -> list[int]:
+    """When the ledger got these facts (ms)."""
+    return [r.timestamp for r, f in zip(plane.ledger(zone), plane.all_facts(zone), strict=True) if isinstance(f, kind)]
+
+
+def test_without_a_deadline_it_waits_for_all_zones():
+    plane = begin(Epochs(count=1, rounds=2, deadline_s=0), away="west")
+    plane.memory.run(limit=600_000)  # three times the deadline of the next test
+    assert of(plane, EpochClosed) == []
+    assert len(of(plane, Finalised, "east")) == 2
+    plane.hosts["fleet-west"].restart()
+    assert plane.memory.run(lambda: plane.ended("toy"), 4_000_000)
+    assert [f.why for f in of(plane, EpochClosed)] == ["rounds"]
+    assert {u.zone for f in of(plane, Taken) for u in f.updates} == {"east", "west"}
+
+
+def test_at_the_deadline_it_ends_with_the_zones_that_have_something():
+    plane = whole(Epochs(count=1, rounds=2, deadline_s=200), away="west")
+    assert [f.why for f in of(plane, EpochClosed)] == ["deadline"]
+    assert {u.zone for f in of(plane, Taken) for u in f.updates} == {"east"}
+    assert times(plane, EpochClosed)[0] - times(plane, EpochOpened)[0] >= 200_000
+
+
+def test_a_zone_without_an_update_was_where_the_epoch_began():
+    """Its contribution is that of the model it has: the last global one."""
+    plane = whole(Epochs(count=1, rounds=2, deadline_s=200), away="west")
+    assert of(plane, Merged)[0].contributions == {"east": 0.0, "west": 1.0}
+
+
+def test_with_enough_zones_it_does_not_wait_for_the_rest():
+    plane = whole(Epochs(count=2, rounds=2, deadline_s=0, enough=1), away="west")
+    assert [f.why for f in of(plane, EpochClosed)] == ["enough", "enough"]
+    assert times(plane, EpochClosed)[-1] - times(plane, EpochOpened)[0] < 100_000
+
+
+def test_a_window_of_time_takes_as_many_rounds_as_there_is_time_for():
+    plane = whole(Epochs(count=2, rounds=1000, deadline_s=0, window_s=30))
+    assert [f.why for f in of(plane, EpochClosed)] == ["window", "window"]
+    for opened, closed in zip(times(plane, EpochOpened), times(plane, EpochClosed), strict=True):
+        assert 30_000 <= closed - opened < 33_000
+    for zone in plane.zones:
+        rounds = of(plane, Finalised, zone)
+        assert len(rounds) > 10
+        assert all(f.manifest for f in rounds)
+        assert [f.round for f in of(plane, Opened, zone)] == list(range(1, len(rounds) + 1))
+    # Every round's samples are in a merge: none came too late for its epoch.
+    done = sum(f.samples for z in plane.zones for f in of(plane, Finalised, z))
+    assert sum(f.samples for f in of(plane, Merged)) == done
+
+
+def test_in_a_window_no_round_outlives_it():
+    """With a zone whose devices are away: its round ends when the window does, and the epoch with it."""
+    plane = whole(Epochs(count=1, rounds=1000, deadline_s=0, window_s=30), away="west")
+    assert times(plane, EpochClosed)[0] - times(plane, EpochOpened)[0] < 33_000
+    assert [f.manifest for f in of(plane, Finalised, "west")] == [None]
+
+
+def test_some_zones_take_part_and_each_has_its_turn():
+    zones = ("asia", "europe", "mars")
+    plane = whole(Epochs(count=6, rounds=1, deadline_s=0, zones=1), zones=zones)
+    part = [f.zones for f in of(plane, EpochOpened)]
+    assert all(len(p) == 1 for p in part)
+    assert {z for p in part for z in p} == set(zones)
+    for f in of(plane, EpochOpened):
+        here = {z for z in zones if any(o.epoch == f.epoch for o in of(plane, Opened, z))}
+        assert here == set(f.zones)
+
+
+def test_more_zones_than_there_are_are_refused():
+    plane = begin(Epochs(zones=3))
+    plane.memory.run(limit=5_000)
+    assert [f.reason for f in of(plane, TaskRefused)] == ["epochs.zones (3) is more than the 2 zones of the task"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        ({"window_s": 100, "deadline_s": 50}, "make it more than epochs.window_s"),
+        ({"zones": 2, "enough": 3}, "more than the epochs.zones that take part"),
+        ({"deadline_s": -1}, "deadline_s"),
+    ],
+)
+def test_a_task_file_that_cannot_be_is_refused(epochs, words):
+    with pytest.raises(BadTask, match=words):
+        parse({"task": "t", "model": "m", "data": "d", "epochs": epochs})
