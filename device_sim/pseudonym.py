@@ -23,3 +23,8 @@ def pseudonym(device: str, zone: str, owner: str, salt: bytes) -> str:
 def seed_of(*parts: str | int) -> int:
     """A seed of 63 bits for what `parts` name: a device, a task, a round, the run's seed. 1 and "1" differ."""
     return int.from_bytes(blake2b(msgspec.msgpack.encode(parts), digest_size=8).digest(), "big") >> 1
+
+
+def throw(*parts: str | int) -> float:
+    """A throw in (0, 1), even, of what `parts` name: never 0 or 1, so a chance of 1 always comes and one of 0 never."""
+    return ((seed_of(*parts) >> 11) + 0.5) / 2**52

@@ -91,7 +91,7 @@ def plan(
     able = [i for i, slot in enumerate(slots) if slot >= min(worth)]
     if len(able) == 1:
         (i,) = able
-        one = exact(rewards, times, slots[i])
+        one = exact(rewards, times, slots[i], STATES, tuple(None if at is None else 0 for at in found))
         if one is not None:
             best = tuple(None if at is None else i for at in one)
             return best if total(rewards, times, slots, best) > reached else found
@@ -217,16 +217,18 @@ class _Packing:
 # ------------------------------------------------------------------ exact, for one slot
 
 
-def exact(rewards: Sequence[float], times: Sequence[int], slot: int, states: int = STATES) -> Plan | None:
+def exact(
+    rewards: Sequence[float], times: Sequence[int], slot: int, states: int = STATES, found: Plan | None = None
+) -> Plan | None:
     """The best plan for one slot (0, or None, for each task), exact but for the rounding of sums; None if that takes more than
-    `states` states: then ask `solve`, or take `greedy`'s.
+    `states` states: then ask `solve`, or take `greedy`'s. `found`: a plan that is known already, else `greedy`'s is made.
 
     Dynamic programming over pairs of time used and reward won that no other pair beats in both (Nemhauser and Ullmann 1969);
-    of these only those stay from which the LP bound reaches at least what `greedy` found. The number of pairs after a task is at
+    of these only those stay from which the LP bound reaches at least the plan found. The number of pairs after a task is at
     most slot + 1; in practice a few dozen, whether times are seconds or ms.
     """
     packing = _Packing(rewards, times, [slot])
-    found = greedy(rewards, times, [slot])
+    found = greedy(rewards, times, [slot]) if found is None else found
     known = total(rewards, times, [slot], found)
     n, largest = len(packing.tasks), max(packing.rewards, default=1.0)
     time = np.array(packing.times, np.int64)

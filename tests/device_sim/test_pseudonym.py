@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import pytest
 
-from device_sim.pseudonym import pseudonym, seed_of
+from device_sim.pseudonym import pseudonym, seed_of, throw
 
 SALT = b"secret"
 
@@ -51,3 +51,12 @@ def test_seeds_are_63_bits_and_tell_parts_apart():
     assert 2**63 - 2**60 < max(many) < 2**63
     packed = b"\x94\xa6device\xa4task\x03\x07"  # MessagePack by hand: on every machine, in every version
     assert seed_of("device", "task", 3, 7) == int(blake2b(packed, digest_size=8).hexdigest(), 16) // 2
+
+
+def test_throws_are_even_and_never_0_or_1(monkeypatch):
+    many = [throw("d", i) for i in range(1000)]
+    assert many == [throw("d", i) for i in range(1000)]
+    assert [sum(k / 10 <= t < (k + 1) / 10 for t in many) for k in range(10)] == pytest.approx([100] * 10, abs=45)
+    for most in (0, 2**63 - 1):
+        monkeypatch.setattr("device_sim.pseudonym.seed_of", lambda *_, most=most: most)
+        assert 0 < throw("d") < 1
