@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from device_sim.availability import Availability
+from device_sim.availability import Free
 from device_sim.pseudonym import seed_of
 from schemas.messages import Announcement
 
@@ -20,7 +20,7 @@ class Device:
 
     id: str
     number: int
-    nights: Availability | None = None
+    nights: Free | None = None
     state: str = ASLEEP
     since: int = 0
     until: int = 0
