@@ -249,7 +249,10 @@ def test_it_goes_on_from_its_state(history):
 def test_counts_never_outgrow_their_bits():
     assert UNIT / (1 - FADE) < 2**16
     f = told([(0, 200 * 7 * DAY)], 200 * 7 * DAY)
-    assert f.windows(f.seen_ms, 7 * DAY, 1) == [(f.seen_ms, f.seen_ms + 7 * DAY)]
+    counts = f.state()["free"]
+    assert max(counts) < 2**16
+    assert min(counts) == pytest.approx(UNIT / (1 - FADE), abs=2)
+    assert f.windows(f.seen_ms, DAY, 1, free=True) == [(f.seen_ms, f.seen_ms + DAY)]
 
 
 def test_says_what_is_wrong():

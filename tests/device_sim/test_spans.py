@@ -1,5 +1,7 @@
 """Stretches of time, beside the plain reading: which of the first twenty moments lie in them."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def moments(spans) -> set[int]:
 
 
 def orderly(spans) -> bool:
-    return all(a < b for a, b in spans) and all(x[1] < y[0] for x, y in zip(spans, spans[1:], strict=False))
+    return all(a < b for a, b in spans) and all(x[1] < y[0] for x, y in pairwise(spans))
 
 
 @given(spans, spans)
