@@ -9,6 +9,7 @@ Everything is a pure function of the arguments: no state, no clock.
 """
 
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Protocol
 
 from device_sim.pseudonym import seed_of
@@ -24,10 +25,19 @@ STRETCH_H = 1.0
 
 
 class Free(Protocol):
-    """When a device is free. All times in epoch ms."""
+    """When a device is free: nights, or `device_sim.habits.Habits`. All times in epoch ms; a window is [start, end)."""
 
-    def window(self, now_ms: int) -> tuple[int, int] | None: ...
-    def next_start(self, now_ms: int) -> int: ...
+    def window(self, now_ms: int) -> tuple[int, int] | None:
+        """The window that holds `now_ms`, or None."""
+        ...
+
+    def next_start(self, now_ms: int) -> int:
+        """When the first window after `now_ms` begins; during a window that is the next one."""
+        ...
+
+    def windows(self, from_ms: int, to_ms: int) -> list[tuple[int, int]]:
+        """All windows, whole, that have some of [from_ms, to_ms), in order and disjoint."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,13 @@ class Availability:
         """When the first night after `now_ms` begins, in epoch ms; during a night that is the next one."""
         n = self._evening(now_ms)
         return min(start for start, _ in map(self.night, (n, n + 1, n + 2)) if start > now_ms)
+
+    def windows(self, from_ms: int, to_ms: int) -> list[tuple[int, int]]:
+        """All nights, whole, that have some of [from_ms, to_ms), in order."""
+        if from_ms >= to_ms:
+            return []
+        begun = takewhile(lambda night: night[0] < to_ms, map(self.night, count(self._evening(from_ms))))
+        return [(start, end) for start, end in begun if end > from_ms]
 
     def _evening(self, now_ms: int) -> int:
         """The local day whose bedtime, before habit and jitter, was the last: its night may be yet to come, the next begun."""

@@ -9,7 +9,7 @@ Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `tra
 woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,13 +21,17 @@ from device_sim.availability import Free
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Planned, Window
 from device_sim.pseudonym import seed_of
+from device_sim.whims import Mishap, Whims
 from learning.rewards import first_quality, quality
 from schemas.messages import Admission, Announcement, Refusal
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
 PATIENCE = 5_000
 """ms after which a device that hears nothing of its registration tries again."""
+UNEXPECTED = 48
+"""Who is free and did not expect it counts on so large a part of the time that a plan looks ahead: of a day, half an hour."""
 NEVER = 2**62
+NO_MISHAP = Mishap()
 
 
 class Run(Protocol):
@@ -68,6 +72,7 @@ class Job:
     sent: int = 0
     apart: int = 0
     """ms between two blocks' uploads."""
+    mishap: Mishap = NO_MISHAP
 
     @property
     def key(self) -> tuple[str, str]:
@@ -119,8 +124,13 @@ class Journey(Protocol):
 class Outlook(Protocol):
     """When a device expects to be free."""
 
-    def windows(self, now: int, horizon_ms: int, m: int) -> list[Window]: ...
-    def observe(self, start: int, end: int) -> None: ...
+    def windows(self, now_ms: int, horizon_ms: int, m: int, *, free: bool | None = None) -> list[Window]:
+        """The m longest windows that it expects, in order; `free`: whether it is free now."""
+        ...
+
+    def observe(self, start_ms: int, end_ms: int) -> None:
+        """It was free from start to end, and not since what was observed last."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -145,9 +155,12 @@ class Device:
     number: int
     nights: Free | None = None
     pace: Pace = field(default_factory=Steady)
+    learns: Callable[[int], Outlook] | None = None
+    """What makes its outlook when it is switched on, from then on."""
     outlook: Outlook | None = None
     journey: Journey | None = None
     habit: Habit = Habit()
+    whims: Whims | None = None
     zone: str = ""
     awake: bool = False
     next: int = 0
@@ -187,6 +200,8 @@ class Device:
 
     def wake(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
         """Whatever is due."""
+        if self.outlook is None and self.learns:
+            self.outlook = self.learns(now)
         window = self.nights.window(now) if self.nights else (now, NEVER)
         if window is None:
             self._sleep(now)
@@ -278,21 +293,37 @@ class Device:
                     return
                 job = self.running = min(ready, key=lambda j: (j.state != UPLOADING, j.work.deadline, j.work.task))
                 if job.state == ADMITTED:
-                    samples, _ = self.sizes[job.work.task]
-                    job.state, job.since, job.until = TRAINING, now, now + self.pace.take(job.work, samples, now)
+                    self._begin(job, now)
                 else:
                     job.until = now
             if job.state == TRAINING:
-                if now >= job.until:
+                if now < job.until:
+                    return
+                if job.mishap.leaves is None:
                     yield Train(job)
-                return
+                    return
+                self.drop(job)  # it is gone in the middle of the run
+                continue
             while job.sent < len(job.blocks) and now >= job.until:
                 yield Give(job, job.blocks[job.sent])
                 job.sent += 1
-                job.until += job.apart
+                job.until = now + job.apart
+                if job.sent == job.mishap.sent(len(job.blocks)) < len(job.blocks):
+                    job.until += job.mishap.pause_ms  # the upload breaks off, and goes on where it was
             if job.sent < len(job.blocks):
                 return
             self.drop(job)
+
+    def _begin(self, job: Job, now: int) -> None:
+        """Start a run."""
+        a = job.work
+        samples, _ = self.sizes[a.task]
+        if self.whims:
+            job.mishap = self.whims.of(self.id, a.task, a.round)
+        ms = self.pace.take(a, samples, now, job.mishap.slowdown)
+        if job.mishap.leaves is not None:
+            ms = round(ms * job.mishap.leaves)
+        job.state, job.since, job.until = TRAINING, now, now + job.mishap.late_ms + ms
 
     def _plan(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
         """Bid for what the knapsack chooses, as far as it is to be done in the present window (§5.2)."""
@@ -346,11 +377,11 @@ class Device:
         horizon = self.habit.horizon_ms
         if self.outlook is None:
             return [(now, now + horizon)]
-        expected = sorted(self.outlook.windows(now, horizon, self.habit.slots))
+        expected = self.outlook.windows(now, horizon, self.habit.slots, free=True)
         if expected and expected[0][0] <= now:
             return expected
-        end = expected[0][0] if expected else now + horizon
-        return [(now, end), *expected]  # it is free though it did not expect to be: nobody knows for how long
+        end = now + max(1, horizon // UNEXPECTED)  # it is free though it did not expect to be: who knows for how long
+        return [(now, min(end, expected[0][0]) if expected else end), *expected]
 
 
 def _quality(run: Run) -> float:

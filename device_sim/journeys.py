@@ -92,5 +92,16 @@ class Trips:
                 return midnight
             at = midnight
 
+    def windows(self, from_ms: int, to_ms: int) -> list[tuple[int, int]]:
+        """All windows that have some of [from_ms, to_ms), in order and disjoint."""
+        out: list[tuple[int, int]] = []
+        at = from_ms if self.window(from_ms) else self.next_start(from_ms)
+        while at < to_ms:
+            found = self.window(at)
+            assert found
+            out.append((max(found[0], out[-1][1]) if out else found[0], found[1]))
+            at = found[1] if self.window(found[1]) else self.next_start(found[1])
+        return out
+
     def _midnight(self, now_ms: int) -> int:
         return self.origin_ms + (now_ms - self.origin_ms) // self.day_ms * self.day_ms

@@ -1,20 +1,24 @@
-"""How long a run takes a device: what it really takes, and what the device expects."""
+"""How long a run takes a device: what it really takes, and what the device expects (time_t of eq. 7)."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from device_sim.capacity import Bandwidth, Capacity, constant
+from device_sim.estimate import Estimate
+from schemas.blocks import codec
 from schemas.messages import Announcement
 
 
 class Pace(Protocol):
-    """The speed of one device. Times in ms."""
+    """The speed of one device. Times in ms of the plane's clock."""
 
     def expect(self, a: Announcement, samples: int) -> int:
-        """How long the device thinks that a run takes, transfer included: time_t of eq. 7; 1 or more."""
+        """How long the device thinks that a run takes, transfer included; 1 or more."""
         ...
 
-    def take(self, a: Announcement, samples: int, now: int) -> int:
-        """How long download and training take, if they begin now."""
+    def take(self, a: Announcement, samples: int, now: int, slowdown: float = 1.0) -> int:
+        """How long download and training take, if they begin now; training `slowdown` times as long as usual."""
         ...
 
     def upload(self, a: Announcement, now: int) -> int:
@@ -22,7 +26,7 @@ class Pace(Protocol):
         ...
 
     def took(self, a: Announcement, samples: int, ms: int) -> None:
-        """A run took so long."""
+        """Download and training took so long: what the device measured."""
         ...
 
 
@@ -35,11 +39,65 @@ class Steady:
     def expect(self, a: Announcement, samples: int) -> int:
         return max(1, self.ms)
 
-    def take(self, a: Announcement, samples: int, now: int) -> int:
-        return self.ms
+    def take(self, a: Announcement, samples: int, now: int, slowdown: float = 1.0) -> int:
+        return round(slowdown * self.ms)
 
     def upload(self, a: Announcement, now: int) -> int:
         return 0
 
     def took(self, a: Announcement, samples: int, ms: int) -> None:
         pass
+
+
+@dataclass
+class Phone:
+    """A phone of a capacity, which learns from its own runs how long they take.
+
+    `bandwidth` instead of the capacity's own where it changes with time. `scale`: a day of the plane's clock over 24 h, since
+    all its times shrink with its day.
+    """
+
+    capacity: Capacity
+    bandwidth: Bandwidth | None = None
+    scale: float = 1.0
+    estimate: Estimate = field(init=False)
+    _down: float = field(default=0.0, init=False)
+    """ms, not scaled, of the last download."""
+
+    def __post_init__(self) -> None:
+        self.bandwidth = self.bandwidth or constant(self.capacity.kbit_s)
+        speed = self.capacity.bytes_s
+        self.estimate = Estimate(self.capacity.training_ms, speed, speed)
+
+    def expect(self, a: Announcement, samples: int) -> int:
+        ms = self.estimate.time(samples, a.training.epochs, _down_bytes(a), _up_bytes(a), a.task)
+        return max(1, math.ceil(self.scale * ms))
+
+    def take(self, a: Announcement, samples: int, now: int, slowdown: float = 1.0) -> int:
+        self._down = self._transfer(_down_bytes(a), now)
+        self.estimate.transferred(_down_bytes(a), self._down, up=False)
+        training = samples * a.training.epochs * self.capacity.training_ms * slowdown
+        return math.ceil(self.scale * (self._down + training))
+
+    def upload(self, a: Announcement, now: int) -> int:
+        ms = self._transfer(_up_bytes(a), now)
+        self.estimate.transferred(_up_bytes(a), ms, up=True)
+        return math.ceil(self.scale * ms)
+
+    def took(self, a: Announcement, samples: int, ms: int) -> None:
+        self.estimate.measured(a.task, samples, a.training.epochs, max(0.0, ms / self.scale - self._down))
+
+    def _transfer(self, bytes: int, now: int) -> float:
+        assert self.bandwidth
+        return self.bandwidth.transfer_ms(bytes, round(now / self.scale))
+
+
+def _down_bytes(a: Announcement) -> int:
+    return 4 * sum(a.sizes)
+
+
+def _up_bytes(a: Announcement) -> int:
+    """Of a delta, before zstd."""
+    how = codec(a.codec)
+    each = how.bits // 8 + 2 * how.sparse  # a step takes two
+    return sum(each * math.ceil(a.keep * n) for n in a.sizes)

@@ -99,6 +99,31 @@ def bench_aggregate(
     _measure(work, bootstrap, as_json)
 
 
+@bench.command("forecast")
+def bench_forecast(
+    devices: Annotated[int | None, typer.Option(help="How many.  [default: 1000]", min=1)] = None,
+    windows: Annotated[int, typer.Option("-m", help="Windows that each predicts.", min=1)] = 3,
+    sure: Annotated[
+        float | None,
+        typer.Option(help="The chance with which a window is to hold; above 0, at most 1.  [default: 0.8]"),
+    ] = None,
+    hour: Annotated[float, typer.Option(help="When they predict, by local time.", min=0, max=24)] = 12,
+    seed: Annotated[int, typer.Option(help="For the habits.", min=0)] = 0,
+    quick: Quick = False,
+    as_json: AsJson = False,
+) -> None:
+    """A device's forecast of its own free time: how much of it is true, beside foresight and two plain ones. No broker."""
+    from benchmarks import forecast
+    from device_sim.forecast import SURE
+
+    sure = SURE if sure is None else sure
+    if not 0 < sure <= 1:
+        raise Trouble(f"a chance of {sure:g} is none: above 0, at most 1", USAGE)
+    rows = forecast.run(devices or (50 if quick else 1000), m=windows, sure=sure, hour=hour, seed=seed, say=_say)
+    for line in map(json.dumps, (r.as_json() for r in rows)) if as_json else forecast.table(rows):
+        emit_or_end(line)
+
+
 def _counts(text: str) -> tuple[int, ...]:
     from benchmarks.line import count
 

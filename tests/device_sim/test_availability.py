@@ -92,3 +92,11 @@ def test_a_day_has_room_for_a_night():
         Availability("d", 0, 23, 0)
     a = Availability("d", 0, 24, 0)
     assert all(s < e for s, e in map(a.night, range(100)))
+
+
+@given(people, st.floats(-20, 20), st.floats(0, 5))
+def test_windows_are_the_nights_that_have_some_of_a_stretch(a, at, days):
+    begin = a.origin_ms + round(at * a.day_ms)
+    end = begin + round(days * a.day_ms)
+    nights = [a.night(n) for n in range(-25, 30)]
+    assert a.windows(begin, end) == [(s, e) for s, e in nights if s < end and e > begin and begin < end]

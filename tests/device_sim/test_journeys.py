@@ -1,5 +1,7 @@
 """Devices that travel: the nearest zone, trips that begin and end, nights by where one is."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +62,10 @@ def test_free_is_what_it_is_where_the_device_is(seed, now, chance):
         assert found[0] == there[0]
         assert now < found[1] <= there[1]
         assert len({t.zone(x) for x in (now, found[1] - 1)}) == 1, "a window lies in one zone"
+    all_of_them = t.windows(now, now + 2 * DAY)
+    assert all(a[0] < a[1] <= b[0] < b[1] for a, b in pairwise(all_of_them))
+    for x in range(now, now + 2 * DAY, DAY // 40):
+        assert any(a <= x < b for a, b in all_of_them) == (t.window(x) is not None)
     begins = t.next_start(now)
     assert begins > now
     assert t.window(begins) is not None

@@ -1,0 +1,94 @@
+"""The devices of a fleet, as a person asks for them: how many, where, when they are free, how fast, how often they fail or travel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from device_sim.availability import Availability, Free
+from device_sim.capacity import Bandwidth, Capacities, Usual, bandwidths, capacities
+from device_sim.device import Device, Habit
+from device_sim.forecast import Forecast
+from device_sim.habits import Habits
+from device_sim.journeys import Trips
+from device_sim.pace import Pace, Phone, Steady
+from device_sim.pseudonym import seed_of
+from device_sim.whims import Whims
+
+DAYS = ("nights", "habits")
+"""A device's day: one long window a night (`device_sim.availability`), or what its person does (`device_sim.habits`)."""
+STEADY, USUAL = "steady", "usual"
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Population:
+    """`count` devices of a zone; the first has the number `first`, which says whose share of the data is whose.
+
+    `day_ms`: ms of the plane's clock that stand for 24 h (0: always free), from `origin_ms` on, which is midnight UTC. `capacity`:
+    "steady" (a run takes what the fleet's manner says), "usual", or the path of a capacity file; `bandwidth`: of a file with series.
+    `offsets`: by zone its UTC offset in hours, with `zone` among them; `travel`: the chance that a device begins a trip on a day.
+    Raises `ValueError`, in words, for what cannot be.
+    """
+
+    zone: str
+    count: int
+    first: int = 0
+    offsets: Mapping[str, float] = field(default_factory=dict)
+    day_ms: int = 0
+    origin_ms: int = 0
+    day: str = "nights"
+    capacity: str = STEADY
+    bandwidth: str = ""
+    travel: float = 0.0
+    whims: Whims | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.day not in DAYS:
+            raise ValueError(f"no day {self.day!r} is known; known: {', '.join(DAYS)}")
+        if self.travel and not self.day_ms:
+            raise ValueError("devices that travel need days: give a day some seconds")
+        if self.offsets and self.zone not in self.offsets:
+            raise ValueError(f"the zones with their offsets do not name {self.zone}: {', '.join(self.offsets)}")
+
+    def devices(self) -> list[Device]:
+        return [self._device(n) for n in range(self.first, self.first + self.count)]
+
+    def _device(self, number: int) -> Device:
+        id = f"{self.zone}-{number}"
+        made = Device(id, number, pace=self._pace(id), zone=self.zone, whims=self.whims, habit=self._habit)
+        if self.day_ms:
+            offset = self.offsets.get(self.zone, 0.0)
+            made.nights = self._free(id, offset)
+            made.learns = partial(self._forecast, offset)
+            if self.travel and len(self.offsets) > 1:
+                homes = {z: self._free(id, o) for z, o in self.offsets.items()}
+                made.journey = trips = Trips(id, self.zone, homes, self.travel, self.day_ms, self.seed, self.origin_ms)
+                made.nights = trips
+        return made
+
+    def _forecast(self, offset: float, now: int) -> Forecast:
+        return Forecast(offset, self.day_ms, now, self.origin_ms)
+
+    @cached_property
+    def _habit(self) -> Habit:
+        return Habit(horizon_ms=self.day_ms or DAY_MS)
+
+    def _free(self, id: str, offset: float) -> Free:
+        kind = Availability if self.day == "nights" else Habits
+        return kind(id, offset, self.day_ms, self.seed, self.origin_ms)
+
+    def _pace(self, id: str) -> Pace:
+        if self.capacity == STEADY:
+            return Steady()
+        series = self._series[seed_of(self.seed, "bandwidth", id) % len(self._series)] if self._series else None
+        return Phone(self._capacities.of(self.seed, id), series, self.day_ms / DAY_MS if self.day_ms else 1.0)
+
+    @cached_property
+    def _capacities(self) -> Capacities | Usual:
+        return Usual() if self.capacity == USUAL else capacities(Path(self.capacity))
+
+    @cached_property
+    def _series(self) -> tuple[Bandwidth, ...]:
+        return bandwidths(Path(self.bandwidth)) if self.bandwidth else ()
