@@ -68,17 +68,17 @@ class Trips:
     # ------------------------------------------------------------------ when it is free
 
     def window(self, now_ms: int) -> tuple[int, int] | None:
-        """The free window [start, end) where it is, that holds `now_ms`, in epoch ms; a trip ends it."""
+        """The free window [start, end) where it is, that holds `now_ms`, in epoch ms; it lies in one zone: a trip cuts it."""
         found = self.homes[self.zone(now_ms)].window(now_ms)
         if found is None:
             return None
         start, end = found
-        here, at = self.zone(now_ms), self._midnight(now_ms) + self.day_ms
-        while at < end:
-            if self.zone(at) != here:
-                return start, at
+        here, began, at = self.zone(now_ms), self._midnight(now_ms), self._midnight(now_ms) + self.day_ms
+        while began > start and self.zone(began - 1) == here:
+            began -= self.day_ms
+        while at < end and self.zone(at) == here:
             at += self.day_ms
-        return start, end
+        return max(start, began), min(end, at)
 
     def next_start(self, now_ms: int) -> int:
         """When the first free window after `now_ms` begins, in epoch ms."""
@@ -99,7 +99,7 @@ class Trips:
         while at < to_ms:
             found = self.window(at)
             assert found
-            out.append((max(found[0], out[-1][1]) if out else found[0], found[1]))
+            out.append(found)
             at = found[1] if self.window(found[1]) else self.next_start(found[1])
         return out
 
