@@ -15,7 +15,7 @@ try:
     from olearning.connect import Broker, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
-    from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life
+    from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
@@ -211,6 +211,21 @@ def fleet(
     day_seconds: Annotated[float, typer.Option(help="A simulated day; 0: always free.", min=0)] = DAY_SECONDS,
     utc_offset: Annotated[float, typer.Option(help="The zone's hours from UTC.", min=-12, max=14)] = 0.0,
     origin_ms: Annotated[int, typer.Option(help="When midnight UTC of the first simulated day is, epoch ms.")] = 0,
+    offsets: Annotated[
+        str, typer.Option(help="All zones with their hours from UTC, as in asia=8,europe=1: devices may travel there.")
+    ] = "",
+    travel: Annotated[float, typer.Option(help="The chance that a device begins a trip on a day.", min=0, max=1)] = 0.0,
+    day: Annotated[
+        str, typer.Option(help="When devices are free: nights, or habits (charging, Wi-Fi, screen).")
+    ] = "nights",
+    capacity: Annotated[
+        str, typer.Option(help="Speeds: steady, usual (log-normal), or a capacity file (.npz).")
+    ] = "steady",
+    bandwidth: Annotated[str, typer.Option(help="A file with bandwidth series (.npz).")] = "",
+    drop: Annotated[float, typer.Option(help="The share of runs that a device leaves.", min=0, max=1)] = 0.0,
+    slow: Annotated[float, typer.Option(help="The share of runs that take three times as long.", min=0, max=1)] = 0.0,
+    late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
+    interrupted: Annotated[float, typer.Option(help="The share of uploads that break off.", min=0, max=1)] = 0.0,
     resend: Annotated[float, typer.Option(help="The share of deltas that are sent twice.", min=0, max=1)] = 0.0,
     seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0)] = 0,
     namespace: Namespace = DEFAULT_NAMESPACE,
@@ -221,8 +236,14 @@ def fleet(
 ) -> None:
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
-    more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions}
-    options = {k: str(v) for k, v in (given | more).items()}
+    more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions, "offsets": offsets}
+    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth}
+    fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
+    options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
+    try:
+        population(zone, options | {"count": "1"}).devices()  # reads the files
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
     host(Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options), bootstrap, session_timeout)
 
 

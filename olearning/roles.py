@@ -2,9 +2,10 @@
 
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from processors.aggregator import COMMIT_INTERVAL, Aggregator
 from processors.evaluator import Evaluator
@@ -14,6 +15,9 @@ from processors.scheduler import Scheduler
 from processors.zone import ZoneCoordinator
 from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, Topic, zone_topics
 from streams.processor import Answer, CreateTopics, Effect, Input, Membership, Processor, Stop
+
+if TYPE_CHECKING:
+    from device_sim.population import Population
 
 KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "fleet")
 DAY_SECONDS = 60.0
@@ -76,23 +80,52 @@ class Role:
         raise ValueError(f"there is no role {self.kind}; there are {', '.join(KINDS)}")
 
     def _fleet(self, life: str) -> Processor:
-        from device_sim.availability import Availability
-        from device_sim.device import Device
         from device_sim.fleet import Fleet, Manner
         from device_sim.learner import TorchLearner
 
-        o = self.options
-        first, seed, day = int(o.get("first", 0)), int(o.get("seed", 0)), float(o.get("day-seconds", DAY_SECONDS))
-        devices = []
-        for number in range(first, first + int(o["count"])):
-            id = f"{self.zone}-{number}"
-            nights = None
-            if day > 0:
-                origin = int(o.get("origin-ms", 0))
-                nights = Availability(id, float(o.get("utc-offset", 0)), round(1000 * day), seed, origin)
-            devices.append(Device(id, number, nights))
-        manner = Manner(seed=seed, resend=float(o.get("resend", 0)))
-        return Fleet(self.namespace, self.zone, self.name, life, devices, TorchLearner(), manner)
+        crowd = population(self.zone, self.options)
+        manner = Manner(seed=crowd.seed, resend=float(self.options.get("resend", 0)))
+        others = [z for z in crowd.offsets if z != self.zone] if crowd.travel else []
+        devices = crowd.devices()
+        return Fleet(self.namespace, self.zone, self.name, life, devices, TorchLearner(), manner, others)
+
+
+def population(zone: str, options: Mapping[str, str]) -> "Population":
+    """The devices that a fleet's options ask for. Raises `ValueError`, in words, for what cannot be."""
+    from device_sim.population import Population
+    from device_sim.whims import Whims
+
+    o, seed = options, int(options.get("seed", 0))
+    offsets = _offsets(o.get("offsets", "")) or {zone: float(o.get("utc-offset", 0))}
+    day_ms = round(1000 * float(o.get("day-seconds", DAY_SECONDS)))
+    fails = {what: float(o.get(what, 0)) for what in ("drop", "slow", "late", "interrupted")}
+    whims = Whims(seed, **fails, latest_ms=day_ms // 48, pause_ms=2_000) if any(fails.values()) else None
+    return Population(
+        zone=zone,
+        count=int(o["count"]),
+        first=int(o.get("first", 0)),
+        offsets=offsets,
+        day_ms=day_ms,
+        origin_ms=int(o.get("origin-ms", 0)),
+        day=o.get("day", "nights"),
+        capacity=o.get("capacity", "steady"),
+        bandwidth=o.get("bandwidth", ""),
+        travel=float(o.get("travel", 0)),
+        whims=whims,
+        seed=seed,
+    )
+
+
+def _offsets(text: str) -> dict[str, float]:
+    """ "asia=8,europe=1": the zones with their UTC offsets in hours."""
+    out = {}
+    for part in filter(None, text.split(",")):
+        zone, _, hours = part.partition("=")
+        try:
+            out[zone] = float(hours)
+        except ValueError:
+            raise ValueError(f"{part!r} is no zone with its UTC offset: write zone=hours, as in asia=8") from None
+    return out
 
 
 def new_life() -> str:
