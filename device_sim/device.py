@@ -98,6 +98,13 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """It begins a run; its result is asked for by `Train`, later."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """Its run is due: the edge has it trained, and says `trained`, or `failed`."""
 
@@ -112,7 +119,7 @@ class Give:
     block: object
 
 
-Act = CheckIn | Wish | Train | Give
+Act = CheckIn | Wish | Begin | Train | Give
 
 
 class Journey(Protocol):
@@ -162,6 +169,8 @@ class Device:
     habit: Habit = Habit()
     whims: Whims | None = None
     zone: str = ""
+    checked_in: str = ""
+    """The zone in which it is known to be there."""
     awake: bool = False
     next: int = 0
     """When it wants to be woken (ms)."""
@@ -210,7 +219,6 @@ class Device:
             self.awake, self.since = True, now
             yield from self._arrive(now)
         elif self.journey and self.journey.zone(now) != self.zone:
-            yield CheckIn(self.zone, gone=True)
             yield from self._arrive(now)
         for job in [j for j in self.jobs.values() if j.state == REGISTERED and now - j.since >= PATIENCE]:
             del self.jobs[job.key]  # nobody answered
@@ -280,8 +288,12 @@ class Device:
         self.next = self.nights.next_start(now)
 
     def _arrive(self, now: int) -> Iterator[Act]:
-        self.zone = self.journey.zone(now) if self.journey else self.zone
-        yield CheckIn(self.zone)
+        """Check in; and where it was before, if it moved, say goodbye."""
+        zone = self.journey.zone(now) if self.journey else self.zone
+        if self.checked_in not in ("", zone):
+            yield CheckIn(self.checked_in, gone=True)
+        self.zone = self.checked_in = zone
+        yield CheckIn(zone)
 
     def _work(self, now: int) -> Iterator[Act]:
         """Go on with what it runs, or begin with the next that it is admitted to."""
@@ -294,6 +306,8 @@ class Device:
                 job = self.running = min(ready, key=lambda j: (j.state != UPLOADING, j.work.deadline, j.work.task))
                 if job.state == ADMITTED:
                     self._begin(job, now)
+                    if job.mishap.leaves is None:
+                        yield Begin(job)
                 else:
                     job.until = now
             if job.state == TRAINING:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import device
-from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Board, Device, Give, Job, Run, Train, Wish
+from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Begin, Board, Device, Give, Job, Run, Train, Wish
 from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
@@ -79,6 +79,8 @@ class Manner:
     report: int = 1_000
     together: int = 1
     """So many runs at most are trained between two looks at the log: on a real clock the edge must go on reading."""
+    ahead: bool = False
+    """Runs are trained when they begin, all that begin together: the same results, sooner than on a phone. For simulation."""
     tick: int = 20
 
 
@@ -115,6 +117,9 @@ class Fleet:
         """When which device wants to be woken; what is not its `next` any more is void."""
         self.waiting: list[tuple[Device, Job]] = []
         """Runs to train."""
+        self.ready: list[tuple[Device, Job, Run | Exception]] = []
+        self.done: dict[Job, Run | Exception] = {}
+        """Those trained ahead."""
         for d in self.devices:
             self._settle(d)
 
@@ -250,6 +255,7 @@ class Fleet:
             if at == d.next:
                 yield from self._wake(d, now)
         yield from self._train(now)
+        yield from self._deliver(now)
         if now - self.reported >= self.manner.report:
             self.reported = now
             states = [d.state for d in self.devices]
@@ -268,8 +274,13 @@ class Fleet:
                     name = self._name(d, job.zone, job.work.tenant)
                     wish = Registration(name, job.work.task, job.work.round)
                     yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
+                case Begin(job):
+                    if self.manner.ahead:
+                        self.waiting.append((d, job))
                 case Train(job):
-                    if (d, job) not in self.waiting:
+                    if job in self.done:
+                        self.ready.append((d, job, self.done.pop(job)))
+                    elif (d, job) not in self.waiting:
                         self.waiting.append((d, job))
                 case Give(job, block):
                     yield from self._give(d, job, block)
@@ -295,9 +306,23 @@ class Fleet:
         self.waiting = later
         if not ready:
             return
+        if len(self.done) > len(self.devices):  # those that were left meanwhile
+            running = {d.running for d in self.devices}
+            self.done = {job: run for job, run in self.done.items() if job in running}
         runs = run_all(self.learner, [(job.work, d, base) for d, job, base in ready])
         for (d, job, _), run in zip(ready, runs, strict=True):
+            if now < job.until:
+                self.done[job] = run
+            else:
+                self.ready.append((d, job, run))
+
+    def _deliver(self, now: int) -> Iterator[Effect]:
+        """Runs that are done become deltas."""
+        ready, self.ready = self.ready, []
+        for d, job, run in ready:
             a = job.work
+            if d.running is not job:
+                continue
             if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
                 reason = f"training failed: {type(run).__name__}: {run}"

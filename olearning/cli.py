@@ -488,6 +488,32 @@ def up(
 
 
 @app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(help="A scenario (TOML): zones, devices, tasks.")],
+    seed: Annotated[int | None, typer.Option(help="Another seed than the scenario's.", min=0)] = None,
+    out: Annotated[Path | None, typer.Option(help="A file for the result, as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate zones, devices and tasks in virtual time: the same processors and devices, as fast as the machine goes."""
+    from msgspec.structs import replace
+
+    from olearning import scenario
+    from olearning.watching import follow
+
+    loaded = scenario.load(file)
+    if seed is not None:
+        loaded = scenario.Loaded(replace(loaded.scenario, seed=seed), loaded.specs, loaded.offsets)
+    try:
+        result = follow(loaded, quiet=as_json)
+    except ValueError as e:
+        raise Trouble(f"{file}: {e}", USAGE) from None
+    text = json.dumps(result.as_json(), indent=2)
+    if out:
+        out.write_text(text + "\n")
+    emit(text if as_json else "\n".join(scenario.lines(result)))
+
+
+@app.command()
 def demo(
     devices: Annotated[int, typer.Option(help="In each of the two zones.", min=10)] = 20,
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),

@@ -120,8 +120,10 @@ class Memory:
         session_timeout: int = 1000,
         latency: tuple[int, int] = (1, 3),
         loss: float = 0.5,
+        batch: int = 1,
     ):
-        self.now = start
+        self.now, self.batch = start, batch
+        """`batch`: so many records of a partition are handed over at one moment at most; more is faster, and explores less."""
         self.random = Random(seed)
         self.session_timeout, self.latency, self.loss = session_timeout, latency, loss
         self.topics: dict[str, list[list[Stored]]] = {}
@@ -302,7 +304,8 @@ class Memory:
 
     def _pump_all(self, tp: Partition) -> None:
         for host in self.hosts:
-            self._pump(host, tp)
+            if tp in host.positions:
+                self._pump(host, tp)
 
     def _pump(self, host: Host, tp: Partition) -> None:
         """See to it that the next record of a followed partition is handed over, one at a time."""
@@ -318,12 +321,14 @@ class Memory:
             self._for(host, self.delay() if at + 1 == end else 0, lambda: self._hand_over(host, tp))
 
     def _hand_over(self, host: Host, tp: Partition) -> None:
-        host.pumping.discard(tp)
-        offset, (start, end) = host.positions.get(tp), self.span(*tp)
-        if offset is not None and tp not in host.paused and start <= offset < end:
+        for _ in range(self.batch):
+            offset, (start, end) = host.positions.get(tp), self.span(*tp)
+            if offset is None or tp in host.paused or not start <= offset < end or not host.alive:
+                break
             s = self.topics[tp[0]][tp[1]][offset]
             host.positions[tp] = offset + 1
             self._give(host, Record(*tp, offset, s.key, s.value, s.timestamp, s.headers))
+        host.pumping.discard(tp)
         self._pump(host, tp)
 
     def _refuse(self, host: Host, tp: Partition, at: int, start: int, end: int) -> None:

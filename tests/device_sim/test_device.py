@@ -387,6 +387,13 @@ def test_who_moves_finishes_what_the_old_zone_admitted_and_registers_in_the_new_
     assert ("z", "t") not in w.device.jobs
 
 
+def test_who_moved_while_it_slept_says_goodbye_when_it_wakes_up():
+    w = World([(0, 10), (100, 200)], journey=Trip(50))
+    assert w.wake(0) == [CheckIn("z")]
+    w.wake(10)
+    assert w.wake(100) == [CheckIn("z", gone=True), CheckIn("y")]
+
+
 def test_an_announcement_of_a_zone_it_is_not_in_draws_no_bid():
     w = World()
     w.wake(0)

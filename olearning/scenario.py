@@ -1,0 +1,117 @@
+"""A scenario: zones, devices and tasks to simulate, as a TOML file says them."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from olearning.errors import USAGE, Trouble
+from schemas.task import BadTask, Scalar, TaskSpec, parse
+from schemas.topics import BadName, check_zone
+
+if TYPE_CHECKING:
+    from olearning.simulate import Result
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Least1 = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A zone: its devices, and its hours from UTC."""
+
+    devices: Annotated[int, msgspec.Meta(ge=0)]
+    utc_offset: Annotated[float, msgspec.Meta(ge=-12, le=14)] = 0.0
+
+
+class Phones(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The devices of all zones: what `olearning fleet` has as options. `day_seconds` 0: always free; times of the virtual clock."""
+
+    day_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    day: str = "nights"
+    capacity: str = "steady"
+    bandwidth: str = ""
+    travel: Share = 0.0
+    drop: Share = 0.0
+    slow: Share = 0.0
+    late: Share = 0.0
+    interrupted: Share = 0.0
+    resend: Share = 0.0
+
+
+class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How fine the virtual time is: every role looks at the clock every `tick_ms`; the rest follows from it."""
+
+    tick_ms: Least1 = 100
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to simulate. `tasks`: as in task files. It ends when they all have, or after `days` (0: never)."""
+
+    zones: dict[str, Place]
+    tasks: tuple[dict[str, Any], ...]
+    devices: Phones = Phones()
+    clock: Clock = Clock()
+    aggregators: Least1 = 1
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
+    evaluate: bool = True
+    days: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A scenario with its tasks, checked."""
+
+    scenario: Scenario
+    specs: tuple[TaskSpec, ...]
+    offsets: Mapping[str, float] = field(default_factory=dict)
+
+    def options(self, zone: str, first: int) -> dict[str, str]:
+        """The options of a zone's fleet."""
+        s = self.scenario
+        phones: Mapping[str, Scalar] = msgspec.to_builtins(s.devices)
+        given = {k.replace("_", "-"): str(v) for k, v in phones.items() if v != ""}
+        offsets = ",".join(f"{z}={h:g}" for z, h in self.offsets.items())
+        count = str(s.zones[zone].devices)
+        return given | {"count": count, "first": str(first), "offsets": offsets, "seed": str(s.seed)}
+
+
+def load(path: Path) -> Loaded:
+    """The scenario in a file. Raises `Trouble` that names what is wrong and where."""
+    try:
+        s = msgspec.convert(tomllib.loads(path.read_text()), Scenario)
+        specs = tuple(parse(tree) for tree in s.tasks)
+        for zone in s.zones:
+            check_zone(zone)
+    except OSError as e:
+        raise Trouble(f"cannot read {path}: {e.strerror}", USAGE) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise Trouble(f"{path} is not TOML: {e}", USAGE) from None
+    except (msgspec.ValidationError, BadTask, BadName) as e:
+        raise Trouble(f"{path}: {e}", USAGE) from None
+    names = [spec.task for spec in specs]
+    if not s.zones or not specs or len(set(names)) < len(names):
+        raise Trouble(f"{path}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)
+    return Loaded(s, specs, {z: p.utc_offset for z, p in s.zones.items()})
+
+
+def lines(result: "Result") -> list[str]:
+    """A result for a person."""
+    r, out = result, []
+    for task in r.models:
+        scored = [e for e in r.epochs if e.task == task and e.accuracy is not None]
+        best = max(scored, key=lambda e: e.accuracy or 0.0, default=None)
+        said = f"; accuracy {scored[-1].accuracy:.4f}" if scored else ""
+        if best and scored and best is not scored[-1]:
+            said += f", {best.accuracy:.4f} after epoch {best.epoch}"
+        epochs = sum(e.task == task and e.epoch > 0 for e in r.epochs)
+        out.append(f"{task}: {epochs} epochs{said}; {r.why[task] or 'not ended'}; model {r.models[task]}")
+    rate = r.updates / r.seconds if r.seconds else 0.0
+    out.append(
+        f"{r.rounds:,} rounds, {r.bids:,} bids, {r.updates:,} updates in {r.seconds:.1f} s ({rate:,.0f} a second); "
+        f"{r.virtual_ms / 1000:,.0f} s of virtual time"
+    )
+    return out

@@ -1,0 +1,260 @@
+"""`olearning simulate`: a scenario in virtual time. The same processors and devices as on Kafka, on the log in memory.
+
+Nothing waits: the clock jumps from event to event, what is due together is trained together, and what nobody will read again is
+dropped. The same scenario and seed give the same run, record for record.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from device_sim.device import Device
+from device_sim.fleet import Fleet, Learner, Manner
+from olearning.roles import population
+from olearning.scenario import Loaded
+from olearning.sweeper import Sweeper
+from processors.aggregator import Aggregator
+from processors.evaluator import Evaluator, Scorer
+from processors.globe import GlobalCoordinator
+from processors.submitter import Submitter
+from processors.zone import ZoneCoordinator
+from schemas.blocks import Layout
+from schemas.facts import Merged
+from schemas.messages import Evaluation
+from schemas.task import TaskSpec
+from schemas.topics import GLOBAL, read, topic, zone_topics
+from schemas.wire import checksum, encode
+from streams.ledger import Globe
+from streams.memory import Host, Memory
+from streams.models import Lost, assemble
+from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record
+from streams.reading import Reading
+
+NAMESPACE = "sim"
+DAY_MS = 86_400_000
+TOGETHER = 1_000_000
+"""All runs that begin together are trained together."""
+BATCH = 1_000
+SWEEP = 200
+"""Ticks between two looks for what can be dropped."""
+
+Prepare = Callable[[TaskSpec, int], tuple[Layout, npt.NDArray[np.float32]]]
+"""A task and a seed -> the layout and version 0 of its model."""
+
+
+@dataclass
+class Epoch:
+    """What an epoch came to: its model's held-out accuracy and loss (None: not scored), and when it was merged (virtual ms)."""
+
+    task: str
+    epoch: int
+    at: int
+    accuracy: float | None = None
+    loss: float | None = None
+
+
+@dataclass
+class Result:
+    """A simulation, over: what each epoch came to, the checksum of each task's model, updates counted, and how long it took (s)."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    models: dict[str, str] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+    updates: int = 0
+    bids: int = 0
+    rounds: int = 0
+    virtual_ms: int = 0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "updates": self.updates,
+            "bids": self.bids,
+            "rounds": self.rounds,
+            "virtual_s": round(self.virtual_ms / 1000),
+            "seconds": round(self.seconds, 2),
+            "updates_per_s": round(self.updates / self.seconds, 1) if self.seconds else 0.0,
+            "tasks": {
+                task: {
+                    "model": model,
+                    "ended": self.why.get(task, ""),
+                    "epochs": [
+                        {"epoch": e.epoch, "virtual_s": round(e.at / 1000), "accuracy": e.accuracy, "loss": e.loss}
+                        for e in self.epochs
+                        if e.task == task
+                    ],
+                }
+                for task, model in self.models.items()
+            },
+        }
+
+
+class Observer:
+    """Notes what each epoch came to."""
+
+    name = "observer"
+    membership: Membership | None = None
+    tick = 1_000
+
+    def __init__(self) -> None:
+        self.reading = Reading(NAMESPACE, GLOBAL, Globe())
+        self.evaluations = topic(NAMESPACE, GLOBAL, "evaluations").name
+        self.epochs: dict[tuple[str, int], Epoch] = {}
+
+    def start(self, now: int) -> Iterator[Effect]:
+        yield from self.reading.start()
+        yield Follow(self.evaluations, 0, 0)
+
+    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        match event:
+            case Record(topic=name) if name == self.evaluations:
+                e = read(event.topic, event.value, event.headers)
+                if isinstance(e, Evaluation):
+                    epoch = self.epochs.setdefault((e.task, e.epoch), Epoch(e.task, e.epoch, e.at))
+                    epoch.accuracy, epoch.loss = e.accuracy, e.loss
+            case Record():
+                got = yield from self.reading.record(event)
+                if got and isinstance(got[0], Merged) and not got[1]:
+                    key = got[0].task, got[0].epoch
+                    self.epochs.setdefault(key, Epoch(*key, event.timestamp)).at = event.timestamp
+            case Answer():
+                yield from self.reading.answer(event) or ()
+
+
+class Simulation:
+    """A plane in memory for a scenario. `learner` trains for all fleets; `prepare` builds models; `scorer` None: nobody scores."""
+
+    def __init__(self, loaded: Loaded, learner: Learner, prepare: Prepare, scorer: Scorer | None):
+        self.loaded, s = loaded, loaded.scenario
+        self.memory = Memory(seed=s.seed, batch=BATCH)
+        self.tick = s.clock.tick_ms
+        self.result = Result()
+        self.fleets: dict[str, Host] = {}
+        self.zones: dict[str, Host] = {}
+        for zone in (GLOBAL, *s.zones):
+            for t in zone_topics(NAMESPACE, zone):
+                self.memory.create(t.name, t.partitions(s.partitions))
+        self.names, self.partitions = list(s.zones), s.partitions
+        self.globe = self._host(self._globe)
+        first = 0
+        for z, place in s.zones.items():
+            self.zones[z] = self._host(partial(self._zone, z))
+            for n in range(s.aggregators):
+                self._host(partial(self._aggregator, z, n))
+            devices = population(z, loaded.options(z, first)).devices()
+            self.fleets[z] = self._host(partial(self._fleet, z, devices, learner))
+            first += place.devices
+        if scorer:
+            self._host(partial(self._evaluator, scorer))
+        for spec in loaded.specs:
+            layout, vector = prepare(spec, s.seed)
+            self.memory.host(partial(self._submitter, spec, layout, vector))
+        self.sweeper = Sweeper(self.memory, NAMESPACE, self.zones, self.globe)
+        self.observer = Observer()
+        self._host(lambda life: self.observer)
+
+    def _host(self, make: Callable[[str], Processor]) -> Host:
+        def coarse(life: str) -> Processor:
+            made = make(life)
+            made.tick = self.tick
+            return made
+
+        return self.memory.host(coarse)
+
+    def _globe(self, life: str) -> Processor:
+        return GlobalCoordinator(NAMESPACE, self.names, self.partitions, "global", life)
+
+    def _zone(self, zone: str, life: str) -> Processor:
+        return ZoneCoordinator(NAMESPACE, zone, self.partitions, f"zone-{zone}", life)
+
+    def _aggregator(self, zone: str, n: int, life: str) -> Processor:
+        return Aggregator(NAMESPACE, zone, f"aggregator-{zone}-{n}", life, 2 * self.tick, 10**9)
+
+    def _fleet(self, zone: str, devices: Sequence[Device], learner: Learner, life: str) -> Processor:
+        s = self.loaded.scenario
+        manner = Manner(
+            seed=s.seed,
+            reaction=self.tick,
+            training=(3 * self.tick, 15 * self.tick),
+            resend=s.devices.resend,
+            report=10**9,
+            together=TOGETHER,
+            ahead=True,
+            tick=self.tick,
+        )
+        others = [z for z in self.names if z != zone] if s.devices.travel else []
+        return Fleet(NAMESPACE, zone, f"fleet-{zone}", life, devices, learner, manner, others)
+
+    def _evaluator(self, scorer: Scorer, life: str) -> Processor:
+        return Evaluator(NAMESPACE, "evaluator", life, scorer)
+
+    def _submitter(self, spec: TaskSpec, layout: Layout, vector: npt.NDArray[np.float32], life: str) -> Processor:
+        return Submitter(NAMESPACE, life, spec, layout, vector, self.loaded.scenario.seed, 10**9)
+
+    # ------------------------------------------------------------------ running
+
+    def run(self) -> Iterator[float]:
+        """Let it run to its end; says now and then how far it is, from 0 to 1."""
+        began, days = time.perf_counter(), self.loaded.scenario.days
+        end = days * 1000 * self.loaded.scenario.devices.day_seconds
+        while not self._over() and not (end and self.memory.now >= end):
+            self.memory.run(limit=SWEEP * self.tick)
+            self.sweeper.sweep()
+            self.result.seconds = time.perf_counter() - began
+            yield self._share(end)
+        self._account()
+        self.result.seconds = time.perf_counter() - began
+        yield 1.0
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        return self.globe.processor.globe.tasks  # type: ignore[attr-defined]
+
+    def _over(self) -> bool:
+        tasks = self.tasks
+        return all((t := tasks.get(s.task)) and t.state == "ended" for s in self.loaded.specs)
+
+    def _share(self, end: float) -> float:
+        shares = []
+        for s in self.loaded.specs:
+            t = self.tasks.get(s.task)
+            done = [h.processor.zone.tasks.get(s.task) for h in self.zones.values()]  # type: ignore[attr-defined]
+            within = max((d.merged_rounds / s.epochs.rounds for d in done if d and t and d.epoch == t.epoch), default=0)
+            epochs = t.epoch - (t.state in ("open", "closed")) + min(1.0, within) * (t.state == "open") if t else 0.0
+            shares.append(1.0 if t and t.state == "ended" else epochs / s.epochs.count)
+        return min(1.0, max(sum(shares) / len(shares), self.memory.now / end if end else 0.0))
+
+    def _account(self) -> None:
+        r = self.result
+        self.memory.run(limit=20 * self.tick)  # the last scores
+        r.epochs = [e for _, e in sorted(self.observer.epochs.items())]
+        for task, t in self.tasks.items():
+            r.why[task] = t.why
+            try:
+                r.models[task] = f"{checksum(self._model(t.manifest).tobytes()):016x}"
+            except Lost as e:
+                r.models[task] = str(e)
+        for h in self.zones.values():
+            zone = h.processor.zone  # type: ignore[attr-defined]
+            r.bids += sum(zone.registrations)
+            r.rounds += sum(t.round for t in zone.tasks.values())
+        r.updates = self.sweeper.updates()
+        r.virtual_ms = self.memory.now
+
+    def _model(self, manifest: Any) -> npt.NDArray[np.float32]:
+        found = {}
+        for p in manifest.blocks:
+            start, end = self.memory.span(manifest.topic, p.partition)
+            if start <= p.offset < end:
+                found[p.key] = self.memory.topics[manifest.topic][p.partition][p.offset].value
+        return assemble(manifest, found)
+
+
+def digest(result: Result) -> str:
+    """What two runs of one scenario must have in common."""
+    return f"{checksum(encode(sorted(result.models.items()))):016x}"

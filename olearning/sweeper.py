@@ -1,0 +1,86 @@
+"""Dropping, in a simulation, what nobody will read again: on Kafka retention does that, here memory is at stake."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from schemas.blocks import Manifest, Place
+from schemas.topics import GLOBAL, parse, topic
+from streams.ledger import Globe, Zone
+from streams.memory import Host, Memory
+
+SHORT = ("registrations", "admissions", "receipts", "checkins", "metrics", "dead-letters", "evaluations")
+"""What is over when it is read."""
+
+
+class Sweeper:
+    """`zones`: their coordinators, whose folds say what is still needed; likewise `globe`."""
+
+    def __init__(self, memory: Memory, namespace: str, zones: Mapping[str, Host], globe: Host):
+        self.memory, self.namespace, self.zones, self.globe = memory, namespace, zones, globe
+        self.before: dict[tuple[str, int], int] = {}
+        """Where logs of blocks ended the last time: what came since may not be named yet."""
+
+    def _zone(self, name: str) -> Zone:
+        return self.zones[name].processor.zone  # type: ignore[attr-defined]
+
+    def _globe(self) -> Globe:
+        return self.globe.processor.globe  # type: ignore[attr-defined]
+
+    def sweep(self) -> None:
+        for name, partitions in self.memory.topics.items():
+            what = parse(name).kind.what
+            for p in range(len(partitions)):
+                if what in SHORT:
+                    self.memory.cut(name, p, min(self._read(name, p), len(partitions[p])))
+        for z in self.zones:
+            for task, t in self._zone(z).tasks.items():
+                name = topic(self.namespace, z, "deltas", task).name
+                for s, at in enumerate(t.next):
+                    held = min((h.offset for h in t.held[s]), default=at)
+                    self.memory.cut(name, s, min(at, held, self._read(name, s)))
+        for scope in (GLOBAL, *self.zones):
+            self._blocks(topic(self.namespace, scope, "models").name)
+            if scope != GLOBAL:
+                self._blocks(topic(self.namespace, scope, "partials").name)
+
+    def _read(self, name: str, p: int) -> int:
+        """How far everyone who follows a log has come."""
+        positions = [h.positions[name, p] for h in self.memory.hosts if (name, p) in h.positions]
+        return min(positions) if positions else len(self.memory.topics[name][p])
+
+    def _blocks(self, name: str) -> None:
+        """Cut a log of blocks below the first that is named in a ledger, and below what came lately."""
+        first: dict[int, int] = {}
+        for place in self._named(name):
+            first[place.partition] = min(place.offset, first.get(place.partition, place.offset))
+        for p, log in enumerate(self.memory.topics[name]):
+            self.memory.cut(name, p, min(first.get(p, len(log)), self.before.get((name, p), 0)))
+            self.before[name, p] = len(log)
+
+    def _named(self, name: str) -> Iterator[Place]:
+        """The places in a topic that the folds name."""
+        globe = self._globe()
+        manifests: list[Manifest | None] = []
+        for g in globe.tasks.values():
+            manifests += [g.manifest, g.optimiser, *(u.manifest for u in g.updates.values())]
+        partials = name.endswith(".partials")
+        for z in self.zones:
+            for t in self._zone(z).tasks.values():
+                manifests += [t.manifest, t.optimiser]
+                for r in t.rounds.values():
+                    manifests.append(r.opened.base if r.opened else None)
+                    if partials and name == topic(self.namespace, z, "partials").name:
+                        for c in r.commits:
+                            yield from (x for x in (c.fact.bitmap, *c.fact.sums) if x)
+        for m in manifests:
+            if m and m.topic == name:
+                yield from m.blocks
+
+    def updates(self) -> int:
+        """Whole deltas that counted, in all zones and tasks."""
+        blocks = 0
+        for z in self.zones:
+            for task, t in self._zone(z).tasks.items():
+                g: Any = self._globe().tasks[task]
+                blocks += t.tally.counts.counted // len(g.layout.sizes)
+        return blocks
