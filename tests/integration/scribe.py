@@ -27,6 +27,8 @@ class Scribe:
     namespace: str
     zones: tuple[str, ...]
     tasks: tuple[str, ...]
+    origin: int = 0
+    """When midnight UTC of the first simulated day was (ms)."""
     settle: int = 3_000
     name: str = "scribe"
     tick: int = 100

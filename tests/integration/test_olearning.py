@@ -15,7 +15,7 @@ import pytest
 from device_sim.pseudonym import pseudonym
 from learning.rewards import FLOOR, Measured, boosted, progress
 from olearning.planes import Processes
-from olearning.roles import Role
+from olearning.roles import Role, population
 from olearning.submitting import submitter
 from processors.submitter import Submitter
 from schemas.facts import (
@@ -51,6 +51,8 @@ ZONES = {"east": 3.0, "mid": 0.0, "west": -3.0}
 DEVICES = 12
 DAY_S = 60.0
 SEED = 5
+SLACK = 3_000
+"""ms from a device's bid to its record: processes may be slow."""
 ACME, BETA = "acme-digits", "beta-digits"
 SHARED = """
 model = "mlp"
@@ -123,7 +125,7 @@ def in_memory(folder: Path) -> Scribe:
         memory.host(role.build)
     for submitted in tasks(namespace, folder):
         memory.host(lambda life, s=submitted: s)
-    scribe = Scribe(namespace, tuple(ZONES), tuple(TASKS))
+    scribe = Scribe(namespace, tuple(ZONES), tuple(TASKS), origin=evening(0))
     host = memory.host(lambda life: scribe)
     assert memory.run(lambda: host.stopped is not None, 400_000), "it does not end"
     return scribe
@@ -133,10 +135,11 @@ async def on_kafka(bootstrap: str, folder: Path) -> Scribe:
     namespace = f"whole-{secrets.token_hex(4)}"
     said: list[str] = []
     plane = Processes(bootstrap, folder, said.append, 6_000, 0.5)
-    scribe = Scribe(namespace, tuple(ZONES), tuple(TASKS))
     made = tasks(namespace, folder)
+    origin = evening(time.time_ns() // 1_000_000 + 10_000)
+    scribe = Scribe(namespace, tuple(ZONES), tuple(TASKS), origin=origin)
     try:
-        everyone = roles(namespace, evening(time.time_ns() // 1_000_000 + 10_000))
+        everyone = roles(namespace, origin)
         await plane.start([r for r in everyone if r.kind != "fleet"])
         await plane.start([r for r in everyone if r.kind == "fleet"])
         watching = asyncio.create_task(plane.host(lambda life: scribe))
@@ -249,11 +252,11 @@ def run_devices(run: Scribe, zone: str, task: str, n: int) -> list[str]:
     return [s.device for f in run.of(Admitted, zone) for s in f.slots if (s.task, s.round) == (task, n)]
 
 
-def test_progress_is_1_in_the_first_two_rounds_and_falls(run):
+def test_progress_is_1_in_the_first_two_rounds_and_falls_at_some_time(run):
     for zone in ZONES:
         worth = [f.worth.progress for f in run.of(Opened, zone, ACME)]
         assert worth[:2] == [1.0, 1.0]
-        assert all(w < 1 for w in worth[4:])
+        assert min(worth) < 0.1
 
 
 def test_a_starving_task_is_worth_more_round_by_round(run):
@@ -323,10 +326,23 @@ def test_devices_moved_and_took_part_in_both_zones(run):
     assert moved
 
 
-def test_it_was_night_for_some_while_others_slept(run):
-    """Every zone's first bids begin when its own night does: three hours apart, of a day of a minute."""
-    first = {z: min(h.at for h in run.heard if h.zone == z and isinstance(h.message, Registration)) for z in ZONES}
-    assert first["east"] < first["mid"] < first["west"]
+def test_devices_bid_only_when_they_are_free_where_they_are(run):
+    """Each by its own nights, three hours apart from zone to zone, and by its own journeys."""
+    crowd = {}
+    for role in roles("any", run.origin):
+        if role.kind == "fleet":
+            crowd |= {d.id: d for d in population(role.zone, role.options).devices()}
+    looked = 0
+    for h in run.heard:
+        if isinstance(h.message, Registration):
+            tenant = "acme" if h.message.task == ACME else "beta"
+            d = crowd[names(h.zone, tenant)[h.message.device]]
+            moments = range(h.at - SLACK, h.at + 1, 50)
+            assert any(d.nights.window(at) and d.journey.zone(at) == h.zone for at in moments), (d.id, h)
+            looked += 1
+    assert looked > 200
+    asleep = [d.id for d in crowd.values() if d.nights.window(run.origin + round(1000 * DAY_S / 2)) is None]
+    assert len(asleep) > len(crowd) / 2, "by day most are not"
 
 
 def test_nothing_is_lost_and_nothing_counted_twice(run):
