@@ -73,8 +73,9 @@ def make(
 
     `windows` are the longest free windows [start, end) in epoch ms, in any order, none over another; what of them lies before
     `now` is gone. Offers without reward, or that fit in no window by their deadline, are left out. The solver's limits are those of
-    `learning.knapsack.plan`: with `work`, the same arguments give the same plan on every machine. Raises `ValueError` for two
-    offers of one task, windows that overlap or end before they start, an unknown order, and times and rewards that cannot be.
+    `learning.knapsack.plan`: with `work`, the same arguments give the same plan on every machine, and with 0 the knapsack is not
+    asked at all: for simulations of many devices. Raises `ValueError` for two offers of one task, windows that overlap or end before
+    they start, an unknown order, and times and rewards that cannot be.
     """
     if order not in ORDERS:
         raise ValueError(f"no order {order!r} of tasks is known; known: {', '.join(ORDERS)}")
@@ -88,7 +89,7 @@ def make(
         proven = False
         if len(jobs) <= SEARCHED:
             best, proven = _searched(jobs, best)
-        if not proven:
+        if not proven and work != 0:
             other = _chosen(jobs, best, seconds, work)
             if _worth(other) > _worth(best):
                 best = other

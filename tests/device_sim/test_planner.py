@@ -281,6 +281,7 @@ def test_control_where_not_it_is_and_what_the_search_proved_is_not_solved(monkey
     monkeypatch.setattr(planner, "STEPS", 1)
     with pytest.raises(TypeError):
         make(*crowded)
+    assert len(make(*crowded, work=0)) == 2
 
 
 @pytest.mark.parametrize("windows", [[], [(0, 5)], [(5, 5)]])
