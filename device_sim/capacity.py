@@ -13,11 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.npyio import NpzFile
 
 from device_sim.pseudonym import seed_of, throw
 
@@ -211,10 +210,11 @@ def bandwidths(path: Path, source: str | None = None) -> tuple[Bandwidth, ...]:
 def _read(path: Path, wanted: Callable[[list[str]], Sequence[str]]) -> list[Float64]:
     """The arrays wanted of a file, of one dimension and of finite numbers; `wanted` sees the names of those there are."""
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, NpzFile):
-            raise ValueError("not an .npz, but one array")
-        with file:
+        if not path.is_file():
+            raise ValueError("no such file")
+        if not is_zipfile(path):
+            raise ValueError("no .npz file, or a broken one")
+        with np.load(path, allow_pickle=False) as file:
             keys = wanted(sorted(file.files))
             if missing := [key for key in keys if key not in file.files]:
                 raise ValueError(f"no array {missing[0]}: it has {', '.join(sorted(file.files))}")

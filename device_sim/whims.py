@@ -30,7 +30,7 @@ class Mishap(NamedTuple):
         there are two."""
         if self.breaks is None or blocks < 2:
             return blocks
-        return min(blocks - 1, max(1, math.floor(blocks * self.breaks)))
+        return max(1, math.floor(blocks * self.breaks))
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def brute(now: int, offers, windows, order: str) -> float:
     return best
 
 
-rewards = st.just(0.0) | st.floats(0.01, 0.99)
+rewards = st.sampled_from([0.0, 0.01, 0.3, 0.3, 0.35, 0.99]) | st.floats(0.01, 0.99)
 orders = st.sampled_from(planner.ORDERS)
 steps = st.sampled_from([0, 5, planner.STEPS])
 """Without a search, with one that is cut short, with the whole."""
@@ -93,12 +93,15 @@ steps = st.sampled_from([0, 5, planner.STEPS])
 
 @st.composite
 def days(draw, most: int = 7, windows: int = 3, binding: bool = True):
-    """now, offers, windows: some of them gone, some deadlines before a window's start or inside it."""
-    edges = sorted(draw(st.lists(st.integers(-20, 80), max_size=2 * windows).filter(lambda e: len(e) % 2 == 0)))
-    deadlines = st.just(NEVER) | st.integers(-5, 90) if binding else st.just(NEVER)
-    some = draw(st.lists(st.tuples(rewards, st.integers(1, 25), deadlines), max_size=most))
+    """now, offers, windows: the first may be gone or have begun; too little room for all; deadlines anywhere."""
+    at, there = draw(st.integers(-25, 5)), []
+    for length in draw(st.lists(st.integers(1, 30), min_size=1, max_size=windows)):
+        there.append((at, at + length))
+        at += length + draw(st.integers(0, 3))
+    deadlines = st.integers(-2, 60) | st.sampled_from([8, 20, 20, NEVER]) if binding else st.just(NEVER)
+    some = draw(st.lists(st.tuples(rewards, st.integers(1, 16), deadlines), max_size=most))
     offers = [offer(f"t{i}", *o) for i, o in enumerate(some)]
-    return 0, offers, draw(st.permutations(list(zip(edges[::2], edges[1::2], strict=True))))
+    return 0, offers, draw(st.permutations(there))
 
 
 # ------------------------------------------------------------------ what holds for every plan
@@ -174,6 +177,37 @@ def test_better_than_greedy_by_search_and_by_the_knapsack(steps, monkeypatch):
         assert total(plan) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize("steps", [0, planner.STEPS])
+def test_a_window_ends_with_the_last_deadline_not_with_the_first(steps, monkeypatch):
+    monkeypatch.setattr(planner, "STEPS", steps)
+    offers = [
+        offer("dense", 0.3, 4, 20),
+        offer("left", 0.35, 5, 20),
+        offer("right", 0.35, 5, 20),
+        offer("soon", 0.9, 1, 3),
+    ]
+    assert [p.task for p in make(0, offers, [(0, 11)])] == ["soon", "left", "right"]
+
+
+@pytest.mark.parametrize("steps", range(6))  # what a search found that was cut short is no worse
+@pytest.mark.parametrize(
+    ("some", "windows", "reached"),
+    [
+        # The second window ends for it with the last deadline; else it would put there what ends too late.
+        ([(0.8, 6, 6), (0.2, 3, 10), (0.7, 1, 10), (0.1, 7, 10)], [(0, 6), (8, 15)], 1.5),
+        # It puts the second task into the second window, too late; filled up, that lies in the first.
+        ([(0.1, 5, 10), (0.8, 1, 10), (0.5, 6, NEVER)], [(0, 10), (10, 19)], 1.4),
+        # It puts the best two there, too late, and the others where these should lie: greedy's plan is kept.
+        ([(0.1, 3, 6), (0.6, 8, 10), (0.7, 2, 10), (0.1, 4, NEVER)], [(0, 12), (12, 23)], 1.4),
+    ],
+)
+def test_the_knapsack_where_deadlines_bind(some, windows, reached, steps, monkeypatch):
+    monkeypatch.setattr(planner, "STEPS", steps)
+    offers = [offer(f"t{i}", *o) for i, o in enumerate(some)]
+    assert total(make(0, offers, windows)) == pytest.approx(reached)
+    assert brute(0, offers, windows, "deadline") == pytest.approx(reached)
+
+
 def test_many_tasks_are_not_searched(monkeypatch):
     monkeypatch.setattr(planner, "_searched", None)
     offers = [offer(f"t{i}", 0.5, 10) for i in range(planner.SEARCHED + 1)]
@@ -247,6 +281,7 @@ def test_control_where_not_it_is_and_what_the_search_proved_is_not_solved(monkey
     monkeypatch.setattr(planner, "STEPS", 1)
     with pytest.raises(TypeError):
         make(*crowded)
+    assert len(make(*crowded, work=0)) == 2
 
 
 @pytest.mark.parametrize("windows", [[], [(0, 5)], [(5, 5)]])

@@ -297,6 +297,14 @@ def test_who_makes_the_plan(asked, tasks, slots, who):
     assert total(*problem, found) >= total(*problem, greedy(*problem))
 
 
+def test_exact_goes_on_from_a_plan_that_is_known():
+    problem = ([0.3, 0.35, 0.35], [4, 5, 5], 10)
+    for known in [None, (0, 0, None), (None, None, None), (None, 0, 0)]:
+        assert exact(*problem, found=known) == (None, 0, 0)
+    with pytest.raises(ValueError, match="take 14"):
+        exact(*problem, found=(0, 0, 0))
+
+
 def test_slots_too_short_for_any_task_do_not_count(asked):
     rewards, times, slots = [0.6, 0.5, 0.5, 0.0], [6, 5, 5, 1], [4, 10, 3]
     assert plan(rewards, times, slots) == (None, 1, 1, None)
