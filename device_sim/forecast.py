@@ -61,7 +61,7 @@ class Forecast:
         self._first = self._bin(since_ms - 1) + 1
         """The first bin that is seen whole."""
         self._whole = since_ms == self._edge(self._first)
-        """Whether the device was free from the beginning of the present bin on."""
+        """Whether the device was free from the beginning of the present bin on; of a bin that was not seen whole, that is no."""
         self._before = False
         """Whether it was throughout the bin before."""
         self._free = array("H", bytes(2 * WEEK))
@@ -93,8 +93,6 @@ class Forecast:
         self.seen_ms = to_ms
 
     def _count(self, b: int, free: bool) -> None:
-        if b < self._first:
-            return
         i, stayed = b % WEEK, free and self._before
         self._free[i] = round(FADE * self._free[i]) + UNIT * free
         self._stayed[i] = round(FADE * self._stayed[i]) + UNIT * stayed
@@ -129,9 +127,8 @@ class Forecast:
         """For each bin of the local week, from Monday's midnight: the chance that the device is free throughout it, and that
         it is so if it was throughout the bin before."""
         if self._chances is None:
-            visits = (self._bin(self.seen_ms) - 1 - np.arange(WEEK)) // WEEK - (
-                self._first - 1 - np.arange(WEEK)
-            ) // WEEK
+            w, last = np.arange(WEEK), self._bin(self.seen_ms) - 1
+            visits = (last - w) // WEEK - (self._first - 1 - w) // WEEK
             seen = (1 - FADE ** np.maximum(visits, 0)) / (1 - FADE)
             free = np.minimum(_leaning(self._free, seen, PRIOR_FREE), 1.0)
             stayed = _leaning(self._stayed, seen, PRIOR_STAYED)

@@ -41,6 +41,7 @@ NIGHT_WORKERS = 0.04
 """The share of people who live `NIGHT_SHIFT_H` later than all others."""
 NIGHT_SHIFT_H = 10.0
 BED_H = 23.25
+"""Bedtime, by local time, in the mean of people."""
 FORGOTTEN = 0.05
 """The share of nights in which a phone is not plugged in that should be."""
 QUIET_H = 1 / 12
