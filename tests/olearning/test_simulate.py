@@ -1,0 +1,125 @@
+"""Simulation: the same seed gives the same run, dropping what is read changes nothing, bad scenarios are refused in words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from olearning.errors import Trouble
+from olearning.scenario import Loaded, lines, load
+from olearning.simulate import Simulation
+from olearning.sweeper import Sweeper
+from schemas.topics import parse
+from tests.plane import LAYOUT, START, Arithmetic
+
+TEXT = """
+seed = {seed}
+[zones]
+east = {{ devices = 8, utc_offset = 2 }}
+west = {{ devices = 8, utc_offset = -2 }}
+[devices]
+day_seconds = 60
+travel = 0.3
+drop = 0.1
+interrupted = 0.2
+resend = 0.2
+[[tasks]]
+task = "toy"
+model = "arithmetic"
+data = "none"
+rounds = {{ demand = 4, minimum = 2, deadline_s = 8, lease_s = 4 }}
+epochs = {{ count = 4, rounds = 3, deadline_s = 60 }}
+"""
+
+
+def loaded(folder: Path, seed: int = 1, text: str = TEXT) -> Loaded:
+    file = folder / "scenario.toml"
+    file.write_text(text.format(seed=seed))
+    return load(file)
+
+
+def scored(spec, vector) -> tuple[float, float, int]:
+    loss = float(np.linalg.norm(vector))
+    return 1 / (1 + loss), loss, 10
+
+
+def simulated(folder: Path, seed: int = 1, text: str = TEXT) -> Simulation:
+    made = Simulation(loaded(folder, seed, text), Arithmetic(), lambda spec, seed: (LAYOUT, START), scored)
+    shares = list(made.run())
+    assert shares == sorted(shares), "it never goes back"
+    assert shares[-1] == 1.0
+    return made
+
+
+def test_the_same_seed_is_the_same_run_and_another_another(tmp_path):
+    one, two, other = simulated(tmp_path), simulated(tmp_path), simulated(tmp_path, seed=2)
+    results = [s.result.as_json() for s in (one, two, other)]
+    for r in results:
+        r.pop("seconds"), r.pop("updates_per_s")
+    assert results[0] == results[1]
+    assert results[0]["tasks"]["toy"]["model"] != results[2]["tasks"]["toy"]["model"]
+
+
+def test_it_says_what_each_epoch_came_to(tmp_path):
+    r = simulated(tmp_path).result
+    assert [e.epoch for e in r.epochs] == [0, 1, 2, 3, 4]
+    assert all(e.loss is not None for e in r.epochs)
+    assert [e.at for e in r.epochs[1:]] == sorted(e.at for e in r.epochs[1:])
+    assert r.why == {"toy": "all 4 epochs are done"}
+    assert r.updates > 4 * 2 * 3 * 2
+    assert "toy: 4 epochs; accuracy" in lines(r)[0]
+
+
+def test_dropping_what_was_read_changes_nothing_and_frees_memory(tmp_path, monkeypatch):
+    swept = simulated(tmp_path)
+    monkeypatch.setattr(Sweeper, "sweep", lambda self: None)
+    whole = simulated(tmp_path)
+    assert swept.result.models == whole.result.models
+    assert swept.result.updates == whole.result.updates
+
+    def held(s: Simulation, what: str) -> int:
+        spans = [
+            s.memory.span(t, p)
+            for t, logs in s.memory.topics.items()
+            if parse(t).kind.what == what
+            for p in range(len(logs))
+        ]
+        return sum(end - start for start, end in spans)
+
+    for what in ("deltas", "partials", "registrations", "admissions", "receipts"):
+        assert held(swept, what) < held(whole, what) / 2, what
+    assert held(whole, "deltas") > 200
+
+
+def test_it_ends_after_the_days_that_it_is_given(tmp_path):
+    text = TEXT.replace("count = 4", "count = 4000").replace("[zones]", "days = 2\n[zones]")
+    s = simulated(tmp_path, text=text)
+    assert s.result.why == {"toy": ""}
+    assert 120_000 <= s.result.virtual_ms < 150_000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("devices = 8, utc_offset = 2", "devices = -1"), "devices"),
+        (("day_seconds = 60", "day_second = 60"), "unknown field `day_second`"),
+        (("demand = 4", "demnd = 4"), "rounds.demnd is not a setting"),
+        (("[[tasks]]", "[[tasks]]\ntask = 'x'"), "is not TOML"),
+        (("east", "East"), "zone 'East'"),
+        (("travel = 0.3", "travel = 2"), "travel"),
+    ],
+)
+def test_a_scenario_that_cannot_be_is_refused_in_words(tmp_path, change, words):
+    with pytest.raises(Trouble, match=r"scenario\.toml") as e:
+        loaded(tmp_path, text=TEXT.replace(*change))
+    assert words in str(e.value)
+
+
+def test_a_scenario_without_tasks_is_refused(tmp_path):
+    with pytest.raises(Trouble, match="at least one zone and one task"):
+        loaded(tmp_path, text="seed = {seed}\ntasks = []\n[zones]\na = {{ devices = 1 }}\n")
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(Trouble, match="cannot read"):
+        load(tmp_path / "nothing.toml")
