@@ -124,6 +124,34 @@ def bench_forecast(
         emit_or_end(line)
 
 
+@bench.command("simulate")
+def bench_simulate(
+    devices: Annotated[str, typer.Option(help="How many, with commas.  [default: 100,1000]")] = "",
+    parameters: Annotated[str, typer.Option(help="Sizes of models, with commas.  [default: 10k,1.2M]")] = "",
+    quick: Quick = False,
+    as_json: AsJson = False,
+) -> None:
+    """Updates a second of a simulation: with devices that train nothing, and with real training beside the bare loop. No broker."""
+    from benchmarks import simulate
+    from benchmarks.line import table
+    from olearning.nothing import simulate_nothing, simulate_training
+
+    many = _counts(devices) or ((5,) if quick else simulate.DEVICES)
+    sizes = _counts(parameters) or ((1_000,) if quick else simulate.PARAMETERS)
+    lines: list[Line] = []
+
+    def report(line: "Line") -> None:
+        lines.append(line)
+        if as_json:
+            emit_or_end(json.dumps(line.as_json()))
+
+    simulate.run(report, simulate_nothing, simulate_training, many, sizes, 40 if quick else simulate.UPDATES)
+    if not as_json:
+        from rich.console import Console
+
+        Console().print(table(lines))
+
+
 def _counts(text: str) -> tuple[int, ...]:
     from benchmarks.line import count
 
