@@ -207,7 +207,7 @@ def test_a_day_has_room_for_hours():
 def test_a_device_takes_habits_as_it_takes_nights():
     h = Habits("d", 0, MINUTE_DAY, 0)
     device = Device("d", 0, h)
-    start, end = h.windows(0, 5 * MINUTE_DAY)[1]
-    assert device.free(start)
-    assert device.free(end - 1)
-    assert not device.free(end)
+    (_, end), (then, until) = h.windows(0, 5 * MINUTE_DAY)[:2]
+    for now, awake, next in ((end, False, then), (then, True, until), (until, False, h.next_start(until))):
+        assert len(list(device.wake(now, {}))) == awake  # it checks in
+        assert (device.awake, device.next) == (awake, next)
