@@ -149,7 +149,7 @@ def bench_simulate(
     if not as_json:
         from rich.console import Console
 
-        Console().print(table(lines))
+        Console(soft_wrap=True).print(table(lines))
 
 
 def _counts(text: str) -> tuple[int, ...]:
