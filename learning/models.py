@@ -119,10 +119,14 @@ for _name in ("cnn", "cnn1d", "resnet18", "resnet34", "vgg16"):
 
 def rules_of(module: nn.Module) -> dict[str, str]:
     """The rule of each tensor of `state_dict`. Raises `ValueError` for `tensor_rules` that cannot be."""
-    state = module.state_dict()
+    return _rules(module, module.state_dict())
+
+
+def _rules(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
     rules = {name: MEAN if t.is_floating_point() else KEEP for name, t in state.items()}
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    for pattern, rule in getattr(module, "tensor_rules", {}).items():
+    table = getattr(module, "tensor_rules", {})
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)} if table else ()
+    for pattern, rule in table.items():
         if rule not in (MEAN, KEEP):
             raise ValueError(f"the rule of {pattern} is {rule!r}; rules are {MEAN} and {KEEP}")
         if not (meant := [name for name in state if fnmatchcase(name, pattern)]):
@@ -138,8 +142,9 @@ def rules_of(module: nn.Module) -> dict[str, str]:
 
 def _sent(module: nn.Module) -> list[tuple[str, torch.Tensor, str]]:
     """The tensors in the vector, in order: name, tensor, group."""
-    rules, buffers = rules_of(module), {name for name, _ in module.named_buffers(remove_duplicate=False)}
-    sent = [(n, t, STATISTICS if n in buffers else "") for n, t in module.state_dict().items() if rules[n] == MEAN]
+    state = module.state_dict()
+    rules, buffers = _rules(module, state), {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    sent = [(n, t, STATISTICS if n in buffers else "") for n, t in state.items() if rules[n] == MEAN]
     return sorted(sent, key=lambda s: s[2])
 
 
