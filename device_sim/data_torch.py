@@ -39,7 +39,7 @@ def torchvision(set: str, root: str, download: bool = False) -> Dataset:
         raise ValueError(f"torchvision does not download {set}: leave download out")
     try:
         (x, y), (test_x, test_y) = [_images(kind(root=root, **half, **more)) for half in halves]
-    except (RuntimeError, OSError, ValueError) as e:
+    except Exception as e:  # another's code: whatever it raises
         raise ValueError(f"torchvision cannot give {set} from {root}: {e}") from e
     return Dataset(f"torchvision {set}", x, y, test_x, test_y)
 
@@ -76,7 +76,7 @@ def torchaudio(root: str, download: bool = False) -> Dataset:
             _words(audio.SPEECHCOMMANDS(root, download=download, subset=subset), bands)
             for subset in ("training", "testing")
         ]
-    except (RuntimeError, OSError, ValueError) as e:
+    except Exception as e:
         raise ValueError(f"torchaudio cannot give SPEECHCOMMANDS from {root}: {e}") from e
     (x, words, speakers), (test_x, test_words, _) = sides
     names = np.unique(words + test_words)
@@ -109,7 +109,7 @@ def _words(items: Any, bands: Any) -> tuple[Float32, list[str], list[str]]:
 def _package(name: str, part: str) -> Any:
     try:
         return importlib.import_module(f"{name}.{part}")
-    except ModuleNotFoundError as e:
-        if e.name is None or e.name.split(".")[0] != name:
-            raise ValueError(f"{name} cannot be imported: {e}") from e
-        raise ValueError(f"{name} is not installed on this machine: pip install {name}") from None
+    except Exception as e:  # it may be made for another torch, say
+        if isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] == name:
+            raise ValueError(f"{name} is not installed on this machine: pip install {name}") from None
+        raise ValueError(f"{name} cannot be imported: {e}") from e

@@ -162,11 +162,15 @@ def test_a_package_that_is_not_installed_is_named(name, args, monkeypatch):
         load(name, {**args, "root": "x"})
 
 
-def test_a_package_that_lacks_another_says_which(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [("import pillow_that_is_not_there", "No module named 'pillow_that"), ("raise RuntimeError('other torch')", "other")],
+)
+def test_a_package_that_cannot_be_imported_says_why(code, says, tmp_path, monkeypatch):
     (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text("import pillow_that_is_not_there")
+    (tmp_path / "torchvision" / "__init__.py").write_text(code)
     for known in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, known)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="torchvision cannot be imported: No module named 'pillow_that_is_not_there'"):
+    with pytest.raises(ValueError, match=f"torchvision cannot be imported: {says}"):
         load("torchvision", {"set": "CIFAR10", "root": "x"})
