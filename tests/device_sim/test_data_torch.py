@@ -164,7 +164,10 @@ def test_a_package_that_is_not_installed_is_named(name, args, monkeypatch):
 
 @pytest.mark.parametrize(
     ("code", "says"),
-    [("import pillow_that_is_not_there", "No module named 'pillow_that"), ("raise RuntimeError('other torch')", "other")],
+    [
+        ("import pillow_that_is_not_there", "No module named 'pillow_that"),
+        ("raise RuntimeError('other torch')", "other"),
+    ],
 )
 def test_a_package_that_cannot_be_imported_says_why(code, says, tmp_path, monkeypatch):
     (tmp_path / "torchvision").mkdir()
