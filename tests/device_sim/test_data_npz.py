@@ -98,6 +98,7 @@ BAD = [
     ({**FINE, "X": X.astype(str)}, {}, "X must be numbers"),
     ({**FINE, "X": NAN}, {}, "X has values that are not finite"),
     ({**FINE, "X": np.where(X == 7, -np.inf, X)}, {}, "not finite"),
+    ({**FINE, "X": np.where(X == 7, np.inf, X)}, {}, "not finite"),
     ({**FINE, "y": Y + 0.5}, {}, r"y must be whole numbers, one a sample, not float64 \(60,\)"),
     ({**FINE, "y": Y[:, None]}, {}, "y must be whole numbers"),
     ({**FINE, "y": Y[1:]}, {}, "60 samples have not as many labels, or users: 59"),

@@ -22,6 +22,7 @@ def numbered(n: int, classes: int = 5, users: int = 0) -> Dataset:
 def dealt(d: Dataset, n: int, **args) -> list[list[int]]:
     """The numbers of each of the n devices' samples."""
     shares = [share(d, i, args) for i in range(n)]
+    assert not any(a.flags.writeable for some in shares for a in some)
     assert all((d.y[x[:, 0].astype(int)] == y).all() for x, y in shares)
     with pytest.raises(ValueError, match=f"device {n} is not one of the {n}"):
         share(d, n, args)
@@ -86,6 +87,9 @@ def test_the_default_is_dirichlet_as_it_always_was():
         55,
         60,
     ]
+    args = {"devices": 60, "alpha": 0.02, "seed": 1}  # most of these have what they took from the rich
+    shares = [share(numbered(300), i, args)[0][:, 0].tolist() for i in (0, 1, 59)]
+    assert shares == [[114, 151, 156, 191, 279], [20, 78, 172, 176, 203], [1, 13, 64, 108, 141]]
 
 
 @pytest.mark.parametrize(

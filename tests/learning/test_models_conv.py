@@ -7,6 +7,16 @@ import torch
 from learning.models import build, layout_of, load_vector, score, to_vector
 from schemas.blocks import BLOCK
 
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other take all of a busy machine."""
+    many = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(many)
+
+
 KNOWN = [
     # torchvision's documentation: 11,689,512 and 21,797,672 for ImageNet
     ("resnet18", {"stem": "imagenet", "shape": "3,224,224", "classes": 1000}, 11_689_512),
