@@ -6,24 +6,45 @@ A task names its model and the arguments; devices, `submit` and the evaluator bu
     def twin(inputs: int = 64, classes: int = 10) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(inputs, classes, bias=False))
 
-Its parameters are the task's `model_args`; it raises `ValueError` for values that cannot be. The vector holds the float
-tensors of `state_dict`, in its order. Other tensors (counters) stay where they are: no device sends them.
+Its parameters are the task's `model_args`; it raises `ValueError` for values that cannot be. A package of one's own offers such
+a function as an entry point of the group `olearning.models`.
+
+A tensor of `state_dict` has a rule. "mean": it is in the vector, and the plane takes the mean of what devices changed it by.
+"keep": no device sends it, and each module keeps its own. Parameters are "mean". Other tensors are "mean" if they are floats
+(the running statistics of BatchNorm), else "keep" (counters); a module says otherwise by patterns for their names:
+
+    module.tensor_rules = {"*.running_mean": "keep", "*.running_var": "keep"}
+
+The vector is the parameters in the order of `state_dict`, then the other tensors. These are a group of their own in the layout,
+so a block has one kind only.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from learning import models_conv
+from learning.arguments import numbers, positive
+from learning.plugins import names, plugin
 from schemas.blocks import Layout, Tensor, layout
 from schemas.task import Scalar
 
 Float32 = npt.NDArray[np.float32]
 Builder = Callable[..., nn.Module]
+
+GROUP = "olearning.models"
+"""The entry points that are looked up when no model of a name is known."""
+MEAN, KEEP = "mean", "keep"
+STATISTICS = "statistics"
+"""The group, in the layout, of tensors that are not parameters."""
 
 _models: dict[str, Builder] = {}
 _SCORED = 1024  # samples scored at once: bounds memory, and a copy of them stays in the cache
@@ -36,13 +57,14 @@ class UnknownModel(ValueError):
 def model(name: str) -> Callable[[Builder], Builder]:
     """Make a function that returns a module known by `name`. Raises `ValueError` if the name is taken."""
 
-    def register(builder: Builder) -> Builder:
-        if name in _models:
-            raise ValueError(f"there is a model {name!r} already")
-        _models[name] = builder
-        return builder
+    return lambda builder: _register(name, builder)
 
-    return register
+
+def _register(name: str, builder: Builder) -> Builder:
+    if name in _models:
+        raise ValueError(f"there is a model {name!r} already")
+    _models[name] = builder
+    return builder
 
 
 def build(model: str, args: Mapping[str, Scalar], seed: int) -> nn.Module:
@@ -51,8 +73,12 @@ def build(model: str, args: Mapping[str, Scalar], seed: int) -> nn.Module:
     Not for two threads at once, since torch initialises from one generator for the process.
     Raises `UnknownModel`, or `ValueError` for arguments the model does not take.
     """
+    if (
+        model not in _models and (found := plugin(GROUP, model)) and model not in _models
+    ):  # it may have registered itself
+        _register(model, found)
     if model not in _models:
-        raise UnknownModel(f"no model {model!r} is known here; known: {', '.join(sorted(_models))}")
+        raise UnknownModel(f"no model {model!r} is known here; known: {', '.join(sorted({*_models, *names(GROUP)}))}")
     builder = _models[model]
     takes = inspect.signature(builder).parameters
     if strangers := [name for name in args if name not in takes]:
@@ -71,54 +97,70 @@ def build(model: str, args: Mapping[str, Scalar], seed: int) -> nn.Module:
 @model("linear")
 def linear(inputs: int = 64, classes: int = 10) -> nn.Module:
     """Softmax regression."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(_positive("inputs", inputs), _positive("classes", classes)))
+    return nn.Sequential(nn.Flatten(), nn.Linear(positive("inputs", inputs), positive("classes", classes)))
 
 
 @model("mlp")
 def mlp(inputs: int = 64, hidden: int | str = 64, classes: int = 10) -> nn.Module:
-    """Linear layers with ReLU between; `hidden` is a width, or widths as text: "64,32"."""
-    widths = [_positive("inputs", inputs), *_widths(hidden)]
+    """Linear layers with ReLU between; `hidden` is a width, or widths as text: "64,32". HARBox' is 900, 300, 5."""
+    widths = [positive("inputs", inputs), *numbers("hidden", hidden)]
     layers: list[nn.Module] = [nn.Flatten()]
     for n, m in pairwise(widths):
         layers += [nn.Linear(n, m), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], _positive("classes", classes)))
+    return nn.Sequential(*layers, nn.Linear(widths[-1], positive("classes", classes)))
 
 
-def _positive(name: str, value: Scalar) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-    return value
-
-
-def _widths(hidden: Scalar) -> list[int]:
-    if not isinstance(hidden, str):
-        return [_positive("hidden", hidden)]
-    parts = [p.strip() for p in hidden.split(",")]
-    if not all(p.isascii() and p.isdigit() for p in parts):
-        raise ValueError(f'hidden must be a width, or widths as text like "64,32", not {hidden!r}')
-    return [_positive("hidden", int(p)) for p in parts]
+for _name in ("cnn", "cnn1d", "resnet18", "resnet34", "vgg16"):
+    model(_name)(getattr(models_conv, _name))
 
 
 # ------------------------------------------------------------------ a module as a vector
 
 
-def _floats(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [(name, t) for name, t in module.state_dict().items() if t.is_floating_point()]
+def rules_of(module: nn.Module) -> dict[str, str]:
+    """The rule of each tensor of `state_dict`. Raises `ValueError` for `tensor_rules` that cannot be."""
+    return _rules(module, module.state_dict())
+
+
+def _rules(module: nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    rules = {name: MEAN if t.is_floating_point() else KEEP for name, t in state.items()}
+    table = getattr(module, "tensor_rules", {})
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)} if table else ()
+    for pattern, rule in table.items():
+        if rule not in (MEAN, KEEP):
+            raise ValueError(f"the rule of {pattern} is {rule!r}; rules are {MEAN} and {KEEP}")
+        if not (meant := [name for name in state if fnmatchcase(name, pattern)]):
+            raise ValueError(f"the rule of {pattern} is for no tensor: there are {', '.join(state)}")
+        for name in meant:
+            if rule == KEEP and name in parameters:
+                raise ValueError(f"{name} is a parameter: no device would keep what it learned, so its rule is {MEAN}")
+            if rule == MEAN and not state[name].is_floating_point():
+                raise ValueError(f"{name} is not of floats and has no mean: its rule is {KEEP}")
+            rules[name] = rule
+    return rules
+
+
+def _sent(module: nn.Module) -> list[tuple[str, torch.Tensor, str]]:
+    """The tensors in the vector, in order: name, tensor, group."""
+    state = module.state_dict()
+    rules, buffers = _rules(module, state), {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    sent = [(n, t, STATISTICS if n in buffers else "") for n, t in state.items() if rules[n] == MEAN]
+    return sorted(sent, key=lambda s: s[2])
 
 
 def layout_of(module: nn.Module) -> Layout:
-    """The names and shapes of the float tensors, in `state_dict` order, and the blocks that cover them."""
-    return layout(tuple(Tensor(name=name, shape=tuple(t.shape)) for name, t in _floats(module)))
+    """The names and shapes of the tensors in the vector, in its order, and the blocks that cover them."""
+    return layout(tuple(Tensor(name=n, shape=tuple(t.shape), group=group) for n, t, group in _sent(module)))
 
 
 def to_vector(module: nn.Module) -> Float32:
-    """A copy of all float tensors, flattened and laid end to end: float32, shape (n,)."""
-    return torch.cat([t.detach().reshape(-1).to("cpu", torch.float32) for _, t in _floats(module)]).numpy()
+    """A copy of the tensors whose rule is "mean", flattened and laid end to end: float32, shape (n,)."""
+    return torch.cat([t.detach().reshape(-1).to("cpu", torch.float32) for _, t, _ in _sent(module)]).numpy()
 
 
 def load_vector(module: nn.Module, vector: Float32) -> None:
-    """Set all float tensors from a vector of shape (n,). Raises `ValueError`, changing nothing, if n is another."""
-    tensors = [t for _, t in _floats(module)]
+    """Set these tensors from a vector of shape (n,). Raises `ValueError`, changing nothing, if n is another."""
+    tensors = [t for _, t, _ in _sent(module)]
     size = sum(t.numel() for t in tensors)
     if vector.shape != (size,):
         raise ValueError(f"this model has {size} values, the vector has shape {vector.shape}")
@@ -130,15 +172,23 @@ def load_vector(module: nn.Module, vector: Float32) -> None:
             t.copy_(part.view(t.shape))
 
 
+# ------------------------------------------------------------------ scoring
+
+
 def score(module: nn.Module, x: Float32, y: npt.NDArray[np.int64]) -> tuple[float, float]:
     """(accuracy in 0..1, mean cross-entropy in nats) on samples `x` (n, …) of classes `y` (n,).
 
+    BatchNorm's statistics that are kept and have seen no sample yet, as in an evaluator, are first taken from `x`, without its
+    labels, and forgotten afterwards (static batch normalisation: Diao et al., HeteroFL, ICLR 2021).
     Raises `ValueError` without samples, or if `x` and `y` differ in number.
     """
     if len(x) != len(y) or not len(y):
         raise ValueError(f"scoring needs samples, as many as labels: {len(x)} and {len(y)} given")
     was_training = module.training
     module.eval()
+    norms = _unseen(module)
+    if norms:
+        _see(module, norms, x)
     right, loss = 0, 0.0
     with torch.inference_mode():
         for at in range(0, len(y), _SCORED):
@@ -146,5 +196,28 @@ def score(module: nn.Module, x: Float32, y: npt.NDArray[np.int64]) -> tuple[floa
             logits = module(torch.tensor(x[at : at + _SCORED]))
             right += int((logits.argmax(dim=1) == labels).sum())
             loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    for norm in norms:
+        norm.reset_running_stats()
     module.train(was_training)
     return right / len(y), loss / len(y)
+
+
+def _unseen(module: nn.Module) -> list[_BatchNorm]:
+    """The norms whose statistics are kept and are still those they were made with."""
+    kept = {name for name, rule in rules_of(module).items() if rule == KEEP}
+    norms = [(name, m) for name, m in module.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    return [m for name, m in norms if f"{name}.running_mean".lstrip(".") in kept and not int(m.num_batches_tracked)]
+
+
+def _see(module: nn.Module, norms: list[_BatchNorm], x: Float32) -> None:
+    """Have these norms take the mean of their batches' statistics, in batches of nearly equal size, of two samples at least."""
+    momentums = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # torch: the plain mean of all batches
+        norm.train()
+    with torch.no_grad():
+        for batch in np.array_split(np.repeat(x, 2, axis=0) if len(x) == 1 else x, ceil(len(x) / _SCORED)):
+            module(torch.tensor(batch))
+    for norm, momentum in zip(norms, momentums, strict=True):
+        norm.momentum = momentum
+        norm.eval()

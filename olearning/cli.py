@@ -13,6 +13,7 @@ try:
 
     from olearning.bench import bench
     from olearning.connect import Broker, broker_folder, choose, find
+    from olearning.data import data
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
@@ -39,6 +40,7 @@ broker = typer.Typer(help="A local Apache Kafka that stays, for trying things.",
 app.add_typer(run, name="run")
 app.add_typer(broker, name="broker")
 app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
 
 Namespace = Annotated[str, typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE")]
 Bootstrap = Annotated[

@@ -1,21 +1,20 @@
-"""Data by name, and shares that are disjoint, cover all and leave nobody without."""
+"""Data by name, ours and that of installed packages, and what is held out."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from device_sim.data import LEAST, Dataset, UnknownData, data, held_out, load, share
+from device_sim import data as registry
+from device_sim.data import Dataset, UnknownData, data, held_out, load
 
 
 def rows(x: np.ndarray) -> list[bytes]:
     return sorted(row.tobytes() for row in x)
 
 
-def numbered(n: int, classes: int = 5) -> Dataset:
-    """Sample i is the number i: whose it became can be read off it."""
-    x = np.arange(n, dtype=np.float32)[:, None]
-    y = np.arange(n) % classes
+def numbered(n: int) -> Dataset:
+    x, y = np.arange(n, dtype=np.float32)[:, None], np.arange(n) % 5
     return Dataset(name="numbered", x=x, y=y, test_x=x.copy(), test_y=y.copy())
 
 
@@ -40,62 +39,35 @@ def test_held_out_samples_are_always_the_same():
     assert rows(np.concatenate([a.x, a.test_x])) == rows(x.astype(np.float32))
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 60), st.floats(0.02, 100), st.integers(0, 5), st.integers(60, 400))
-def test_shares_are_disjoint_cover_all_and_leave_nobody_without(devices, alpha, seed, n):
-    d = numbered(n)
-    args = {"devices": devices, "alpha": alpha, "seed": seed, "other": "ignored"}
-    shares = [share(d, i, args) for i in range(devices)]
-    assert sorted(np.concatenate([x[:, 0] for x, _ in shares]).tolist()) == list(range(n))
-    assert all((x[:, 0] % 5 == y).all() for x, y in shares)
-    assert min(len(y) for _, y in shares) >= min(LEAST, n // devices)
+def test_whole_users_are_held_out():
+    user = np.arange(100) // 7
+    d = held_out("mine", np.arange(100.0)[:, None], np.arange(100) % 3, 0.3, user)
+    assert d.user is not None
+    assert {*d.user} | {*(d.test_x[:, 0] // 7)} == {*range(15)}
+    assert len({*(d.test_x[:, 0] // 7)}) == 4  # of 15, rounded
+    assert (d.x[:, 0] // 7 == d.user).all()
+    assert len(d.test_y) == 100 - len(d.y) >= 22
+    with pytest.raises(ValueError, match="read-only"):
+        d.user[0] = 1
+    with pytest.raises(ValueError, match="all samples are of one"):
+        held_out("mine", np.zeros((4, 1)), np.zeros(4, int), 0.2, np.ones(4, int))
+    for fraction in (0.0, 1, "a", True):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            held_out("mine", np.zeros((4, 1)), np.zeros(4, int), fraction)
 
 
-def test_shares_are_the_same_each_time_and_others_for_another_seed():
-    def split(d: Dataset, **args) -> list[list[float]]:
-        return [share(d, i, {"devices": 10, **args})[0][:, 0].tolist() for i in range(10)]
-
-    one = split(numbered(300))
-    assert split(numbered(300)) == one
-    assert split(numbered(300), seed=1) != one
-    assert split(numbered(300), alpha=0.4) != one
-    d = numbered(300)
-    assert share(d, 3, {})[0] is share(d, 3, {"devices": 40, "alpha": 0.5, "seed": 0})[0]
-
-
-def test_a_small_alpha_means_few_classes_a_device():
-    def most(alpha: float) -> float:
-        d = load("digits", {})
-        ys = [share(d, i, {"alpha": alpha})[1] for i in range(40)]
-        return float(np.mean([np.bincount(y).max() / len(y) for y in ys]))
-
-    assert most(0.05) > 0.6 > most(0.5) > 0.25 > most(1000.0)
+def test_at_least_one_user_is_on_each_side():
+    x, y, user = np.zeros((6, 1)), np.zeros(6, int), np.array([1, 1, 2, 2, 2, 2])
+    assert {len(held_out("mine", x, y, f, user).test_y) for f in (0.01, 0.99)} <= {2, 4}
 
 
 def test_who_is_unknown_is_told_what_is_known():
-    with pytest.raises(UnknownData, match="'mnist' is known here; known: digits"):
+    with pytest.raises(UnknownData, match="'mnist' is known here; known: digits, npz, torchaudio, torchvision"):
         load("mnist", {})
-    with pytest.raises(ValueError, match="takes devices, alpha, seed; not alfa"):
+    with pytest.raises(ValueError, match=r"takes partition, devices, alpha, .*; not alfa"):
         load("digits", {"alfa": 1})
-
-
-@pytest.mark.parametrize(
-    ("device", "args", "words"),
-    [
-        (40, {}, "device 40 is not one of the 40"),
-        (-1, {}, "device -1"),
-        (0, {"devices": 0}, "devices must"),
-        (0, {"devices": 101}, "devices must be a whole number from 1 to the 100 samples"),
-        (0, {"devices": "4"}, "devices must"),
-        (0, {"alpha": 0}, "alpha must"),
-        (0, {"alpha": float("nan")}, "alpha must"),
-        (0, {"alpha": "x"}, "alpha must"),
-        (0, {"seed": -1}, "seed must"),
-    ],
-)
-def test_bad_splits_are_refused_in_clear_words(device, args, words):
-    with pytest.raises(ValueError, match=words):
-        share(numbered(100), device, args)
+    with pytest.raises(ValueError, match="'npz' needs path"):
+        load("npz", {"test_share": 0.3})
 
 
 def test_data_cannot_be_registered_over_others_or_take_the_splits_arguments():
@@ -111,3 +83,75 @@ def test_labels_must_match():
     x = np.zeros((3, 1), np.float32)
     with pytest.raises(ValueError, match="labels"):
         Dataset(name="odd", x=x, y=np.zeros(2, np.int64), test_x=x, test_y=np.zeros(3, np.int64))
+    y = np.zeros(3, np.int64)
+    with pytest.raises(ValueError, match=r"trains on \(1,\) and tests on \(2,\)"):
+        Dataset(name="odd", x=x, y=y, test_x=np.zeros((3, 2), np.float32), test_y=y)
+    for user in (None, np.arange(4), np.arange(3)):
+        with pytest.raises(ValueError, match=r"4 samples have not as many labels, or users: 3, [34]"):
+            held_out("odd", np.zeros((4, 1)), y, 0.2, user)
+    with pytest.raises(ValueError, match="users"):
+        Dataset(name="odd", x=x, y=y, test_x=x, test_y=y, user=y[1:])
+
+
+# ------------------------------------------------------------------ data of an installed package
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, at: Path, code: str, **offers: str) -> None:
+    """A package, as pip would have installed it, with these entry points."""
+    monkeypatch.setattr(registry, "_data", dict(registry._data))
+    name = f"somebodys_{at.name}"
+    (at / f"{name}.py").write_text(code)
+    info = at / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = "".join(f"{offer} = {name}:{what}\n" for offer, what in offers.items())
+    (info / "entry_points.txt").write_text(f"[olearning.data]\n{lines}")
+    monkeypatch.syspath_prepend(at)
+
+
+SOMEBODYS = """
+import numpy as np
+from device_sim.data import data, held_out
+
+def ones(samples: int = 10):
+    return held_out("ones", np.ones((samples, 2)), np.zeros(samples, int))
+
+@data("itself")
+def itself():
+    return ones(20)
+
+def takes_seed(seed): ...
+def gives_none(): ...
+"""
+
+
+def test_a_packages_data_is_found_by_its_name(tmp_path, monkeypatch):
+    installed(monkeypatch, tmp_path, SOMEBODYS, ones="ones", itself="itself")
+    assert len(load("ones", {"samples": 30, "devices": 2}).y) == 24
+    assert load("ones", {"samples": 30}) is load("ones", {"samples": 30})
+    assert len(load("itself", {}).y) == 16  # its module registered it as it was imported
+    with pytest.raises(UnknownData, match="known: digits, itself, npz, ones"):
+        load("twos", {})
+
+
+@pytest.mark.parametrize(
+    ("offers", "words"),
+    [
+        ({"mine": "gone"}, "'mine' of olearning.data cannot be imported from somebodys_.*:gone: .*no attribute 'gone'"),
+        ({"mine": "SOMEBODYS"}, "must be a function, and somebodys_.* is str"),
+        ({"mine": "takes_seed"}, "cannot take seed"),
+        ({"mine": "gives_none"}, "gives NoneType, not a Dataset"),
+    ],
+)
+def test_a_packages_data_that_cannot_be_had_says_why(offers, words, tmp_path, monkeypatch):
+    installed(monkeypatch, tmp_path, SOMEBODYS + "SOMEBODYS = 'text'", **offers)
+    with pytest.raises(ValueError, match=words):
+        load("mine", {})
+
+
+def test_two_packages_with_one_name_are_named(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        installed(monkeypatch, tmp_path / name, SOMEBODYS, both="ones")
+    with pytest.raises(ValueError, match="more than once: somebodys_one:ones, somebodys_two:ones"):
+        load("both", {})

@@ -71,8 +71,30 @@ def test_scores():
 
 
 def test_who_is_unknown_is_told_what_is_known():
-    with pytest.raises(UnknownModel, match="'resnet' is known here; known: linear, mlp"):
+    known = "cnn, cnn1d, linear, mlp, resnet18, resnet34, vgg16"
+    with pytest.raises(UnknownModel, match=f"'resnet' is known here; known: {known}"):
         build("resnet", {}, 0)
+
+
+def test_a_packages_model_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "_models", dict(models._models))
+    (tmp_path / "somebodys.py").write_text(
+        "from torch import nn\nfrom learning.models import model\n"
+        "def twin(inputs: int): return nn.Linear(inputs, 2)\n"
+        "@model('itself')\ndef itself(): return nn.Linear(1, 1)\n"
+    )
+    info = tmp_path / "somebodys-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somebodys\nVersion: 1.0\n")
+    offers = "twin = somebodys:twin\nitself = somebodys:itself\ngone = somebodys:gone\n"
+    (info / "entry_points.txt").write_text(f"[olearning.models]\n{offers}")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(to_vector(build("twin", {"inputs": 3}, 0))) == 8
+    assert len(to_vector(build("itself", {}, 0))) == 2
+    with pytest.raises(ValueError, match=r"'gone' of olearning.models cannot be imported from somebodys:gone"):
+        build("gone", {}, 0)
+    with pytest.raises(UnknownModel, match="known: cnn, cnn1d, gone, itself, linear"):
+        build("triplet", {}, 0)
 
 
 @pytest.mark.parametrize(
