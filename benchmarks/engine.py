@@ -1,8 +1,9 @@
 """How many trainings a second each way of doing them gives: what `device_sim/engine.py` chooses by.
 
-An update is one device's: 5 batches of 16 samples, one pass. Three ways: a loop over devices with torch's autograd (the peer of the
-other two), stacked weights (`device_sim/batched.py`), and worker processes (`device_sim/workers.py`). The limit is the
-arithmetic: the floating-point operations of an update at the rate at which torch multiplies two large matrices on all cores.
+An update is one device's: 5 batches of 16 samples, one pass. The ways: "here", a loop over the devices with torch's autograd on one
+thread (the peer of the others); "stacked", their weights in one (`device_sim/batched.py`) on all cores; "workers", processes
+(`device_sim/workers.py`) that have started before. The limit is arithmetic: an update's floating-point operations, at the rate at
+which torch multiplies two large matrices on all cores.
 """
 
 import os
@@ -13,22 +14,138 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.line import Line, number
-from device_sim.batched import train_stacked, widths
-from device_sim.trainer import Job, fit, one_thread, train
-from device_sim.workers import Workers
+from benchmarks.line import Line
+from device_sim.batched import widths
+from device_sim.engine import HERE, STACKED, WORKERS, Engine
+from device_sim.trainer import Job, one_thread
 from learning.models import build, model, to_vector
 from schemas.task import Scalar, Training
 
 BATCHES, BATCH = 5, 16
+SGD, ADAMW = Training(1, BATCH, 0.01), Training(1, BATCH, 1e-3, optimiser="adamw")
 
 
 @model("bench-cnn")
-def cnn(side: int = 28, classes: int = 10) -> nn.Module:
-    """Two convolutions of 3 × 3, each with ReLU and pooling, and a linear layer: 9,000 parameters for 28 × 28 pixels."""
+def cnn() -> nn.Module:
+    """For 28 × 28 pixels: two convolutions of 3 × 3, each with ReLU and pooling, and a linear layer; 9,098 parameters."""
     return nn.Sequential(
-        nn.Unflatten(1, (1, side, side)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * (side // 4) ** 2, classes),
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 7 * 7, 10),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, how it is trained, and for how many devices at once."""
+
+    name: str
+    model: str
+    args: dict[str, Scalar]
+    shape: tuple[int, ...]
+    """Of a sample."""
+    classes: int
+    training: Training = SGD
+    devices: tuple[int, ...] = (1, 20, 100)
+
+    def jobs(self, devices: int) -> list[Job]:
+        """Devices with samples of their own, and one base."""
+        base, dice, m = to_vector(build(self.model, self.args, 0)), np.random.default_rng(0), BATCHES * BATCH
+        return [
+            Job(
+                self.model, self.args, base, dice.random((m, *self.shape), np.float32), dice.integers(0, self.classes, m),
+                self.training, seed,
+            )
+            for seed in range(devices)
+        ]  # fmt: skip
+
+
+def mlp(
+    inputs: int, hidden: int, classes: int, training: Training = SGD, devices: tuple[int, ...] = (1, 20, 100)
+) -> Case:
+    args: dict[str, Scalar] = {"inputs": inputs, "hidden": hidden, "classes": classes}
+    return Case(f"{inputs}-{hidden}-{classes}", "mlp", args, (inputs,), classes, training, devices)
+
+
+CASES = (
+    mlp(64, 64, 10, devices=(1, 20, 100, 1000)),
+    mlp(369, 64, 6, devices=(1, 20, 100, 1000)),
+    mlp(768, 300, 6),
+    mlp(768, 300, 6, ADAMW),
+    Case("cnn", "bench-cnn", {}, (1, 28, 28), 10),
+)
+QUICK = (mlp(8, 4, 3, devices=(1, 3)), Case("cnn", "bench-cnn", {}, (1, 28, 28), 10, devices=(2,)))
+
+
+def run(cases: tuple[Case, ...] = CASES, seconds: float = 2.0) -> Iterator[Line]:
+    """Each case in each way that can do it, for some `seconds` each: the best time counts."""
+    cores = os.cpu_count() or 1
+    rate = multiplications(cores, min(seconds, 1.0))
+    with Engine(cores) as engine:
+        for case in cases:
+            yield from lines(engine, case, rate, seconds)
+
+
+def lines(engine: Engine, case: Case, rate: float, seconds: float) -> Iterator[Line]:
+    alone = case.jobs(20)
+    settings = {"cores": engine.cores, "parameters": len(alone[0].base), "gflops": round(rate / 1e9, 1)}
+    limit, name = rate / operations(alone[0]), f"model={case.name} optimiser={case.training.optimiser}"
+    loop = measured(engine, HERE, alone, seconds)  # each device takes its time, however many there are
+    yield Line("engine", f"way={HERE} {name}", loop, "updates/s", limit, settings)
+    for devices in case.devices:
+        jobs = case.jobs(devices)
+        for way in [STACKED] * bool(widths(jobs[0])) + [WORKERS] * (
+            devices > 1
+        ):  # processes have nothing to share of one
+            found = measured(engine, way, jobs, seconds)
+            yield Line("engine", f"way={way} {name} devices={devices}", found, "updates/s", limit, settings, HERE, loop)
+
+
+def measured(engine: Engine, way: str, jobs: list[Job], seconds: float) -> float:
+    """Updates a second."""
+    return len(jobs) / best(lambda: whole(engine.by(way, jobs)), seconds)
+
+
+def whole(runs: list) -> None:
+    """Raise what went wrong, if something did: a failure is not measured."""
+    for x in runs:
+        if isinstance(x, Exception):
+            raise x
+
+
+def best(once: Callable[[], object], seconds: float) -> float:
+    """The shortest of the calls that begin within `seconds`, at least two, after a first."""
+    once()
+    taken: list[float] = []
+    began = time.perf_counter()
+    while len(taken) < 2 or time.perf_counter() - began < seconds:
+        at = time.perf_counter()
+        once()
+        taken.append(time.perf_counter() - at)
+    return min(taken)
+
+
+def operations(job: Job) -> int:
+    """Floating-point operations of a pass's matrix products and convolutions: of each layer forward, for the gradient of its weights,
+    and but for the first for that of its input."""
+    products: list[int] = []
+
+    def count(layer: nn.Module, given: object, out: torch.Tensor) -> None:
+        products.append(out.numel() * layer.weight[0].numel())
+
+    module = build(job.model, job.args, 0)
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.register_forward_hook(count)
+    module(torch.tensor(job.x))
+    return 6 * sum(products) - 2 * products[0]
+
+
+def multiplications(cores: int, seconds: float) -> float:
+    """Floating-point operations a second at which torch multiplies two matrices of 1024 × 1024 on all cores, at best."""
+    torch.set_num_threads(cores)
+    try:
+        a = torch.ones(1024, 1024)
+        return 2 * 1024**3 / best(lambda: torch.mm(a, a), seconds)
+    finally:
+        one_thread()

@@ -18,8 +18,8 @@ from itertools import groupby, pairwise
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.adamw import adamw
 
+from device_sim.optimiser import Optimiser
 from device_sim.trainer import Float32, Job, Run
 from learning.models import build
 from schemas.task import Scalar, Training
@@ -28,8 +28,6 @@ STACK = 2**20
 """Values of weights that are stacked at once, 4 MB: more would leave the cache, fewer make more calls."""
 VECTOR = 16
 """Values in 64 bytes: the widest registers there are, and a cache line."""
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""AdamW's, as torch has them by default."""
 
 
 def widths(job: Job) -> tuple[int, ...]:
@@ -56,18 +54,19 @@ def _widths(model: str, args: tuple[tuple[str, Scalar], ...]) -> tuple[int, ...]
 def train_stacked(jobs: Sequence[Job]) -> list[Run]:
     """What `train` gives for each of them, up to rounding. All of one model that has `widths`, and of one `training`.
 
-    Raises `ValueError` for a base or data that cannot be.
+    Raises `ValueError` for a job that `check` refuses.
     """
     wide, training = widths(jobs[0]), jobs[0].training
     for job in jobs:
-        _check(wide, job)
+        check(wide, job)
     runs: dict[int, Run] = {}
-    for rows, some in _stacks(wide, jobs):
-        runs.update(zip(some, _train(wide, [jobs[i] for i in some], training, rows), strict=True))
+    for rows, some in stacks(wide, jobs):
+        runs.update(zip(some, train_stack(wide, [jobs[i] for i in some], training, rows), strict=True))
     return [runs[i] for i in range(len(jobs))]
 
 
-def _check(wide: tuple[int, ...], job: Job) -> None:
+def check(wide: tuple[int, ...], job: Job) -> None:
+    """Raises `ValueError` for a base or data that cannot be."""
     size, m, classes = sum(n * k + k for n, k in pairwise(wide)), len(job.y), wide[-1]
     if job.base.shape != (size,):
         raise ValueError(f"this model has {size} values, the vector has shape {job.base.shape}")
@@ -79,8 +78,9 @@ def _check(wide: tuple[int, ...], job: Job) -> None:
         raise ValueError(f"this model has {classes} classes, the labels go from {job.y.min()} to {job.y.max()}")
 
 
-def _stacks(wide: tuple[int, ...], jobs: Sequence[Job]) -> Iterator[tuple[int, list[int]]]:
-    """(rows of a batch, which jobs): alike in rows, those with the most steps first, no more weights than `STACK`.
+def stacks(wide: tuple[int, ...], jobs: Sequence[Job], most: int = 0) -> Iterator[tuple[int, list[int]]]:
+    """(rows of a batch, which jobs): alike in rows, those with the most steps first, no more weights than `STACK`, and
+    no more than `most` devices if that is given.
 
     Rows are the batch, or for a device that has less the next power of two: so they are the device's own matter.
     """
@@ -88,7 +88,7 @@ def _stacks(wide: tuple[int, ...], jobs: Sequence[Job]) -> Iterator[tuple[int, l
     rows = [min(batch, 1 << (len(job.y) - 1).bit_length()) for job in jobs]
     steps = [-(-len(job.y) // batch) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda i: (rows[i], -steps[i]))
-    at_once = max(1, STACK // size)
+    at_once = max(1, min(STACK // size, most or len(jobs)))
     for r, alike in groupby(order, key=lambda i: rows[i]):
         some = list(alike)
         for at in range(0, len(some), at_once):
@@ -116,24 +116,32 @@ class _Batches:
         counts = np.minimum(sizes - steps[:, None] % batches * training.batch, rows)
         valid = np.arange(rows) < counts[:, :, None]
         self.index = torch.from_numpy(np.ascontiguousarray(index.transpose(1, 0, 2)))
-        self.weight = torch.from_numpy(np.where(valid, np.float32(1) / counts[:, :, None].astype(np.float32), np.float32(0)))
+        self.weight = torch.from_numpy(
+            np.where(valid, np.float32(1) / counts[:, :, None].astype(np.float32), np.float32(0))
+        )
         last = (steps[:, None] >= batches * (training.epochs - 1)) & (steps[:, None] < batches * training.epochs)
-        self.last = last.any(axis=1).tolist()
+        self.last: list[bool] = np.any(last, axis=1).tolist()
         self.wanted = valid & last[:, :, None]
         self.steps = (batches * training.epochs).tolist()
 
 
-def _train(wide: tuple[int, ...], jobs: Sequence[Job], training: Training, rows: int) -> list[Run]:
+def train_stack(wide: tuple[int, ...], jobs: Sequence[Job], training: Training, rows: int) -> list[Run]:
     """A stack: jobs alike in rows, those with the most steps first."""
     count, classes, batches = len(jobs), wide[-1], _Batches(jobs, training, rows)
     labels = torch.from_numpy(np.concatenate([job.y for job in jobs]))
     pool = torch.zeros(len(labels), _whole(wide[0]))
     np.concatenate([job.x.reshape(len(job.y), -1) for job in jobs], out=pool.numpy()[:, : wide[0]])
     bases = _bases(wide, jobs)
-    stacked = [b.expand(count, -1, -1).clone() for b in bases]  # weight (devices, out, in), bias (devices, 1, out), weight …
-    follow = _Follow(stacked, bases, training)
+    stacked = [
+        b.expand(count, -1, -1).clone() for b in bases
+    ]  # weight (devices, out, in), bias (devices, 1, out), weight …
+    descent = _Descent(stacked, bases, training)
     losses = np.zeros(batches.index.shape, np.float32)
-    room, last, one = torch.empty(count * rows, pool.shape[1]), torch.zeros(count, rows, _whole(classes)), torch.tensor(-1.0)
+    room, last, one = (
+        torch.empty(count * rows, pool.shape[1]),
+        torch.zeros(count, rows, _whole(classes)),
+        torch.tensor(-1.0),
+    )
     for t, k in enumerate(batches.active):
         index = batches.index[t, :k].view(-1)
         y = labels[index].view(k, rows, 1)
@@ -150,8 +158,7 @@ def _train(wide: tuple[int, ...], jobs: Sequence[Job], training: Training, rows:
         for at in range(len(stacked) - 2, -1, -2):
             x = layers.pop()
             below = torch.bmm(off, stacked[at][:k]) if at else None
-            follow(at, off.transpose(1, 2), x)
-            follow(at + 1, None, off)
+            descent.step(at, off, x)
             if below is not None:
                 off = torch.ops.aten.threshold_backward(below, x, 0)  # no more where ReLU gave 0
     return _runs(wide, jobs, batches, stacked, bases, losses)
@@ -181,40 +188,32 @@ def _bases(wide: tuple[int, ...], jobs: Sequence[Job]) -> list[torch.Tensor]:
     return out
 
 
-class _Follow:
-    """The optimiser, on all devices' weights at once: as torch's own, with its defaults for what `training` does not say."""
+class _Descent:
+    """How the stacked weights follow their losses."""
 
     def __init__(self, stacked: list[torch.Tensor], bases: list[torch.Tensor], training: Training):
-        self.stacked, self.bases, self.training = stacked, bases, training
-        adam = training.optimiser == "adamw"
-        self.plain = not (adam or training.momentum or training.weight_decay)
-        self.memory = [[torch.zeros_like(w) for _ in range(2 if adam else 0 if self.plain else 1)] for w in stacked]
-        self.steps = [torch.zeros(()) for _ in stacked]
+        self.stacked, self.bases = stacked, bases
+        self.rate, self.prox = training.learning_rate, training.prox
+        self.optimiser = Optimiser(stacked, training)
 
-    def __call__(self, at: int, off: torch.Tensor | None, x: torch.Tensor) -> None:
-        """A step of tensor `at` for the first k devices: along off @ x, or for a bias along the sum of x (k, rows, …)."""
-        w, rate, prox = self.stacked[at][: len(x)], self.training.learning_rate, self.training.prox
-        base = self.bases[at] if len(self.bases[at]) == 1 else self.bases[at][: len(x)]
-        if self.plain:  # no gradient of its own: the product is added to the weights where they lie
-            if prox:
-                w.lerp_(base, rate * prox)
-            if off is None:
-                w.sub_(x.sum(dim=1, keepdim=True), alpha=rate)
-            else:
-                w.baddbmm_(off, x, alpha=-rate)
+    def step(self, at: int, off: torch.Tensor, x: torch.Tensor) -> None:
+        """A layer's weight and bias, tensors `at` and after it, for the first k devices: `off` (k, rows, out) is the gradient of
+        what the layer gave, x (k, rows, in) what it was given."""
+        k = x.shape[0]
+        w, b = self.stacked[at][:k], self.stacked[at + 1][:k]
+        off_b = off.sum(dim=1, keepdim=True)
+        if self.optimiser.plain:  # no gradient of its own: the product is added to the weights where they lie
+            if self.prox:
+                w.lerp_(self.bases[at][:k], self.rate * self.prox)
+                b.lerp_(self.bases[at + 1][:k], self.rate * self.prox)
+            w.baddbmm_(off.transpose(1, 2), x, alpha=-self.rate)
+            b.sub_(off_b, alpha=self.rate)
             return
-        g = x.sum(dim=1, keepdim=True) if off is None else torch.bmm(off, x)
-        if prox:
-            g.add_(w - base, alpha=prox)
-        memory, decay = [m[: len(x)] for m in self.memory[at]], self.training.weight_decay
-        if self.training.optimiser == "adamw":
-            adamw(
-                [w], [g], memory[:1], memory[1:], [], [self.steps[at]],
-                fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rate, weight_decay=decay, eps=EPSILON, maximize=False,
-            )  # fmt: skip
-        else:
-            memory[0].mul_(self.training.momentum).add_(g.add_(w, alpha=decay))
-            w.sub_(memory[0], alpha=rate)
+        moves = [(at, w, torch.bmm(off.transpose(1, 2), x)), (at + 1, b, off_b)]
+        if self.prox:
+            for i, p, g in moves:
+                g.add_(p - self.bases[i][:k], alpha=self.prox)
+        self.optimiser.step(moves, first=k)
 
 
 def _runs(

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from device_sim.data import Dataset
+from device_sim.optimiser import Optimiser
 from device_sim.pseudonym import seed_of as seed_of
 from learning.models import build, load_vector, score, to_vector
 from schemas.task import Scalar, Training
@@ -100,7 +101,7 @@ def fit(module: nn.Module, x: Float32, y: Int64, training: Training, seed: int) 
     xs, ys = torch.tensor(x), torch.tensor(y)
     parameters = [p for p in module.parameters() if p.requires_grad]
     began = [p.detach().clone() for p in parameters]
-    optimiser = _optimiser(parameters, training)
+    optimiser = Optimiser(parameters, training)
     dice = torch.Generator().manual_seed(seed)
     loss_sum, steps = 0.0, 0
     module.train()
@@ -115,30 +116,15 @@ def fit(module: nn.Module, x: Float32, y: Int64, training: Training, seed: int) 
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 with torch.no_grad():
                     seen.append(nn.functional.nll_loss(guesses, labels, reduction="none"))
-                    for p, g, w0 in zip(parameters, gradients, began, strict=True):
-                        if g is not None and training.prox:
-                            g = g + training.prox * (p - w0)
-                        if optimiser:
-                            p.grad = g
-                        elif g is not None:
-                            p.add_(g, alpha=-training.learning_rate)
-                    if optimiser:
-                        optimiser.step()
+                    moves = [
+                        (i, p, g) for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)) if g is not None
+                    ]
+                    if training.prox:
+                        moves = [(i, p, g + training.prox * (p - began[i])) for i, p, g in moves]
+                    optimiser.step(moves)
                 loss_sum += loss.item() * len(batch)
                 steps += 1
-    for p in parameters:
-        p.grad = None
     return loss_sum, steps, torch.cat(seen).numpy()
-
-
-def _optimiser(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer | None:
-    """torch's own, with its defaults for what `training` does not say; None for plain SGD, which is one line of ours."""
-    rate, decay = training.learning_rate, training.weight_decay
-    if training.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
-    if training.momentum or decay:
-        return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
-    return None
 
 
 def central(

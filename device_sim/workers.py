@@ -1,17 +1,18 @@
 """Processes that train beside each other: for models whose steps are large enough that nothing is won by stacking them.
 
 Each trains with `trainer.train`, on one thread: the bits are those of this process, whoever trains what. A worker lives at the other
-end of a pipe and ends with it, also where this process was killed. It is a fresh Python, which imports torch (0.5 GB, seconds):
-so they start with the first job and stay.
+end of a pipe and ends with it, also where this process was killed. They are forked from one fresh Python that has imported torch (seconds,
+0.5 GB, which they share) and has done nothing with it; they start with the first job and stay.
 """
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 
 from device_sim.trainer import Float32, Job, Run, one_thread, train
 from learning.models import origin
@@ -23,9 +24,10 @@ class Died(RuntimeError):
 
 class _Worker:
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", __name__])
         self.pipe, theirs = context.Pipe()
-        self.process: SpawnProcess = context.Process(target=_serve, args=(theirs,), daemon=True, name="training")
+        self.process: ForkServerProcess = context.Process(target=_serve, args=(theirs,), daemon=True, name="training")
         self.process.start()
         theirs.close()  # else the pipe would stay open when the process is gone
         self.base: Float32 | None = None
@@ -70,8 +72,9 @@ class Workers:
                     out[i] = e
                 else:
                     busy[worker.pipe] = i, worker
-            for pipe in wait(list(busy)):
-                i, worker = busy.pop(pipe)  # type: ignore[index]
+            ready = wait(list(busy))
+            for pipe in [p for p in busy if p in ready]:
+                i, worker = busy.pop(pipe)
                 try:
                     out[i] = worker.pipe.recv()
                     self._idle.append(worker)
@@ -105,10 +108,18 @@ def _serve(pipe: Connection) -> None:
             import_module(made_by)  # where a model of the user's own is made known
             answer: Run | Exception = train(*job._replace(base=base))
         except Exception as e:
-            answer = e
+            answer = _sendable(e)
         try:
             pipe.send(answer)
         except OSError:
             return  # nobody is there any more
-        except Exception:  # an exception that cannot be sent
-            pipe.send(RuntimeError(f"{type(answer).__name__}: {answer}"))
+
+
+def _sendable(e: Exception) -> Exception:
+    """The exception, or where it cannot be pickled and back, one that says the same."""
+    try:
+        if type(pickle.loads(pickle.dumps(e))) is type(e):
+            return e
+    except Exception:
+        pass
+    return RuntimeError(f"{type(e).__name__}: {e}")

@@ -15,10 +15,11 @@ from learning import models
 from learning.models import build, to_vector
 from schemas.task import Training
 
+SGD = Training()
 ADAMW = Training(epochs=3, batch=4, learning_rate=0.01, optimiser="adamw", weight_decay=0.1, prox=0.1)
 
 
-def job(samples: int, seed: int = 0, hidden: str | None = "5", training: Training = Training(), base: int = 1) -> Job:
+def job(samples: int, seed: int = 0, hidden: str | None = "5", training: Training = SGD, base: int = 1) -> Job:
     """A device of its own samples, with 3 inputs and 4 classes; without `hidden` a linear model."""
     name = "mlp" if hidden else "linear"
     args = {"inputs": 3, "classes": 4} | ({"hidden": hidden} if hidden else {})
@@ -147,7 +148,7 @@ def test_what_can_be_stacked(monkeypatch):
 def test_stacks_hold_devices_alike_and_not_too_many(monkeypatch):
     jobs = [job(m, training=Training(batch=8)) for m in (1, 30, 8, 9, 3, 30, 4)]
     monkeypatch.setattr(batched, "STACK", 2 * 44)
-    found = list(batched._stacks((3, 5, 4), jobs))
+    found = list(batched.stacks((3, 5, 4), jobs))
     assert sorted(i for _, some in found for i in some) == list(range(7))
     assert found == [(1, [0]), (4, [4, 6]), (8, [1, 5]), (8, [3, 2])]
     sizes = [n * k + k for n, k in pairwise((3, 5, 4))]

@@ -68,7 +68,10 @@ def test_a_full_task_reads_back():
         ({"training": {"prox": -0.1}}, r">= 0\.0 - at `\$\.training\.prox`"),
         ({"training": {"learning_rate": float("nan")}}, r"\$\.training\.learning_rate"),
         ({"training": {"optimiser": "lion"}}, r"training\.optimiser is sgd or adamw, not 'lion' - at `\$\.training`"),
-        ({"training": {"optimiser": "adamw", "momentum": 0.9}}, r"training\.momentum is not a setting of adamw; sgd has"),
+        (
+            {"training": {"optimiser": "adamw", "momentum": 0.9}},
+            r"training\.momentum is not a setting of adamw; sgd has",
+        ),
         ({"training": {"momentum": 1}}, r"< 1\.0 - at `\$\.training\.momentum`"),
         ({"training": {"weight_decay": -0.1}}, r">= 0\.0 - at `\$\.training\.weight_decay`"),
         (

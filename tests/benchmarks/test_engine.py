@@ -1,0 +1,60 @@
+"""The benchmark of the training engine measures each way and says what it found; no figure of speed is looked at."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import engine
+from device_sim.engine import HERE, Engine
+from device_sim.trainer import train
+
+
+def test_prints_a_line_for_each_way():
+    done = subprocess.run(
+        [sys.executable, "-m", "olearning", "bench", "engine", "--quick", "--json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(x) for x in done.stdout.splitlines()]
+    assert [x["case"] for x in lines] == [
+        "way=here model=8-4-3 optimiser=sgd",
+        "way=stacked model=8-4-3 optimiser=sgd devices=1",
+        "way=stacked model=8-4-3 optimiser=sgd devices=3",
+        "way=workers model=8-4-3 optimiser=sgd devices=3",
+        "way=here model=cnn optimiser=sgd",
+        "way=workers model=cnn optimiser=sgd devices=2",
+    ]
+    for x in lines:
+        assert (x["bench"], x["unit"]) == ("engine", "updates/s")
+        assert (x.get("peer"), x.get("peer_value")) == (
+            (None, None) if "devices" not in x["case"] else ("here", lines[0 if "8-4-3" in x["case"] else 4]["value"])
+        )
+
+
+def test_operations_are_those_of_the_products():
+    inputs, hidden, classes, samples = 20, 10, 5, engine.BATCH * engine.BATCHES
+    (job,) = engine.mlp(inputs, hidden, classes).jobs(1)
+    forward = 2 * samples * (inputs * hidden + hidden * classes)
+    back = forward + 2 * samples * hidden * classes  # weights of both layers, and what the first one gave
+    assert engine.operations(job) == forward + back
+
+
+@pytest.mark.parametrize("case", [*engine.CASES, *engine.QUICK], ids=lambda c: c.name)
+def test_cases_can_be_trained_and_are_what_their_names_say(case):
+    (job,) = case.jobs(1)
+    run = train(*job)
+    assert (run.samples, run.steps) == (80, 5)
+    assert np.isfinite(run.delta).all()
+    if case.model == "mlp":
+        n, k, c = map(int, case.name.split("-"))
+        assert len(job.base) == n * k + k + k * c + c
+    else:
+        assert len(job.base) == 9098
+
+
+def test_a_failure_is_not_measured():
+    (job,) = engine.QUICK[0].jobs(1)
+    with Engine(1) as e, pytest.raises(ValueError, match="as many as labels"):
+        engine.measured(e, HERE, [job._replace(y=job.y[1:])], 0.0)
