@@ -3,7 +3,7 @@
 An update is one device's: 5 batches of 16 samples, one pass. The ways: "here", a loop over the devices with torch's autograd on one
 thread (the peer of the others); "stacked", their weights in one (`device_sim/batched.py`) on all cores; "workers", processes
 (`device_sim/workers.py`) that have started before. The limit is arithmetic: an update's floating-point operations, at the rate at
-which torch multiplies two large matrices on all cores.
+which torch multiplies two large matrices on a core, for each of them.
 """
 
 import os
@@ -26,7 +26,7 @@ BATCHES, BATCH = 5, 16
 SGD, ADAMW = Training(1, BATCH, 0.01), Training(1, BATCH, 1e-3, optimiser="adamw")
 
 
-@model("bench-cnn")
+@model("tiny-cnn")
 def cnn() -> nn.Module:
     """For 28 × 28 pixels: two convolutions of 3 × 3, each with ReLU and pooling, and a linear layer; 9,098 parameters."""
     return nn.Sequential(
@@ -61,10 +61,11 @@ class Case:
 
 
 def mlp(
-    inputs: int, hidden: int, classes: int, training: Training = SGD, devices: tuple[int, ...] = (1, 20, 100)
+    inputs: int, hidden: int | str, classes: int, training: Training = SGD, devices: tuple[int, ...] = (1, 20, 100)
 ) -> Case:
     args: dict[str, Scalar] = {"inputs": inputs, "hidden": hidden, "classes": classes}
-    return Case(f"{inputs}-{hidden}-{classes}", "mlp", args, (inputs,), classes, training, devices)
+    name = f"{inputs}-{hidden}-{classes}".replace(",", "-")
+    return Case(name, "mlp", args, (inputs,), classes, training, devices)
 
 
 CASES = (
@@ -72,9 +73,10 @@ CASES = (
     mlp(369, 64, 6, devices=(1, 20, 100, 1000)),
     mlp(768, 300, 6),
     mlp(768, 300, 6, ADAMW),
-    Case("cnn", "bench-cnn", {}, (1, 28, 28), 10),
+    mlp(784, "1200,200", 10, devices=(1, 20)),
+    Case("cnn", "tiny-cnn", {}, (1, 28, 28), 10),
 )
-QUICK = (mlp(8, 4, 3, devices=(1, 3)), Case("cnn", "bench-cnn", {}, (1, 28, 28), 10, devices=(2,)))
+QUICK = (mlp(8, 4, 3, devices=(1, 3)), Case("cnn", "tiny-cnn", {}, (1, 28, 28), 10, devices=(2,)))
 
 
 def run(cases: tuple[Case, ...] = CASES, seconds: float = 2.0) -> Iterator[Line]:
@@ -90,20 +92,22 @@ def lines(engine: Engine, case: Case, rate: float, seconds: float) -> Iterator[L
     alone = case.jobs(20)
     settings = {"cores": engine.cores, "parameters": len(alone[0].base), "gflops": round(rate / 1e9, 1)}
     limit, name = rate / operations(alone[0]), f"model={case.name} optimiser={case.training.optimiser}"
-    loop = measured(engine, HERE, alone, seconds)  # each device takes its time, however many there are
-    yield Line("engine", f"way={HERE} {name}", loop, "updates/s", limit, settings)
+    loop, cpu = measured(engine, HERE, alone, seconds)  # each device takes its time, however many there are
+    yield Line("engine", f"way={HERE} {name}", loop, "updates/s", limit, settings | {"a_cpu_second": cpu})
     for devices in case.devices:
         jobs = case.jobs(devices)
         for way in [STACKED] * bool(widths(jobs[0])) + [WORKERS] * (
             devices > 1
         ):  # processes have nothing to share of one
-            found = measured(engine, way, jobs, seconds)
-            yield Line("engine", f"way={way} {name} devices={devices}", found, "updates/s", limit, settings, HERE, loop)
+            found, cpu = measured(engine, way, jobs, seconds)
+            about = settings | ({"a_cpu_second": cpu} if way == STACKED else {})  # of workers it is not known
+            yield Line("engine", f"way={way} {name} devices={devices}", found, "updates/s", limit, about, HERE, loop)
 
 
-def measured(engine: Engine, way: str, jobs: list[Job], seconds: float) -> float:
-    """Updates a second."""
-    return len(jobs) / best(lambda: whole(engine.by(way, jobs)), seconds)
+def measured(engine: Engine, way: str, jobs: list[Job], seconds: float) -> tuple[float, int]:
+    """Updates a second, and a second of this process on a core: it matters where others are at work on the machine."""
+    wall, cpu = best(lambda: whole(engine.by(way, jobs)), seconds)
+    return len(jobs) / wall, round(len(jobs) / cpu)
 
 
 def whole(runs: list) -> None:
@@ -113,16 +117,16 @@ def whole(runs: list) -> None:
             raise x
 
 
-def best(once: Callable[[], object], seconds: float) -> float:
-    """The shortest of the calls that begin within `seconds`, at least two, after a first."""
+def best(once: Callable[[], object], seconds: float) -> tuple[float, float]:
+    """Seconds, and seconds on a core, that a call takes: the least of those that begin within `seconds`, two or more, after a first."""
     once()
-    taken: list[float] = []
+    taken: list[tuple[float, float]] = []
     began = time.perf_counter()
     while len(taken) < 2 or time.perf_counter() - began < seconds:
-        at = time.perf_counter()
+        at, cpu = time.perf_counter(), time.process_time()
         once()
-        taken.append(time.perf_counter() - at)
-    return min(taken)
+        taken.append((time.perf_counter() - at, time.process_time() - cpu))
+    return min(t for t, _ in taken), max(1e-9, min(t for _, t in taken))
 
 
 def operations(job: Job) -> int:
@@ -142,10 +146,7 @@ def operations(job: Job) -> int:
 
 
 def multiplications(cores: int, seconds: float) -> float:
-    """Floating-point operations a second at which torch multiplies two matrices of 1024 × 1024 on all cores, at best."""
-    torch.set_num_threads(cores)
-    try:
-        a = torch.ones(1024, 1024)
-        return 2 * 1024**3 / best(lambda: torch.mm(a, a), seconds)
-    finally:
-        one_thread()
+    """Floating-point operations a second at which torch multiplies two matrices of 1024 × 1024 on one core, at best, times the cores."""
+    one_thread()
+    a = torch.ones(1024, 1024)
+    return cores * 2 * 1024**3 / best(lambda: torch.mm(a, a), seconds)[0]

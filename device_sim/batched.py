@@ -67,15 +67,23 @@ def train_stacked(jobs: Sequence[Job]) -> list[Run]:
 
 def check(wide: tuple[int, ...], job: Job) -> None:
     """Raises `ValueError` for a base or data that cannot be."""
-    size, m, classes = sum(n * k + k for n, k in pairwise(wide)), len(job.y), wide[-1]
-    if job.base.shape != (size,):
-        raise ValueError(f"this model has {size} values, the vector has shape {job.base.shape}")
+    m, classes = len(job.y), wide[-1]
+    if job.base.shape != (_size(wide),):
+        raise ValueError(f"this model has {_size(wide)} values, the vector has shape {job.base.shape}")
     if len(job.x) != m or not m:
         raise ValueError(f"training needs samples, as many as labels: {len(job.x)} and {m} given")
     if job.x.size != m * wide[0]:
         raise ValueError(f"this model takes {wide[0]} values a sample, not {job.x.size // m}")
-    if not 0 <= job.y.min() <= job.y.max() < classes:
+    if job.y.dtype != np.int64:
+        raise ValueError(f"labels are int64, not {job.y.dtype}")
+    if job.y.view(np.uint64).max() >= classes:  # one look: what is below 0 is very large
         raise ValueError(f"this model has {classes} classes, the labels go from {job.y.min()} to {job.y.max()}")
+
+
+@lru_cache(maxsize=64)
+def _size(wide: tuple[int, ...]) -> int:
+    """Values of the model."""
+    return sum(n * k + k for n, k in pairwise(wide))
 
 
 def stacks(wide: tuple[int, ...], jobs: Sequence[Job], most: int = 0) -> Iterator[tuple[int, list[int]]]:
@@ -84,7 +92,7 @@ def stacks(wide: tuple[int, ...], jobs: Sequence[Job], most: int = 0) -> Iterato
 
     Rows are the batch, or for a device that has less the next power of two: so they are the device's own matter.
     """
-    batch, size = jobs[0].training.batch, sum(n * k + k for n, k in pairwise(wide))
+    batch, size = jobs[0].training.batch, _size(wide)
     rows = [min(batch, 1 << (len(job.y) - 1).bit_length()) for job in jobs]
     steps = [-(-len(job.y) // batch) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda i: (rows[i], -steps[i]))

@@ -1,8 +1,8 @@
 """Processes that train beside each other: for models whose steps are large enough that nothing is won by stacking them.
 
-Each trains with `trainer.train`, on one thread: the bits are those of this process, whoever trains what. A worker lives at the other
-end of a pipe and ends with it, also where this process was killed. They are forked from one fresh Python that has imported torch (seconds,
-0.5 GB, which they share) and has done nothing with it; they start with the first job and stay.
+Each trains with `trainer.train`, on one thread: the bits are those of this process, whoever trains what. A worker lives at the
+other end of a pipe and ends with it, also where this process was killed. They are forked from one fresh Python that has imported
+torch, which takes seconds and memory once, and has done nothing with it. They start with the first job and stay.
 """
 
 import multiprocessing

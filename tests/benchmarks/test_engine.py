@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -48,8 +49,7 @@ def test_cases_can_be_trained_and_are_what_their_names_say(case):
     assert (run.samples, run.steps) == (80, 5)
     assert np.isfinite(run.delta).all()
     if case.model == "mlp":
-        n, k, c = map(int, case.name.split("-"))
-        assert len(job.base) == n * k + k + k * c + c
+        assert len(job.base) == sum(n * k + k for n, k in pairwise(map(int, case.name.split("-"))))
     else:
         assert len(job.base) == 9098
 

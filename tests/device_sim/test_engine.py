@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SHORT = Training(epochs=2, batch=8)
 
 
-@model("engine-test-noisy")
+@model("test-noisy")
 def noisy() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
 
@@ -36,7 +36,7 @@ class Fatal(nn.Linear):
         os._exit(7)
 
 
-@model("engine-test-fatal")
+@model("test-fatal")
 def fatal() -> nn.Module:
     return Fatal(6, 4)
 
@@ -53,7 +53,7 @@ class Broken(nn.Linear):
         raise Strange("this", "that")
 
 
-@model("engine-test-broken")
+@model("test-broken")
 def broken() -> nn.Module:
     return Broken(6, 4)
 
@@ -77,21 +77,21 @@ def engine():
 
 
 def test_workers_give_the_bits_of_this_process(engine):
-    jobs = [job("engine-test-noisy", n, base=n // 3) for n in range(7)]
+    jobs = [job("test-noisy", n, base=n // 3) for n in range(7)]
     jobs[5] = jobs[5]._replace(base=jobs[4].base)  # which one of them may have already
     assert [bits(r) for r in engine.by(WORKERS, jobs)] == [bits(train(*j)) for j in jobs]
     assert len({w.process.pid for w in engine._workers._idle}) == 2
 
 
 def test_a_job_that_fails_fails_alone_in_every_way(engine):
-    good, noise = job("mlp", 1), job("engine-test-noisy", 2)
+    good, noise = job("mlp", 1), job("test-noisy", 2)
     bad = [
         good._replace(base=good.base[1:]),
         good._replace(y=good.y[:3]),
         noise._replace(x=noise.x[:, :2]),
         noise._replace(model="nobody"),
         noise._replace(args={"width": 3}),
-        job("engine-test-broken", 3),
+        job("test-broken", 3),
         noise._replace(args={"width": lambda: 0}),  # cannot be sent
     ]
     jobs = [good, *bad[:3], noise, *bad[3:], good, noise]
@@ -106,15 +106,15 @@ def test_a_job_that_fails_fails_alone_in_every_way(engine):
 
 
 def test_a_worker_that_dies_takes_only_its_own_job_along(engine):
-    jobs = [job("engine-test-noisy", 1), job("engine-test-fatal", 2), job("engine-test-noisy", 3)]
+    jobs = [job("test-noisy", 1), job("test-fatal", 2), job("test-noisy", 3)]
     runs = engine.by(WORKERS, jobs)
     assert isinstance(runs[1], Died)
-    assert str(runs[1]) == "the process that trained engine-test-fatal ended with 7"
+    assert str(runs[1]) == "the process that trained test-fatal ended with 7"
     assert [bits(runs[0]), bits(runs[2])] == [bits(train(*jobs[0])), bits(train(*jobs[2]))]
 
 
 def test_a_worker_that_died_idle_is_replaced(engine):
-    jobs = [job("engine-test-noisy", n) for n in range(2)]
+    jobs = [job("test-noisy", n) for n in range(2)]
     before = engine.by(WORKERS, jobs)
     gone = engine._workers._idle[-1].process
     gone.kill()
@@ -145,7 +145,7 @@ def test_workers_end_with_the_process_they_work_for():
 def test_who_comes_along_changes_no_bit(engine):
     jobs = [job("mlp", n, base=n % 2, samples=3 * n + 1) for n in range(9)]
     jobs += [j._replace(training=Training(momentum=0.5)) for j in jobs[:3]]
-    jobs.insert(4, job("engine-test-noisy", 1))
+    jobs.insert(4, job("test-noisy", 1))
     together = [bits(r) for r in engine.runs(jobs)]
     assert [bits(engine.runs([j])[0]) for j in jobs] == together
     with Engine(cores=1) as one:
@@ -157,7 +157,7 @@ def test_who_comes_along_changes_no_bit(engine):
 def test_each_job_goes_its_way(monkeypatch):
     gone = []
     monkeypatch.setattr(Engine, "by", lambda self, way, jobs: gone.append((way, len(jobs))) or [None] * len(jobs))
-    mlp, other = job("mlp", 1), job("engine-test-noisy", 1)
+    mlp, other = job("mlp", 1), job("test-noisy", 1)
     for cores, jobs, wanted in (
         (2, [mlp, other, mlp, other], {STACKED: 2, WORKERS: 2}),
         (2, [other], {HERE: 1}),  # no use in sending it away
