@@ -8,7 +8,7 @@ which torch multiplies two large matrices on a core, for each of them.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,12 +96,37 @@ def lines(engine: Engine, case: Case, rate: float, seconds: float) -> Iterator[L
     yield Line("engine", f"way={HERE} {name}", loop, "updates/s", limit, settings | {"a_cpu_second": cpu})
     for devices in case.devices:
         jobs = case.jobs(devices)
-        for way in [STACKED] * bool(widths(jobs[0])) + [WORKERS] * (
-            devices > 1
-        ):  # processes have nothing to share of one
+        ways = [STACKED] * bool(widths(jobs[0])) + [WORKERS] * (devices > 1)  # processes have nothing to share of one
+        for way in ways:
             found, cpu = measured(engine, way, jobs, seconds)
             about = settings | ({"a_cpu_second": cpu} if way == STACKED else {})  # of workers it is not known
             yield Line("engine", f"way={way} {name} devices={devices}", found, "updates/s", limit, about, HERE, loop)
+
+
+def table(lines: Iterable[Line]) -> Iterator[str]:
+    """As Markdown, in updates a second, and in brackets a second of this process on a core."""
+    yield "| model | devices | loop | stacked | workers | limit | best / limit |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    rows: dict[tuple[str, str], dict[str, Line]] = {}
+    loop = None
+    for line in lines:
+        at = dict(x.split("=") for x in line.case.split())
+        if at["way"] == HERE:
+            loop = line
+            continue
+        name = at["model"] + (" AdamW" if at["optimiser"] == "adamw" else "")
+        rows.setdefault((name, at["devices"]), {HERE: loop} if loop else {})[at["way"]] = line
+    for (name, devices), row in rows.items():
+        limit, best = row[HERE].limit, max(line.value for line in row.values())
+        cells = " | ".join(_cell(row.get(way)) for way in (HERE, STACKED, WORKERS))
+        yield f"| {name} | {devices} | {cells} | {limit:,.0f} | {best / limit:.2f} |"
+
+
+def _cell(line: Line | None) -> str:
+    if not line:
+        return ""
+    cpu = line.settings.get("a_cpu_second")
+    return f"{line.value:,.0f}" + (f" ({cpu:,})" if cpu else "")
 
 
 def measured(engine: Engine, way: str, jobs: list[Job], seconds: float) -> tuple[float, int]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import engine
+from benchmarks.line import Line
 from device_sim.engine import HERE, Engine
 from device_sim.trainer import train
 
@@ -32,6 +33,23 @@ def test_prints_a_line_for_each_way():
         assert (x.get("peer"), x.get("peer_value")) == (
             (None, None) if "devices" not in x["case"] else ("here", lines[0 if "8-4-3" in x["case"] else 4]["value"])
         )
+
+
+def test_a_table_has_a_row_for_each_model_and_number_of_devices():
+    settings = {"a_cpu_second": 1234}
+    found = [
+        Line("engine", "way=here model=a optimiser=adamw", 1000, "updates/s", 8000, settings),
+        Line("engine", "way=stacked model=a optimiser=adamw devices=1", 2000, "updates/s", 8000, settings, HERE, 1000),
+        Line("engine", "way=stacked model=a optimiser=adamw devices=3", 4000, "updates/s", 8000, settings, HERE, 1000),
+        Line("engine", "way=workers model=a optimiser=adamw devices=3", 1500, "updates/s", 8000, {}, HERE, 1000),
+        Line("engine", "way=here model=b optimiser=sgd", 10, "updates/s", 20),
+        Line("engine", "way=workers model=b optimiser=sgd devices=2", 15, "updates/s", 20, {}, HERE, 10),
+    ]
+    assert list(engine.table(found))[2:] == [
+        "| a AdamW | 1 | 1,000 (1,234) | 2,000 (1,234) |  | 8,000 | 0.25 |",
+        "| a AdamW | 3 | 1,000 (1,234) | 4,000 (1,234) | 1,500 | 8,000 | 0.50 |",
+        "| b | 2 | 10 |  | 15 | 20 | 0.75 |",
+    ]
 
 
 def test_operations_are_those_of_the_products():
