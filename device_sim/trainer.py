@@ -1,4 +1,4 @@
-"""What a device does with its data: plain SGD from a base model, giving a delta.
+"""What a device does with its data: SGD or AdamW from a base model, giving a delta.
 
 The same arguments give the same bits, in any process on one kind of machine: batches are drawn from a generator of their
 own, and torch runs on one thread (more would cut sums differently). `train` and `central` see to the latter themselves
@@ -8,6 +8,7 @@ with `one_thread`; an edge calls it too as it starts, so that a fleet does not t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from device_sim.data import Dataset
+from device_sim.optimiser import Optimiser
 from device_sim.pseudonym import seed_of as seed_of
 from learning.models import build, load_vector, score, to_vector
 from schemas.task import Scalar, Training
@@ -24,18 +26,32 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """What a run gave: new - base as float32 (n,), how many samples it saw, the sum of their losses, and its SGD steps.
+    """What a run gave: new - base as float32 (n,), how many samples it saw, the sum of their losses, its steps, and the losses.
 
     A sample's loss is its cross-entropy in nats in the last local epoch, just before the step it takes part in; so
-    `loss_sum / samples` is the training loss at the end of the run, and costs no pass of its own.
+    `loss_sum / samples` is the training loss at the end of the run, and costs no pass of its own. `losses` are the same by
+    sample, float32 (samples,), in the order in which they were drawn: what eq. 3's quality is made of, on the device alone.
     """
 
     delta: Float32
     samples: int
     loss_sum: float
     steps: int
+    losses: Float32
+
+
+class Job(NamedTuple):
+    """One device's training: the arguments of `train`, in their order."""
+
+    model: str
+    args: Mapping[str, Scalar]
+    base: Float32
+    x: Float32
+    y: Int64
+    training: Training
+    seed: int
 
 
 def one_thread() -> None:
@@ -59,8 +75,8 @@ def train(
     except IndexError:
         module = build(model, args, seed=0)  # the base overwrites what is drawn here
     load_vector(module, base)
-    loss_sum, steps = fit(module, x, y, training, seed)
-    run = Run(delta=to_vector(module) - base, samples=len(y), loss_sum=loss_sum, steps=steps)
+    loss_sum, steps, losses = fit(module, x, y, training, seed)
+    run = Run(delta=to_vector(module) - base, samples=len(y), loss_sum=loss_sum, steps=steps, losses=losses)
     if all(t.is_floating_point() for t in module.state_dict().values()):  # else something of this run stays in it
         idle.append(module)
     return run
@@ -72,18 +88,20 @@ def _idle(model: str, args: tuple[tuple[str, Scalar], ...]) -> list[nn.Module]:
     return []
 
 
-def fit(module: nn.Module, x: Float32, y: Int64, training: Training, seed: int) -> tuple[float, int]:
-    """SGD on any module, in place: `training.epochs` passes, shuffled anew each, the last batch of a pass may be short.
+def fit(module: nn.Module, x: Float32, y: Int64, training: Training, seed: int) -> tuple[float, int, Float32]:
+    """Train any module, in place: `training.epochs` passes, shuffled anew each, the last batch of a pass may be short.
 
     With `training.prox`, mu, each step follows the gradient of loss + mu/2 · ||w - w0||², that is g + mu · (w - w0), where w0
     is what the module came with (FedProx: Li et al., MLSys 2020, equation 2). Losses are said without that term.
-    Returns (loss sum of the last pass, steps). Raises `ValueError` without samples, or if x and y differ in number.
+    Returns (loss sum of the last pass, steps, losses of the last pass). Raises `ValueError` without samples, or if x and y
+    differ in number.
     """
     if len(x) != len(y) or not len(y):
         raise ValueError(f"training needs samples, as many as labels: {len(x)} and {len(y)} given")
     xs, ys = torch.tensor(x), torch.tensor(y)
     parameters = [p for p in module.parameters() if p.requires_grad]
     began = [p.detach().clone() for p in parameters]
+    optimiser = Optimiser(parameters, training)
     dice = torch.Generator().manual_seed(seed)
     loss_sum, steps = 0.0, 0
     module.train()
@@ -91,20 +109,22 @@ def fit(module: nn.Module, x: Float32, y: Int64, training: Training, seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         for _ in range(training.epochs):
-            loss_sum = 0.0
+            loss_sum, seen = 0.0, []
             for batch in torch.randperm(len(ys), generator=dice).split(training.batch):
-                loss = nn.functional.cross_entropy(module(xs[batch]), ys[batch])
+                guesses, labels = nn.functional.log_softmax(module(xs[batch]), dim=1), ys[batch]
+                loss = nn.functional.nll_loss(guesses, labels)
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 with torch.no_grad():
-                    for p, g, w0 in zip(parameters, gradients, began, strict=True):
-                        if g is None:
-                            continue
-                        if training.prox:
-                            g = g + training.prox * (p - w0)
-                        p.add_(g, alpha=-training.learning_rate)
+                    seen.append(nn.functional.nll_loss(guesses, labels, reduction="none"))
+                    moves = [
+                        (i, p, g) for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)) if g is not None
+                    ]
+                    if training.prox:
+                        moves = [(i, p, g + training.prox * (p - began[i])) for i, p, g in moves]
+                    optimiser.step(moves)
                 loss_sum += loss.item() * len(batch)
                 steps += 1
-    return loss_sum, steps
+    return loss_sum, steps, torch.cat(seen).numpy()
 
 
 def central(

@@ -73,13 +73,7 @@ def build(model: str, args: Mapping[str, Scalar], seed: int) -> nn.Module:
     Not for two threads at once, since torch initialises from one generator for the process.
     Raises `UnknownModel`, or `ValueError` for arguments the model does not take.
     """
-    if (
-        model not in _models and (found := plugin(GROUP, model)) and model not in _models
-    ):  # it may have registered itself
-        _register(model, found)
-    if model not in _models:
-        raise UnknownModel(f"no model {model!r} is known here; known: {', '.join(sorted({*_models, *names(GROUP)}))}")
-    builder = _models[model]
+    builder = _builder(model)
     takes = inspect.signature(builder).parameters
     if strangers := [name for name in args if name not in takes]:
         raise ValueError(f"model {model!r} takes {', '.join(takes)}; not {', '.join(strangers)}")
@@ -89,6 +83,21 @@ def build(model: str, args: Mapping[str, Scalar], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return builder(**args)
+
+
+def origin(model: str) -> str:
+    """The Python module that makes the model known when it is imported. Raises `UnknownModel`."""
+    return _builder(model).__module__
+
+
+def _builder(model: str) -> Builder:
+    if (
+        model not in _models and (found := plugin(GROUP, model)) and model not in _models
+    ):  # it may have registered itself
+        _register(model, found)
+    if model not in _models:
+        raise UnknownModel(f"no model {model!r} is known here; known: {', '.join(sorted({*_models, *names(GROUP)}))}")
+    return _models[model]
 
 
 # ------------------------------------------------------------------ the models

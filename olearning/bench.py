@@ -152,6 +152,22 @@ def bench_simulate(
         Console(soft_wrap=True).print(table(lines))
 
 
+@bench.command("engine")
+def bench_engine(quick: Quick = False, as_json: AsJson = False) -> None:
+    """Simulated devices' trainings: a loop, weights stacked, worker processes; updates a second. No broker."""
+    from benchmarks import engine
+
+    lines = []
+    for line in engine.run(engine.QUICK, 0.0) if quick else engine.run():
+        lines.append(line)
+        if as_json:
+            emit_or_end(json.dumps(line.as_json()))
+        else:
+            _say(f"measured: {line.bench} {line.case}")
+    for row in () if as_json else engine.table(lines):
+        emit_or_end(row)
+
+
 def _counts(text: str) -> tuple[int, ...]:
     from benchmarks.line import count
 

@@ -20,13 +20,25 @@ class BadTask(ValueError):
 
 
 class Training(Part, frozen=True):
-    """What a device does with its data in one round: SGD over `epochs` passes in batches of `batch`."""
+    """What a device does with its data in one round: `epochs` passes in batches of `batch`, by SGD or AdamW.
+
+    `momentum` is SGD's (a task file that gives it to AdamW is refused). `weight_decay` is added to SGD's gradient, and decoupled
+    from it in AdamW (Loshchilov and Hutter, ICLR 2019), whose betas are 0.9 and 0.999. What an optimiser remembers begins anew in
+    each round.
+    """
 
     epochs: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 5
     batch: Positive = 10
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     prox: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """FedProx' mu: each step also pulls towards the model the round began with (Li et al. 2020)."""
+    optimiser: str = "sgd"
+    momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("sgd", "adamw"):
+            raise ValueError(f"training.optimiser is sgd or adamw, not {self.optimiser!r}")
 
 
 class Rounds(Part, frozen=True):
@@ -247,6 +259,8 @@ def parse(tree: dict[str, Any]) -> TaskSpec:
     for name, value in tree.get("server", {}).items():
         if name not in ("optimiser", "at", *own) and value is not None:
             raise BadTask(f"server.{name} is not a setting of {spec.server.optimiser}; it has {', '.join(own)}")
+    if spec.training.optimiser != "sgd" and spec.training.momentum:
+        raise BadTask(f"training.momentum is not a setting of {spec.training.optimiser}; sgd has it")
     return spec
 
 

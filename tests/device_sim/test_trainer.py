@@ -140,6 +140,75 @@ def test_the_loss_is_the_last_epochs_and_falls(mine, base):
     assert (run.samples, run.steps) == (21, 9)  # a last batch of one sample, too
 
 
+def test_losses_are_by_sample_before_the_step_each_takes_part_in(mine, base):
+    x, y = mine
+    n = len(y)
+    module = build("mlp", ARGS, 0)
+    load_vector(module, base)
+    run = train("mlp", ARGS, base, x, y, Training(epochs=1, batch=n), 0)  # one step: all before it, at the base
+    alone = [score(module, x[i : i + 1], y[i : i + 1])[1] for i in range(n)]
+    np.testing.assert_allclose(np.sort(run.losses), np.sort(alone), rtol=1e-5)
+    for training in (Training(epochs=3, batch=10), Training(epochs=2, batch=7, optimiser="adamw", learning_rate=0.01)):
+        run = train("mlp", ARGS, base, x, y, training, 0)
+        assert (run.losses.shape, run.losses.dtype) == ((n,), np.float32)
+        assert run.losses.sum(dtype=np.float64) == pytest.approx(run.loss_sum, rel=1e-6)
+    # The first batch of the second pass is seen by the model that the first pass left.
+    first, second = (train("mlp", ARGS, base, x, y, Training(epochs=e, batch=10), 4) for e in (1, 2))
+    load_vector(module, base + first.delta)
+    dice = torch.Generator().manual_seed(4)
+    batch = [torch.randperm(n, generator=dice) for _ in range(2)][1][:10].numpy()
+    assert second.losses[:10].mean() == pytest.approx(score(module, x[batch], y[batch])[1], rel=1e-5)
+
+
+def by_hand(x: np.ndarray, y: np.ndarray, w: np.ndarray, training: Training) -> np.ndarray:
+    """Full-batch steps on softmax regression in float64 by the optimiser's published formula; w flat, as `softmax_sgd` has it."""
+    w0, classes = w.astype(np.float64), len(w) // (x.shape[1] + 1)
+    w, m, v = w0.copy(), np.zeros(len(w)), np.zeros(len(w))
+    for t in range(1, training.epochs + 1):
+        weight, bias = w[:-classes].reshape(classes, -1), w[-classes:]
+        p = np.exp(x @ weight.T + bias)
+        off = (p / p.sum(axis=1, keepdims=True) - np.eye(classes)[y]) / len(y)
+        g = np.concatenate([(off.T @ x).reshape(-1), off.sum(axis=0)]) + training.prox * (w - w0)
+        if training.optimiser == "adamw":  # Loshchilov and Hutter, algorithm 2
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+            w = w - training.learning_rate * (step + training.weight_decay * w)
+        else:
+            m = training.momentum * m + g + training.weight_decay * w
+            w = w - training.learning_rate * m
+    return w - w0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"momentum": 0.9},
+        {"weight_decay": 0.5},
+        {"momentum": 0.5, "weight_decay": 0.1, "prox": 0.5},
+        {"optimiser": "adamw", "learning_rate": 0.01},
+        {"optimiser": "adamw", "learning_rate": 0.05, "weight_decay": 0.3, "prox": 0.5},
+    ],
+    ids=str,
+)
+def test_optimisers_as_worked_in_numpy(settings):
+    dice = np.random.default_rng(5)
+    x, y = dice.standard_normal((12, 3)).astype(np.float32), dice.integers(0, 4, 12)
+    start = dice.standard_normal(16).astype(np.float32)
+    training = Training(**{"epochs": 9, "batch": 12, "learning_rate": 0.2} | settings)
+    run = train("linear", {"inputs": 3, "classes": 4}, start, x, y, training, 0)
+    np.testing.assert_allclose(run.delta, by_hand(x, y, start, training), rtol=1e-3, atol=1e-5)
+    for name in settings.keys() - {"learning_rate"}:
+        plain = {k: v for k, v in settings.items() if k != name}
+        other = Training(**{"epochs": 9, "batch": 12, "learning_rate": 0.2} | plain)
+        assert np.abs(run.delta - by_hand(x, y, start, other)).max() > 1e-3, name
+
+
+def test_optimisers_begin_anew_in_each_run(mine, base):
+    for training in (Training(momentum=0.9), Training(optimiser="adamw", learning_rate=0.01)):
+        runs = [train("mlp", ARGS, base, *mine, training, 9) for _ in range(2)]
+        assert runs[0].delta.tobytes() == runs[1].delta.tobytes()
+
+
 def test_what_cannot_be_trained_is_refused(mine, base):
     with pytest.raises(UnknownModel):
         train("nobody", {}, base, *mine, Training(), 0)

@@ -24,7 +24,8 @@ def test_a_full_task_reads_back():
         "tenant": "acme",
         "model_args": {"width": 64, "act": "relu", "bias": True, "drop": 0.1},
         "data_args": {"alpha": 0.3},
-        "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05, "prox": 0.1},
+        "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05, "prox": 0.1}
+        | {"optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
         "rounds": {"demand": 20, "over_commit": 1.5, "minimum": 20, "deadline_s": 30, "lease_s": 10.5, "grace_s": 0}
         | {"refill": 2, "staleness": 3, "atomic": True},
         "epochs": {"count": 3, "rounds": 4, "deadline_s": 600, "enough": 1, "window_s": 300.0, "zones": 2},
@@ -66,6 +67,13 @@ def test_a_full_task_reads_back():
         ({"rounds": {"minimum": 11}}, r"rounds\.minimum \(11\) is more than rounds\.demand \(10\)"),
         ({"training": {"prox": -0.1}}, r">= 0\.0 - at `\$\.training\.prox`"),
         ({"training": {"learning_rate": float("nan")}}, r"\$\.training\.learning_rate"),
+        ({"training": {"optimiser": "lion"}}, r"training\.optimiser is sgd or adamw, not 'lion' - at `\$\.training`"),
+        (
+            {"training": {"optimiser": "adamw", "momentum": 0.9}},
+            r"training\.momentum is not a setting of adamw; sgd has",
+        ),
+        ({"training": {"momentum": 1}}, r"< 1\.0 - at `\$\.training\.momentum`"),
+        ({"training": {"weight_decay": -0.1}}, r">= 0\.0 - at `\$\.training\.weight_decay`"),
         (
             {"server": {"optimiser": "adam"}},
             r"server\.optimiser 'adam' is not known; known: fedavg, .* at `\$\.server`",
