@@ -187,6 +187,8 @@ class Device:
     """By task, what top-k left out of its weighted deltas: it is added to the next one."""
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By task, its samples and the number of classes."""
+    reactions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By task, the last round it reacted to, and how fast."""
     since: int = 0
     """When it woke up (ms)."""
     place: int = 0
@@ -378,7 +380,11 @@ class Device:
                 self.next = min(self.next, at)
 
     def _reaction(self, a: Announcement) -> int:
-        return self.die(a.task, a.round, most=self.habit.reaction)
+        """After how many ms it registers for a round that it heard of."""
+        known = self.reactions.get(a.task)
+        if known is None or known[0] != a.round:
+            known = self.reactions[a.task] = a.round, self.die(a.task, a.round, most=self.habit.reaction)
+        return known[1]
 
     def _quality(self, a: Announcement) -> float:
         return self.quality.get(a.task) or first_quality(*self.sizes[a.task])

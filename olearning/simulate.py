@@ -4,6 +4,7 @@ Nothing waits: the clock jumps from event to event, what is due together is trai
 dropped. The same scenario and seed give the same run, record for record.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,8 +41,10 @@ DAY_MS = 86_400_000
 TOGETHER = 1_000_000
 """All runs that begin together are trained together."""
 BATCH = 1_000
-SWEEP = 200
+SWEEP = 20
 """Ticks between two looks for what can be dropped."""
+RARELY = (50_000, 20, 50)
+"""How many new objects the collector of circles lets come before it looks."""
 
 Prepare = Callable[[TaskSpec, int], tuple[Layout, npt.NDArray[np.float32]]]
 """A task and a seed -> the layout and version 0 of its model."""
@@ -131,7 +134,7 @@ class Simulation:
 
     def __init__(self, loaded: Loaded, learner: Learner, prepare: Prepare, scorer: Scorer | None):
         self.loaded, s = loaded, loaded.scenario
-        self.memory = Memory(seed=s.seed, batch=BATCH)
+        self.memory = Memory(seed=s.seed, latency=(1, 1), batch=BATCH)
         self.tick = s.clock.tick_ms
         self.result = Result()
         self.fleets: dict[str, Host] = {}
@@ -202,12 +205,19 @@ class Simulation:
         """Let it run to its end; says now and then how far it is, from 0 to 1."""
         began, days = time.perf_counter(), self.loaded.scenario.days
         end = days * 1000 * self.loaded.scenario.devices.day_seconds
-        while not self._over() and not (end and self.memory.now >= end):
-            self.memory.run(limit=SWEEP * self.tick)
-            self.sweeper.sweep()
-            self.result.seconds = time.perf_counter() - began
-            yield self._share(end)
-        self._account()
+        before = gc.get_threshold()
+        gc.freeze()
+        gc.set_threshold(*RARELY)  # what comes and goes here makes few circles
+        try:
+            while not self._over() and not (end and self.memory.now >= end):
+                self.memory.run(limit=SWEEP * self.tick)
+                self.sweeper.sweep()
+                self.result.seconds = time.perf_counter() - began
+                yield self._share(end)
+            self._account()
+        finally:
+            gc.set_threshold(*before)
+            gc.unfreeze()
         self.result.seconds = time.perf_counter() - began
         yield 1.0
 

@@ -140,7 +140,8 @@ class Memory:
     # ------------------------------------------------------------------ for tests and `up --memory`
 
     def delay(self) -> int:
-        return self.random.randint(*self.latency)
+        least, most = self.latency
+        return least if least == most else self.random.randint(least, most)
 
     def create(self, topic: str, partitions: int) -> None:
         self.topics.setdefault(topic, [[] for _ in range(partitions)])
