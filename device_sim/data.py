@@ -55,7 +55,7 @@ def load(name: str, args: Mapping[str, Scalar]) -> Dataset:
 
     Raises `UnknownData`, or `ValueError` for arguments it does not take and for data that cannot be had.
     """
-    if name not in _data and (found := plugin(GROUP, name)) and name not in _data:  # it may have registered itself
+    if name not in _data and (found := plugin(GROUP, name)) and name not in _data:  # its import may register it
         data(name)(found)
     if name not in _data:
         raise UnknownData(f"no data {name!r} is known here; known: {', '.join(sorted({*_data, *names(GROUP)}))}")

@@ -91,9 +91,7 @@ def origin(model: str) -> str:
 
 
 def _builder(model: str) -> Builder:
-    if (
-        model not in _models and (found := plugin(GROUP, model)) and model not in _models
-    ):  # it may have registered itself
+    if model not in _models and (found := plugin(GROUP, model)) and model not in _models:  # its import may register it
         _register(model, found)
     if model not in _models:
         raise UnknownModel(f"no model {model!r} is known here; known: {', '.join(sorted({*_models, *names(GROUP)}))}")

@@ -127,9 +127,9 @@ def gives_none(): ...
 
 def test_a_packages_data_is_found_by_its_name(tmp_path, monkeypatch):
     installed(monkeypatch, tmp_path, SOMEBODYS, ones="ones", itself="itself")
+    assert len(load("itself", {}).y) == 16  # its module registered it as it was imported, just now
     assert len(load("ones", {"samples": 30, "devices": 2}).y) == 24
     assert load("ones", {"samples": 30}) is load("ones", {"samples": 30})
-    assert len(load("itself", {}).y) == 16  # its module registered it as it was imported
     with pytest.raises(UnknownData, match="known: digits, itself, npz, ones"):
         load("twos", {})
 
