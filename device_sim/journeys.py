@@ -1,10 +1,11 @@
 """Devices that travel: where each is, which zone serves it there, and when it sleeps. Pure functions of the seed.
 
 "Edge devices … are dynamically assigned to specific zones based on geo-location. As devices move across zones, they seamlessly
-transition" (OLearning §4.1). A device belongs to the zone whose time is nearest to its own; its nights are those of where it is.
+transition" (OLearning §4.1). A device belongs to the zone whose time is nearest to that of the place where it is; its nights are
+those of that place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from device_sim.availability import Free
@@ -25,58 +26,67 @@ def zone_at(utc_offset_h: float, zones: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class Trips:
-    """Every so often a device spends some days in another zone: each of its days begins a trip with the chance `chance`.
+    """Every so often a device spends some days elsewhere: each of its days begins a trip with the chance `chance`.
 
-    `homes`: by zone, what is free there (a device's nights in that zone's time); `home` is its own. A trip lasts 1 to `longest` days
-    of `day_ms`. Raises `ValueError` for a chance not in [0, 1] or a home that is none of the zones.
+    A place is a UTC offset in hours: `home` is the device's own, a trip leads to that of a zone, an hour more or less. `free` gives
+    what is free there. A trip lasts 1 to `longest` days of `day_ms`, from a midnight UTC to another. Raises `ValueError` for a chance
+    not in [0, 1], and for no zones.
     """
 
     device: str
-    home: str
-    homes: Mapping[str, Free]
+    home: float
+    zones: Mapping[str, float]
+    free: Callable[[float], Free]
     chance: float
     day_ms: int
     seed: int = 0
     origin_ms: int = 0
     longest: int = 2
-    _known: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+    _places: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
+    _free: dict[float, Free] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.chance <= 1:
             raise ValueError(f"the chance of a trip is from 0 to 1, not {self.chance}")
-        if self.home not in self.homes:
-            raise ValueError(f"the home {self.home} is none of the zones {', '.join(self.homes)}")
+        zone_at(self.home, self.zones)
 
     def zone(self, now_ms: int) -> str:
-        """Where the device is."""
-        day = (now_ms - self.origin_ms) // self.day_ms
-        if day not in self._known:
-            if len(self._known) > 1_000:
-                self._known.clear()
-            self._known[day] = self._zone(day)
-        return self._known[day]
+        """The zone that serves the device where it is."""
+        return zone_at(self.place(now_ms), self.zones)
 
-    def _zone(self, day: int) -> str:
-        others = sorted(z for z in self.homes if z != self.home)
+    def place(self, now_ms: int) -> float:
+        """Where it is: a UTC offset in hours."""
+        day = (now_ms - self.origin_ms) // self.day_ms
+        if day not in self._places:
+            if len(self._places) > 1_000:
+                self._places.clear()
+            self._places[day] = self._place(day)
+        return self._places[day]
+
+    def _place(self, day: int) -> float:
         for began in range(day, day - self.longest, -1):  # the latest trip that still lasts
-            if not others or seed_of(self.seed, self.device, "trip", began) >= self.chance * 2**63:
+            if seed_of(self.seed, self.device, "trip", began) >= self.chance * 2**63:
                 continue
-            if began + 1 + seed_of(self.seed, self.device, "days", began) % self.longest > day:
-                return others[seed_of(self.seed, self.device, "where", began) % len(others)]
+            if began + 1 + self._die("days", began, self.longest) > day:
+                towards = self.zones[sorted(self.zones)[self._die("where", began, len(self.zones))]]
+                return towards + self._die("exactly", began, 3) - 1
         return self.home
+
+    def _die(self, what: str, day: int, most: int) -> int:
+        return seed_of(self.seed, self.device, what, day) % most
 
     # ------------------------------------------------------------------ when it is free
 
     def window(self, now_ms: int) -> tuple[int, int] | None:
-        """The free window [start, end) where it is, that holds `now_ms`, in epoch ms; it lies in one zone: a trip cuts it."""
-        found = self.homes[self.zone(now_ms)].window(now_ms)
+        """The free window [start, end) where it is, that holds `now_ms`, in epoch ms; it lies at one place: a trip cuts it."""
+        found = self._at(now_ms).window(now_ms)
         if found is None:
             return None
         start, end = found
-        here, began, at = self.zone(now_ms), self._midnight(now_ms), self._midnight(now_ms) + self.day_ms
-        while began > start and self.zone(began - 1) == here:
+        here, began, at = self.place(now_ms), self._midnight(now_ms), self._midnight(now_ms) + self.day_ms
+        while began > start and self.place(began - 1) == here:
             began -= self.day_ms
-        while at < end and self.zone(at) == here:
+        while at < end and self.place(at) == here:
             at += self.day_ms
         return max(start, began), min(end, at)
 
@@ -85,10 +95,10 @@ class Trips:
         at = now_ms
         while True:
             midnight = self._midnight(at) + self.day_ms
-            begins = self.homes[self.zone(at)].next_start(at)
+            begins = self._at(at).next_start(at)
             if begins < midnight:
                 return begins
-            if self.homes[self.zone(midnight)].window(midnight) is not None and self.zone(midnight) != self.zone(at):
+            if self._at(midnight).window(midnight) is not None and self.place(midnight) != self.place(at):
                 return midnight
             at = midnight
 
@@ -102,6 +112,13 @@ class Trips:
             out.append(found)
             at = found[1] if self.window(found[1]) else self.next_start(found[1])
         return out
+
+    def _at(self, now_ms: int) -> Free:
+        """What is free where it is."""
+        place = self.place(now_ms)
+        if place not in self._free:
+            self._free[place] = self.free(place)
+        return self._free[place]
 
     def _midnight(self, now_ms: int) -> int:
         return self.origin_ms + (now_ms - self.origin_ms) // self.day_ms * self.day_ms

@@ -63,8 +63,10 @@ class Population:
             made.nights = self._free(id, offset)
             made.learns = partial(self._forecast, offset)
             if self.travel and len(self.offsets) > 1:
-                homes = {z: self._free(id, o) for z, o in self.offsets.items()}
-                made.journey = trips = Trips(id, self.zone, homes, self.travel, self.day_ms, self.seed, self.origin_ms)
+                free = partial(self._free, id)
+                made.journey = trips = Trips(
+                    id, offset, self.offsets, free, self.travel, self.day_ms, self.seed, self.origin_ms
+                )
                 made.nights = trips
         return made
 
