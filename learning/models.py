@@ -1,13 +1,7 @@
 """Models by name, and a model as the plane knows it: one flat float32 vector.
 
-A task names its model and the arguments; devices, `submit` and the evaluator build it here. To add one:
-
-    @model("twin")
-    def twin(inputs: int = 64, classes: int = 10) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(inputs, classes, bias=False))
-
-Its parameters are the task's `model_args`; it raises `ValueError` for values that cannot be. A package of one's own offers such
-a function as an entry point of the group `olearning.models`.
+A task names its model and the arguments; devices, `submit` and the evaluator build it here. `learning/registry.py` shows
+how to add one; a package of one's own offers such a function as an entry point of the group `olearning.models`.
 
 A tensor of `state_dict` has a rule. "mean": it is in the vector, and the plane takes the mean of what devices changed it by.
 "keep": no device sends it, and each module keeps its own. Parameters are "mean". Other tensors are "mean" if they are floats
@@ -31,14 +25,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from learning import models_conv
+from learning import models_conv, registry
 from learning.arguments import numbers, positive
 from learning.plugins import names, plugin
+from learning.registry import UnknownModel as UnknownModel
+from learning.registry import model as model
 from schemas.blocks import Layout, Tensor, layout
 from schemas.task import Scalar
 
 Float32 = npt.NDArray[np.float32]
-Builder = Callable[..., nn.Module]
 
 GROUP = "olearning.models"
 """The entry points that are looked up when no model of a name is known."""
@@ -46,25 +41,7 @@ MEAN, KEEP = "mean", "keep"
 STATISTICS = "statistics"
 """The group, in the layout, of tensors that are not parameters."""
 
-_models: dict[str, Builder] = {}
 _SCORED = 1024  # samples scored at once: bounds memory, and a copy of them stays in the cache
-
-
-class UnknownModel(ValueError):
-    """No model of that name is known here; the text lists those that are."""
-
-
-def model(name: str) -> Callable[[Builder], Builder]:
-    """Make a function that returns a module known by `name`. Raises `ValueError` if the name is taken."""
-
-    return lambda builder: _register(name, builder)
-
-
-def _register(name: str, builder: Builder) -> Builder:
-    if name in _models:
-        raise ValueError(f"there is a model {name!r} already")
-    _models[name] = builder
-    return builder
 
 
 def build(model: str, args: Mapping[str, Scalar], seed: int) -> nn.Module:
@@ -90,12 +67,14 @@ def origin(model: str) -> str:
     return _builder(model).__module__
 
 
-def _builder(model: str) -> Builder:
-    if model not in _models and (found := plugin(GROUP, model)) and model not in _models:  # its import may register it
-        _register(model, found)
-    if model not in _models:
-        raise UnknownModel(f"no model {model!r} is known here; known: {', '.join(sorted({*_models, *names(GROUP)}))}")
-    return _models[model]
+def _builder(name: str) -> Callable[..., nn.Module]:
+    known = registry.models
+    if name not in known and (found := plugin(GROUP, name)) and name not in known:  # its import may register it
+        model(name)(found)
+    if name not in known:
+        listed = ", ".join(sorted({*known, *names(GROUP)}))
+        raise UnknownModel(f"no model {name!r} is known here; known: {listed}. Your own: --load its file")
+    return known[name]
 
 
 # ------------------------------------------------------------------ the models

@@ -22,12 +22,15 @@ the stored state gets the same bits. float64 would double what travels, for digi
 and √ on single elements are used, which IEEE 754 rounds correctly: the bits do not depend on the machine either.
 
 A block without a delta keeps model and state bit for bit; what happens first happens to it when it first has one.
+
+`learning/strategies.py` adds steps of one's own, under the same rules.
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from learning import strategies
 from learning.aggregation import Float32, Float64, Int64, mean
 from schemas.blocks import BLOCK, slices
 from schemas.task import Server
@@ -37,18 +40,22 @@ _NEVER = -1.0
 """PyramidFL's v where no delta came yet: no v is below 0."""
 
 
+def _arrays(server: Server) -> int:
+    return _ARRAYS[server.optimiser] if server.optimiser in _ARRAYS else strategies.arrays_of(server)
+
+
 def state_sizes(server: Server, n: int) -> tuple[int, ...]:
     """The sizes of the blocks that the state for a model of `n` values travels in. Empty: it has no state.
 
     As few as can be, whatever the model's own blocks: the ledger names each of them in every round.
     """
-    whole, rest = divmod(_ARRAYS[server.optimiser] * n, BLOCK)
+    whole, rest = divmod(_arrays(server) * n, BLOCK)
     return (BLOCK,) * whole + (rest,) * bool(rest)
 
 
 def first_state(server: Server, n: int) -> Float32:
     """The state before the first step, for a model of `n` values."""
-    state = np.zeros((_ARRAYS[server.optimiser], n), np.float32)
+    state = np.zeros((_arrays(server), n), np.float32)
     match server.optimiser:
         case "fedadagrad" | "fedadam" | "fedyogi":
             state[-1] = server.settings["tau"] ** 2
@@ -99,15 +106,24 @@ def _apply(
     server: Server, model: Float32, deltas: Iterable[Float64 | None], sizes: Sequence[int], state: Float32
 ) -> tuple[Float32, Float32]:
     """One step with these deltas by block. None: the block stays as it is, model and state."""
-    arrays = _ARRAYS[server.optimiser]
+    arrays, own = _arrays(server), server.optimiser not in _ARRAYS
+    if own and state.shape != (arrays * model.size,):  # other code than that which wrote it
+        raise strategies.StrategyFailed(
+            f"strategy {server.optimiser!r} has {arrays} arrays of state here, and what is stored has {state.size} values for "
+            f"a model of {model.size}: load the code that the task began with"
+        )
     if model.shape != (sum(sizes),) or state.shape != (arrays * model.size,):
         raise ValueError(f"blocks of {sum(sizes)} values, a model of {model.shape} and a state of {state.shape}")
     new, kept = model.copy(), state.copy()
     rows = kept.reshape(arrays, model.size)  # a view
     for here, delta in zip(slices(tuple(sizes)), deltas, strict=True):
         if delta is not None:
-            change, after = step(server, delta, [row[here].astype(np.float64) for row in rows])
-            new[here] = model[here] + change  # float32 + float64: in float64, rounded once
+            before = [row[here].astype(np.float64) for row in rows]
+            if own:
+                new[here], after = strategies.apply(server, model[here].astype(np.float64), delta, before)
+            else:
+                change, after = step(server, delta, before)
+                new[here] = model[here] + change  # float32 + float64: in float64, rounded once
             for row, values in zip(rows, after, strict=True):
                 row[here] = values
     return new, kept

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from learning.aggregation import norm
 from learning.optimisers import apply_sums, first_state, state_sizes
+from learning.strategies import StrategyFailed
 from processors.oracle import HELD, INCOMPLETE, OUTCOMES, Bits, Int64, Seen, Sum, unpack
 from processors.story import Entry, Story
 from schemas.blocks import Counted, Manifest, ModelBlock, Place, SumBlock, slices
@@ -208,6 +209,12 @@ class Audit:
 
     def step(self, server: Server, have: Mapping[str, Blocks]) -> None:
         """The optimiser's step from the base, compared with what was written: values, and the ledger's checksums."""
+        try:
+            self._step(server, have)
+        except StrategyFailed as e:
+            self.missing.append(f"the model was not recomputed: {e}")
+
+    def _step(self, server: Server, have: Mapping[str, Blocks]) -> None:
         c = self.story.chapter
         assert c.opened
         assert c.finalised

@@ -7,6 +7,7 @@ from typing import Any
 
 from learning.aggregation import largest_in_units
 from learning.optimisers import state_sizes
+from learning.strategies import unknown
 from processors.desk import GlobalDesk
 from processors.zone_leader import FRACTION, HOLD
 from schemas.blocks import codec
@@ -119,6 +120,8 @@ class Configurator:
         spec = s.spec
         if strangers := [z for z in self._zones(s) if z not in self.desk.zones]:
             return f"zones {', '.join(strangers)} are not known; known: {', '.join(self.desk.zones)}"
+        if why := unknown(spec.server):
+            return f"the global coordinator cannot do its merge: {why}"
         models = topic(self.desk.namespace, GLOBAL, "models").name
         if s.manifest.topic != models:
             return f"version 0 lies in {s.manifest.topic}; it must lie in {models}"

@@ -12,8 +12,10 @@ from learning.aggregation import merge, norm
 from learning.optimisers import apply_merged, first_state, state_sizes
 from learning.rewards import Measured, contributions, progress
 from learning.selection import participants
+from learning.strategies import StrategyFailed
 from processors.desk import GlobalDesk
 from processors.early_exit import waits_until, why_over
+from processors.objections import Objections
 from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Scored, Taken, TaskEnded, Update
 from schemas.messages import Evaluation
 from schemas.topics import GLOBAL, topic
@@ -48,10 +50,12 @@ class GlobalLeader:
         self.jobs: dict[str, Merging] = {}
         self.closing: dict[str, EpochClosed] = {}
         self.evaluations: dict[str, Evaluation] = {}
+        self.objections = Objections(desk.namespace, desk.name)
         self.written = 0
 
     def forget(self) -> None:
         self.jobs, self.closing = {}, {}
+        self.objections.failed = {}
 
     def zone_fact(self, zone: str, offset: int, fact: Message) -> None:
         """An accepted fact of a zone's ledger."""
@@ -64,15 +68,18 @@ class GlobalLeader:
 
     def react(self, now: int) -> Iterator[Effect]:
         for task, t in self.desk.globe.tasks.items():
+            stuck = "" if t.state == "ended" else self.objections.why(task, t.spec.server.working("globe"))
+            if stuck:
+                yield from self.objections.say(task, stuck, now)
             match t.state:
                 case "admitted" | "merged":
                     self.jobs.pop(task, None)
                     self.closing.pop(task, None)
-                    yield from self._between(task, t, now)
+                    yield from self._between(task, t, now, stuck)
                 case "open":
                     yield from self._close(task, t, now)
-                case "closed":
-                    yield from self._finish(task, t, now)
+                case "closed" if not stuck or t.wanted == "stop":
+                    yield from self._finish(task, t, now, stuck)
                 case "ended":
                     for zone in t.zones:
                         self.finals.pop((task, zone), None)
@@ -81,7 +88,7 @@ class GlobalLeader:
         """An evaluator scored a global model."""
         self.evaluations[e.task] = e
 
-    def _between(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
+    def _between(self, task: str, t: GlobalTask, now: int, stuck: str) -> Iterator[Effect]:
         """Between two epochs (the paper's preparation): the last model's score, if the stop rule asks for it; the end, or the next epoch
         with the zones that take part."""
         e = self.evaluations.get(task)
@@ -91,7 +98,7 @@ class GlobalLeader:
                 yield from self._offer(("scored", task, e.epoch), scored, now)
         elif why := why_over(t):
             yield from self._offer(("ended", task), TaskEnded(self.desk.token, task, why), now)
-        elif t.wanted == "run":
+        elif t.wanted == "run" and not stuck:
             shares = {z: t.contribution(z) for z in t.zones}
             zones = participants(shares, t.waited, t.spec.epochs.zones)
             opened = EpochOpened(self.desk.token, task, t.epoch + 1, t.manifest, zones)
@@ -157,8 +164,8 @@ class GlobalLeader:
             return False
         return t.merged_rounds >= g.spec.epochs.rounds
 
-    def _finish(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
-        """Take what the zones' ledgers hold below the ends, then merge it."""
+    def _finish(self, task: str, t: GlobalTask, now: int, stuck: str) -> Iterator[Effect]:
+        """Take what the zones' ledgers hold below the ends, then merge it; one that is `stuck` merges nothing, so that it can end."""
         if any(self.desk.zones[z].state.position < t.ends[z] for z in t.zones):
             return  # this leader has not read that far yet
         ranges = {z: (t.taken[z], t.ends[z]) for z in t.zones if t.taken[z] < t.ends[z]}
@@ -171,7 +178,7 @@ class GlobalLeader:
         job = self.jobs.get(task)
         if job is None:
             job = self.jobs[task] = Merging(t.epoch)
-            if not t.updates:
+            if stuck or not t.updates:
                 yield from self._done(task, t, job, now)
                 return
             yield fetch(t.manifest, self.desk.requests, "model", task, t.epoch, "")
@@ -206,7 +213,12 @@ class GlobalLeader:
         zones, sizes, server = sorted(t.updates), t.layout.sizes, t.spec.server.working("globe")
         last = job.models[""]
         merged = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
-        new, state = apply_merged(server, last, merged, sizes, job.state)
+        try:
+            new, state = apply_merged(server, last, merged, sizes, job.state)
+        except StrategyFailed as e:
+            self.objections.failed[task] = str(e)
+            self.jobs.pop(task)
+            return
         job.norm = norm(new - last)
         if not isfinite(job.norm):  # it diverged: the last model stays
             yield from self._done(task, t, job, now)

@@ -10,7 +10,9 @@ import numpy.typing as npt
 from learning.aggregation import largest_in_units, mean_norm
 from learning.optimisers import apply_sums, first_state, state_sizes
 from learning.rewards import FLOOR, Measured, boosted, progress, zone_reward
+from learning.strategies import StrategyFailed
 from processors.desk import ZoneDesk
+from processors.objections import Objections
 from schemas import facts
 from schemas.blocks import SumBlock, slices
 from schemas.facts import Closed, Committed, Finalised, Opened, Retired, Worth
@@ -57,10 +59,12 @@ class ZoneLeader:
         self.desk = desk
         self.jobs: dict[str, Finalising] = {}
         self.closing: dict[str, Closed] = {}
+        self.objections = Objections(desk.namespace, desk.name)
         self.written = 0
 
     def forget(self) -> None:
         self.jobs, self.closing = {}, {}
+        self.objections.failed = {}
 
     def _forget(self, task: str) -> None:
         """What was read and asked for a task may not be what holds when it goes on."""
@@ -81,13 +85,15 @@ class ZoneLeader:
                     yield from self._offer(("retired", task), self._retired(g), now)
             elif t and t.loss:
                 self._forget(task)
+            elif t and t.state == "open":
+                yield from self._close(task, t.rounds[t.round], now)
+            elif why := self.objections.why(task, self._server(task)):
+                yield from self.objections.say(task, why, now)
             elif t is None or t.state == "finalised":
                 self.jobs.pop(task, None)
                 if self._goes_on(g, t, now):
                     n = t.round + 1 if t else 1
                     yield from self._offer(("opened", task, n), self._opened(g, t, now), now)
-            elif t.state == "open":
-                yield from self._close(task, t.rounds[t.round], now)
             elif min(t.at) > t.round:
                 yield from self._finalise(task, t, now)
 
@@ -270,7 +276,12 @@ class ZoneLeader:
         assert job.base is not None
         assert job.state is not None
         sizes, server, unit = r.opened.sizes, self._server(task), r.opened.unit - r.opened.fraction
-        new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state)
+        try:
+            new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state)
+        except StrategyFailed as e:
+            self.objections.failed[task] = str(e)
+            self.jobs.pop(task)
+            return
         job.norm = mean_norm(job.total, job.weights, sizes, unit)
         job.base = job.state = None
         job.total = job.total[:0]

@@ -122,8 +122,11 @@ OPTIMISERS: Mapping[str, Mapping[str, float]] = {
     "pyramidfl-yogi": {"learning_rate": 5e-3, "beta2": 0.999, "tau": 1e-3},
 }
 """The server optimisers with their settings and what these are by default. `learning/optimisers.py` has the formulas."""
+STRATEGIES: dict[str, Mapping[str, float]] = {}
+"""Those of one's own that this process has loaded (`learning/strategies.py`), likewise."""
 _Rate = Annotated[float, msgspec.Meta(gt=0, le=10**6)]
 _Decay = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+_Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 
 
 class Server(Part, frozen=True):
@@ -132,25 +135,27 @@ class Server(Part, frozen=True):
     "zone": on each round's mean, with a state for each zone, which goes on across epochs; the globe then averages zones.
     "globe": on what an epoch changed the global model by; the rounds in the zones are then plain averages.
     A setting left out is the optimiser's own (`OPTIMISERS`); a task file with one that the optimiser does not have is refused.
+    `args` are the settings of a strategy of one's own, which only those who do its step must know.
     """
 
-    optimiser: str = "fedavg"
+    optimiser: Slug = "fedavg"
     at: str = "zone"
     learning_rate: _Rate | None = None
     beta1: _Decay | None = None
     beta2: _Decay | None = None
     tau: _Rate | None = None
     momentum: _Decay | None = None
+    args: dict[str, _Number] = {}
 
     def __post_init__(self) -> None:
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(f"server.optimiser {self.optimiser!r} is not known; known: {', '.join(OPTIMISERS)}")
         if self.at not in ("zone", "globe"):
             raise ValueError(f"server.at is zone or globe, not {self.at!r}")
 
     @property
     def settings(self) -> dict[str, float]:
         """All settings of the optimiser: those given, and its own for the rest."""
+        if self.optimiser not in OPTIMISERS:
+            return {**STRATEGIES.get(self.optimiser, {}), **self.args}
         own = OPTIMISERS[self.optimiser]
         return {name: x if (given := getattr(self, name)) is None else given for name, x in own.items()}
 
@@ -255,13 +260,29 @@ def parse(tree: dict[str, Any]) -> TaskSpec:
         spec = msgspec.convert(tree, TaskSpec)
     except msgspec.ValidationError as e:
         raise BadTask(str(e)) from None
-    own = OPTIMISERS[spec.server.optimiser]
-    for name, value in tree.get("server", {}).items():
-        if name not in ("optimiser", "at", *own) and value is not None:
-            raise BadTask(f"server.{name} is not a setting of {spec.server.optimiser}; it has {', '.join(own)}")
     if spec.training.optimiser != "sgd" and spec.training.momentum:
         raise BadTask(f"training.momentum is not a setting of {spec.training.optimiser}; sgd has it")
-    return spec
+    return msgspec.structs.replace(spec, server=_server(spec.server, tree.get("server", {})))
+
+
+def _server(server: Server, given: Mapping[str, Any]) -> Server:
+    """The server as it travels. A strategy of one's own takes all its settings along: its code may change, the task does not."""
+    name = server.optimiser
+    if name not in OPTIMISERS and name not in STRATEGIES:
+        raise BadTask(
+            f"server.optimiser {name!r} is not known here; known: {', '.join([*OPTIMISERS, *STRATEGIES])}. If it is a strategy "
+            "of your own, add --load and the file that has it"
+        )
+    own, where = (OPTIMISERS[name], "server") if name in OPTIMISERS else (STRATEGIES[name], "server.args")
+    flat = {k: v for k, v in given.items() if k not in ("optimiser", "at", "args") and v is not None}
+    for key in [k for k in flat if name in STRATEGIES or k not in own]:
+        raise BadTask(f"server.{key} is not a setting of {name}; it has {', '.join(own) or 'none'} (in {where})")
+    for key in server.args:
+        if name in OPTIMISERS or key not in own:
+            raise BadTask(
+                f"server.args.{key} is not a setting of {name}; it has {', '.join(own) or 'none'} (in {where})"
+            )
+    return msgspec.structs.replace(server, args=server.settings) if name in STRATEGIES else server
 
 
 def _no_strangers(tree: dict[str, Any], kind: type, where: str) -> None:

@@ -26,7 +26,9 @@ PLANE = [
     "processors",
     "learning.aggregation",
     "learning.optimisers",
+    "learning.registry",
     "learning.rewards",
+    "learning.strategies",
     "olearning.cli",
 ]
 LAZY = ["learning.knapsack"]

@@ -11,7 +11,7 @@ from torch import nn
 from device_sim import batched
 from device_sim.batched import train_stacked, widths
 from device_sim.trainer import Job, train
-from learning import models
+from learning import models, registry
 from learning.models import build, to_vector
 from schemas.task import Training
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_trained_is_refused(changes, words):
 def test_what_can_be_stacked(monkeypatch):
     assert widths(job(1, hidden="7,3")) == (3, 7, 3, 4)
     assert widths(job(1, hidden=None)) == (3, 4)
-    monkeypatch.setattr(models, "_models", dict(models._models))
+    monkeypatch.setattr(registry, "models", dict(registry.models))
 
     def frozen() -> nn.Module:
         module = build("mlp", {}, 0)

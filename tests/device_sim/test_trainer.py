@@ -14,7 +14,7 @@ from torch import nn
 from device_sim import trainer
 from device_sim.data import load, share
 from device_sim.trainer import central, fit, one_thread, seed_of, train
-from learning import models
+from learning import models, registry
 from learning.aggregation import add, apply_mean, merge, quantise
 from learning.models import UnknownModel, build, layout_of, load_vector, score, to_vector
 from schemas.blocks import slices
@@ -223,7 +223,7 @@ def test_a_run_that_diverges_is_refused_when_rounded(mine, base):
 
 
 def test_models_with_dice_and_counters_repeat_too(mine, monkeypatch):
-    monkeypatch.setattr(models, "_models", dict(models._models))
+    monkeypatch.setattr(registry, "models", dict(registry.models))
 
     @models.model("noisy")
     def noisy() -> nn.Module:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from learning import models
+from learning import registry
 from learning.models import UnknownModel, build, layout_of, load_vector, model, score, to_vector
 from schemas.blocks import BLOCK
 
@@ -77,7 +77,7 @@ def test_who_is_unknown_is_told_what_is_known():
 
 
 def test_a_packages_model_is_found_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "_models", dict(models._models))
+    monkeypatch.setattr(registry, "models", dict(registry.models))
     (tmp_path / "somebodys.py").write_text(
         "from torch import nn\nfrom learning.models import model\n"
         "def twin(inputs: int): return nn.Linear(inputs, 2)\n"
@@ -116,7 +116,7 @@ def test_bad_arguments_are_refused_in_clear_words(args, words):
 
 
 def test_a_model_of_ones_own(monkeypatch):
-    monkeypatch.setattr(models, "_models", dict(models._models))
+    monkeypatch.setattr(registry, "models", dict(registry.models))
 
     @model("twin")
     def twin(inputs: int) -> nn.Module:

@@ -48,7 +48,14 @@ _spec = task.TaskSpec(
     epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0, enough=1, window_s=300.0, zones=2),
     stop=task.Stop(accuracy=0.9, loss=0.25, patience=3, delta=0.01, reward=0.001, wait_s=30.0),
     server=task.Server(
-        optimiser="fedadam", at="globe", learning_rate=0.05, beta1=0.8, beta2=0.95, tau=0.01, momentum=0.5
+        optimiser="fedadam",
+        at="globe",
+        learning_rate=0.05,
+        beta1=0.8,
+        beta2=0.95,
+        tau=0.01,
+        momentum=0.5,
+        args={"most": 0.25, "keep": 2.0},
     ),
     limits=task.Limits(unit=-20, largest=128.0, heaviest=5000),
     upload=task.Upload(codec="top-k+int8+zstd", keep=0.25),

@@ -5,7 +5,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.task import KEEP, OPTIMISERS, BadTask, Epochs, Limits, Rounds, Server, TaskSpec, Training, parse
+from schemas.task import (
+    KEEP,
+    OPTIMISERS,
+    STRATEGIES,
+    BadTask,
+    Epochs,
+    Limits,
+    Rounds,
+    Server,
+    TaskSpec,
+    Training,
+    parse,
+)
 
 SMALL = {"task": "wine", "model": "mlp", "data": "digits"}
 
@@ -44,7 +56,7 @@ def test_a_full_task_reads_back():
     }
     spec = parse(tree)
     assert spec.zones == ("asia", "europe")
-    tree["server"]["momentum"] = None  # which Yogi does not have
+    tree["server"] |= {"momentum": None, "args": {}}  # which Yogi does not have
     assert msgspec.to_builtins(spec) | {"zones": ["asia", "europe"]} == tree
 
 
@@ -76,9 +88,11 @@ def test_a_full_task_reads_back():
         ({"training": {"weight_decay": -0.1}}, r">= 0\.0 - at `\$\.training\.weight_decay`"),
         (
             {"server": {"optimiser": "adam"}},
-            r"server\.optimiser 'adam' is not known; known: fedavg, .* at `\$\.server`",
+            r"server\.optimiser 'adam' is not known here; known: fedavg, .* strategy of your own, add --load and the file",
         ),
         ({"server": {"optimiser": 3}}, r"\$\.server\.optimiser"),
+        ({"server": {"optimiser": "My_own"}}, r"regex .* at `\$\.server\.optimiser`"),
+        ({"server": {"args": {"most": 1}}}, r"server\.args\.most is not a setting of fedavg; it has learning_rate"),
         ({"upload": {"codec": "int4"}}, r"codec int4 is not known; known: int32, int16, int8, .* at `\$\.upload`"),
         ({"upload": {"codec": "top-k"}}, r"codec top-k is not known"),
         ({"upload": {"share": 0.1}}, r"upload\.share is not a setting; known here: codec, keep"),
@@ -124,6 +138,44 @@ def test_a_server_optimiser_works_in_one_place_with_its_own_settings_for_what_is
     assert server.settings == {**OPTIMISERS[name], "learning_rate": 0.25}
     assert server.working("globe") == server
     assert server.working("zone") == Server()
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A strategy of one's own that this process knows; its function is not asked for here."""
+    monkeypatch.setitem(STRATEGIES, "bounded", {"most": 0.5, "rate": 1.0})
+
+
+def test_a_strategy_of_ones_own_takes_all_its_settings_along(own):
+    server = parse(SMALL | {"server": {"optimiser": "bounded", "args": {"most": 2}}}).server
+    assert server.args == server.settings == {"most": 2.0, "rate": 1.0}
+    STRATEGIES["bounded"] = {"most": 7.0, "rate": 7.0, "new": 3.0}  # its code changes while the task runs
+    assert server.settings == {"most": 2.0, "rate": 1.0, "new": 3.0}
+    del STRATEGIES["bounded"]  # and who has no code of it reads it all the same
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(server), type=Server)
+    assert travelled == server
+    assert travelled.settings == {"most": 2.0, "rate": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (
+            {"args": {"least": 1}},
+            r"server\.args\.least is not a setting of bounded; it has most, rate \(in server\.args\)",
+        ),
+        (
+            {"learning_rate": 0.5},
+            r"server\.learning_rate is not a setting of bounded; it has most, rate \(in server\.args",
+        ),
+        ({"args": {"most": "much"}}, r"Expected `float`, got `str` - at `\$\.server\.args"),
+        ({"args": {"most": float("inf")}}, r"at `\$\.server\.args"),
+        ({"args": {"most": float("nan")}}, r"at `\$\.server\.args"),
+    ],
+)
+def test_it_has_the_settings_that_it_was_registered_with(own, server, words):
+    with pytest.raises(BadTask, match=words):
+        parse(SMALL | {"server": {"optimiser": "bounded"} | server})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""What a leader cannot do for a task: said once on the metrics. That task stands still; the others go on.
+
+A strategy of one's own is code that this process may lack, or that fails. Neither may end a leader, which others need, and no
+ledger fact comes of it: whoever leads next and has the code goes on where the task stands.
+"""
+
+from collections.abc import Iterator
+
+from learning.strategies import unknown
+from schemas.messages import Objection
+from schemas.task import Server
+from schemas.topics import GLOBAL, topic
+from streams.letters import LONGEST_REASON
+from streams.processor import Send, send
+
+
+class Objections:
+    def __init__(self, namespace: str, name: str):
+        self.name, self.metrics = name, topic(namespace, GLOBAL, "metrics")
+        self.failed: dict[str, str] = {}
+        """By task, how its strategy failed in this leadership."""
+        self.said: dict[str, str] = {}
+
+    def why(self, task: str, server: Server) -> str:
+        """Why the server's step cannot be done here, or ""."""
+        return unknown(server) or self.failed.get(task, "")
+
+    def say(self, task: str, reason: str, now: int) -> Iterator[Send]:
+        if self.said.get(task) != reason:
+            self.said[task] = reason
+            yield send(self.metrics, Objection(self.name, now, task, reason[:LONGEST_REASON]), key=self.name)
