@@ -259,6 +259,7 @@ class Device:
     def trained(self, job: Job, run: Run, blocks: Sequence[object], now: int) -> None:
         """Its run is done: `blocks` of the delta are to be uploaded, none if it diverged."""
         self.quality[job.work.task] = _quality(run)
+        self.sizes[job.work.task] = (run.samples, self.sizes[job.work.task][1])  # a client may have known it alone
         self.pace.took(job.work, run.samples, now - job.since)
         if not blocks:
             self.drop(job)

@@ -113,6 +113,8 @@ class Fleet:
         self.outcomes: dict[str, int] = {}
         self.blocks = self.bytes = self.reported = 0
         self.listening = False
+        self.diverged: dict[str, str] = {}
+        """By task, what was said last of a run that diverged."""
         self.due: list[tuple[int, int]] = []
         """When which device wants to be woken; what is not its `next` any more is void."""
         self.waiting: list[tuple[Device, Job]] = []
@@ -322,6 +324,14 @@ class Fleet:
         for d, job, run in ready:
             a = job.work
             if d.running is not job:
+                continue
+            if isinstance(run, FloatingPointError):  # it diverged, which is this device's alone: its lease runs out
+                d.left.pop(a.task, None)
+                self._over(d, job, now)
+                if self.diverged.get(a.task) != str(run):
+                    self.diverged[a.task] = str(run)
+                    said = Objection(self.name, now, a.task, str(run)[:LONGEST_REASON])
+                    yield send(self.metrics, said, key=self.name)
                 continue
             if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)

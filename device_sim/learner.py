@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from device_sim import client
 from device_sim.data import Dataset, load, share
 from device_sim.device import Device
 from device_sim.engine import Engine
@@ -64,8 +65,31 @@ def _job(a: Announcement, device: Device, base: Vector) -> Job:
     return Job(a.model, a.model_args, base, x, y, a.training, seed_of(a.seed, device.id, a.task, a.round))
 
 
-def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset]:
-    """Version 0 of a task's model, its layout, and its data. Raises `BadTask` for what nobody here can build."""
+class Learners:
+    """Trains each task by what its model names: a client of someone's own, or a module by torch."""
+
+    def __init__(self) -> None:
+        one_thread()  # clients may train by torch as well
+        self.torch, self.clients = TorchLearner(), client.ClientLearner()
+
+    def of(self, a: Announcement) -> TorchLearner | client.ClientLearner:
+        return self.clients if a.model in client.clients else self.torch
+
+    def objection(self, a: Announcement) -> str:
+        return self.of(a).objection(a)
+
+    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
+        return self.of(a).size(a, device)
+
+    def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run:
+        return self.of(a).run(a, device, base)
+
+
+def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset | None]:
+    """Version 0 of a task's model, its layout, and its data, which clients have themselves. Raises `BadTask` for what nobody
+    here can build."""
+    if spec.model in client.clients:
+        return (*client.prepare(spec, seed), None)
     try:
         dataset = load(spec.data, spec.data_args)
         module = build(spec.model, spec.model_args, seed)
@@ -88,6 +112,8 @@ def scorer() -> Callable[[TaskSpec, Vector], tuple[float, float, int]]:
         return build(model, dict(args), 0)
 
     def held_out(spec: TaskSpec, vector: Vector) -> tuple[float, float, int]:
+        if spec.model in client.clients:
+            return client.score(spec, vector)
         dataset = load(spec.data, spec.data_args)
         module = module_of(spec.model, tuple(sorted(spec.model_args.items())))
         load_vector(module, vector)

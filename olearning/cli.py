@@ -16,6 +16,7 @@ try:
     from olearning.data import data
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
+    from olearning.loading import load_code
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
@@ -51,6 +52,10 @@ Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics;
 Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
 Session = Annotated[
     int, typer.Option(help="ms without a sign of life after which the group gives a role up.", min=1000)
+]
+Load = Annotated[
+    list[str] | None,
+    typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 DEFAULT_NAMESPACE = "olearning"
@@ -124,9 +129,16 @@ def _named(name: str, kind: str) -> str:
     return name or f"{kind}-{new_life()}"
 
 
+def _own(load: list[str] | None) -> tuple[str, ...]:
+    """People's own code, loaded: what is wrong with it ends the command before anything else is done."""
+    load_code(load)
+    return tuple(load or ())
+
+
 @run.command("global")
 def run_global(
     zones: Annotated[str, typer.Option(help="All zones, with commas.")],
+    load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     name: Name = "",
     partitions: Partitions = DEFAULT_PARTITIONS,
@@ -135,12 +147,14 @@ def run_global(
 ) -> None:
     """The global coordinator: admits tasks, opens and merges epochs."""
     options = {"zones": zones, "partitions": str(partitions)}
-    host(Role("global", _named(name, "global"), namespace, options=options), bootstrap, session_timeout)
+    role = Role("global", _named(name, "global"), namespace, options=options, load=_own(load))
+    host(role, bootstrap, session_timeout)
 
 
 @run.command("zone")
 def run_zone(
     zone: Zone,
+    load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     name: Name = "",
     partitions: Partitions = DEFAULT_PARTITIONS,
@@ -148,7 +162,7 @@ def run_zone(
     session_timeout: Session = SESSION_TIMEOUT,
 ) -> None:
     """A zone's coordinator: admits devices, opens and finalises rounds."""
-    role = Role("zone", _named(name, f"zone-{zone}"), namespace, zone, {"partitions": str(partitions)})
+    role = Role("zone", _named(name, f"zone-{zone}"), namespace, zone, {"partitions": str(partitions)}, _own(load))
     host(role, bootstrap, session_timeout)
 
 
@@ -194,6 +208,7 @@ def run_scheduler(
 
 @run.command("evaluator")
 def run_evaluator(
+    load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     name: Name = "evaluator",
     partitions: Partitions = DEFAULT_PARTITIONS,
@@ -201,7 +216,7 @@ def run_evaluator(
     session_timeout: Session = SESSION_TIMEOUT,
 ) -> None:
     """The evaluator: scores every global model on held-out data."""
-    role = Role("evaluator", name, namespace, options={"partitions": str(partitions)})
+    role = Role("evaluator", name, namespace, options={"partitions": str(partitions)}, load=_own(load))
     host(role, bootstrap, session_timeout)
 
 
@@ -230,6 +245,7 @@ def fleet(
     interrupted: Annotated[float, typer.Option(help="The share of uploads that break off.", min=0, max=1)] = 0.0,
     resend: Annotated[float, typer.Option(help="The share of deltas that are sent twice.", min=0, max=1)] = 0.0,
     seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0)] = 0,
+    load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     name: Name = "",
     partitions: Partitions = DEFAULT_PARTITIONS,
@@ -242,11 +258,12 @@ def fleet(
     habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth}
     fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
     options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
+    own = _own(load)
     try:
         population(zone, options | {"count": "1"}).devices()  # reads the files
     except ValueError as e:
         raise Trouble(str(e), USAGE) from None
-    host(Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options), bootstrap, session_timeout)
+    host(Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options, own), bootstrap, session_timeout)
 
 
 # ------------------------------------------------------------------ tasks and looking
@@ -255,6 +272,7 @@ def fleet(
 @app.command()
 def submit(
     file: Annotated[Path, typer.Argument(help="A task file (TOML).")],
+    load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0)] = 0,
@@ -264,6 +282,7 @@ def submit(
     from olearning.submitting import submitter
 
     find(bootstrap, namespace)  # before torch is loaded
+    load_code(load)
     make = submitter(file, namespace, seed, wait)
     print(visit(namespace, bootstrap, make(new_life()), patience=None, seconds=None).reason)
 
@@ -385,6 +404,7 @@ def verify(
     task: TaskName,
     number: RoundNumber,
     zone: Zone,
+    load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     as_json: AsJson = False,
@@ -392,6 +412,7 @@ def verify(
     """Recompute a finished round from log and ledger, and compare every byte; 1 if anything differs or is gone."""
     from olearning import verify as words
 
+    load_code(load)
     audit = _audit(namespace, bootstrap, zone, task, number, trace=False)
     emit(json.dumps(words.as_json(audit), indent=2) if as_json else "\n".join(words.lines(audit)))
     if not audit.ok:
@@ -460,6 +481,7 @@ def up(
     aggregators: Annotated[int, typer.Option(help="In each zone.", min=1)] = 2,
     devices: Annotated[int, typer.Option(help="Simulated devices in each zone; 0: start fleets yourself.", min=0)] = 0,
     task: Annotated[list[Path] | None, typer.Option(help="A task file to submit; may be given again.")] = None,
+    load: Load = None,
     evaluator: Annotated[bool, typer.Option(help="Score the global models.")] = True,
     partitions: Partitions = DEFAULT_PARTITIONS,
     day_seconds: Annotated[float, typer.Option(help="A simulated day; 0: devices are always free.", min=0)] = 0.0,
@@ -476,8 +498,9 @@ def up(
     from olearning.up import up as run_plane
 
     shape = Shape(
-        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed
-    )
+        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed,
+        load=_own(load),
+    )  # fmt: skip
     files = task or []
     for file in files:
         parse_task(file)  # a bad file ends it before anything is started, and before torch is loaded

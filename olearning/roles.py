@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from olearning.loading import load_code
 from processors.aggregator import COMMIT_INTERVAL, Aggregator
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
@@ -33,13 +34,14 @@ class Start(StrEnum):
 
 @dataclass(frozen=True)
 class Role:
-    """One role to run. `options` are those of its command, by name."""
+    """One role to run. `options` are those of its command, by name; `load` is people's own code, loaded before it is built."""
 
     kind: str
     name: str
     namespace: str
     zone: str = ""
     options: dict[str, str] = field(default_factory=dict)
+    load: tuple[str, ...] = ()
 
     def command(self, bootstrap: str) -> list[str]:
         """The command line of a process for it."""
@@ -47,7 +49,8 @@ class Role:
         given = {"name": self.name, "namespace": self.namespace, "bootstrap": bootstrap} | self.options
         if self.zone:
             given["zone"] = self.zone
-        return [sys.executable, "-m", "olearning", *words, *(x for k, v in given.items() for x in (f"--{k}", v))]
+        pairs = [*given.items(), *(("load", name) for name in self.load)]
+        return [sys.executable, "-m", "olearning", *words, *(x for k, v in pairs for x in (f"--{k}", v))]
 
     def topics(self) -> list[tuple[Topic, int]]:
         """The topics that must be there before it starts, with their partitions."""
@@ -57,6 +60,7 @@ class Role:
 
     def build(self, life: str) -> Processor:
         """The processor; what trains or scores loads torch now."""
+        load_code(self.load)
         o = self.options
         p = int(o.get("partitions", DEFAULT_PARTITIONS))
         match self.kind:
@@ -81,13 +85,13 @@ class Role:
 
     def _fleet(self, life: str) -> Processor:
         from device_sim.fleet import Fleet, Manner
-        from device_sim.learner import TorchLearner
+        from device_sim.learner import Learners
 
         crowd = population(self.zone, self.options)
         manner = Manner(seed=crowd.seed, resend=float(self.options.get("resend", 0)))
         others = [z for z in crowd.offsets if z != self.zone] if crowd.travel else []
         devices = crowd.devices()
-        return Fleet(self.namespace, self.zone, self.name, life, devices, TorchLearner(), manner, others)
+        return Fleet(self.namespace, self.zone, self.name, life, devices, Learners(), manner, others)
 
 
 def population(zone: str, options: Mapping[str, str]) -> "Population":

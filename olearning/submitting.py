@@ -16,6 +16,8 @@ def submitter(file: Path, namespace: str, seed: int, wait_s: float = 30.0) -> Ca
         from device_sim.learner import prepare
     except ModuleNotFoundError as e:
         raise Trouble(f"{e.name} is not installed; submitting builds the model: install olearning[train]") from None
+    except ValueError as e:  # what was loaded has the name of one of ours
+        raise Trouble(str(e), USAGE) from None
     try:
         layout, vector, _ = prepare(spec, seed)
     except BadTask as e:

@@ -29,6 +29,8 @@ class Shape:
     """The hours between one zone's time and the next one's."""
     resend: float = 0.0
     seed: int = 0
+    load: tuple[str, ...] = ()
+    """People's own code, for the roles that merge, train and score."""
 
     def __post_init__(self) -> None:
         topic(self.namespace, GLOBAL, "ledger")  # raises BadName
@@ -55,14 +57,14 @@ class Shape:
     def plane(self) -> list[Role]:
         """The roles that coordinate."""
         p = {"partitions": str(self.partitions)}
-        roles = [Role("global", "global", self.namespace, options={"zones": ",".join(self.zones), **p})]
+        roles = [Role("global", "global", self.namespace, options={"zones": ",".join(self.zones), **p}, load=self.load)]
         for zone in self.zones:
-            roles.append(Role("zone", f"zone-{zone}", self.namespace, zone, p))
+            roles.append(Role("zone", f"zone-{zone}", self.namespace, zone, p, self.load))
             for n in range(self.aggregators):
                 roles.append(Role("aggregator", f"aggregator-{zone}-{n}", self.namespace, zone, p))
         roles.append(Role("scheduler", "scheduler", self.namespace, options=p))
         if self.evaluator:
-            roles.append(Role("evaluator", "evaluator", self.namespace, options=p))
+            roles.append(Role("evaluator", "evaluator", self.namespace, options=p, load=self.load))
         return roles
 
     def fleets(self, origin_ms: int = 0) -> list[Role]:
@@ -79,7 +81,7 @@ class Shape:
                 "seed": str(self.seed),
                 "partitions": str(self.partitions),
             }
-            roles.append(Role("fleet", f"fleet-{zone}", self.namespace, zone, options))
+            roles.append(Role("fleet", f"fleet-{zone}", self.namespace, zone, options, self.load))
         return roles if self.devices else []
 
 
