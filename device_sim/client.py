@@ -34,7 +34,7 @@ Samples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 class Client(Protocol):
-    """What a device does with a model. Whatever one of these raises is said in `olearning status`, and ends nothing else."""
+    """What a device does with a model. Whatever one of these raises is said on the metrics, and ends nothing else."""
 
     def get_parameters(self, config: Config) -> Arrays:
         """Version 0 of the model; of it devices use the shapes only. `config` has the task's `seed`."""

@@ -155,8 +155,9 @@ def _flwr(module: str) -> Any:
     try:
         return import_module(f"flwr.{module}")
     except ModuleNotFoundError as e:
+        name = (e.name or "flwr").split(".")[0]
         raise RuntimeError(
-            f"{e.name} is not installed, and this is an app of Flower's: install olearning[flower]"
+            f"{name} is not installed, and this is an app of Flower's: install olearning[flower]"
         ) from None
 
 

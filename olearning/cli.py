@@ -294,6 +294,7 @@ By = Annotated[str, typer.Option(help="Who says so; else this user.")]
 @app.command()
 def update(
     file: Annotated[Path, typer.Argument(help="The task's file, with other settings.")],
+    load: Load = None,
     by: By = "",
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
@@ -301,6 +302,7 @@ def update(
     """Change a task that runs: training, rounds, epochs, stop. It holds from its next round and epoch on."""
     from olearning.tasks import parse_task
 
+    load_code(load)
     spec = parse_task(file)
     _steer(spec.task, Change(spec=spec), by, namespace, bootstrap)
 

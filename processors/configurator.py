@@ -106,7 +106,8 @@ class Configurator:
             reason = f"{what} cannot change while the task runs: submit a task of another name"
         if not reason and (s.layout, s.manifest, s.seed) != (t.layout, t.first, t.seed):
             reason = "its model cannot change while it runs: submit a task of another name"
-        reason = reason or self._objection(s)
+        if not reason and s.spec != t.spec:  # what is only paused or stopped was good when it came
+            reason = self._objection(s)
         fact: TaskRefused | TaskUpdated = TaskUpdated(desk.token, task, offset, s.spec, s.wanted, s.by)
         if reason:
             fact = TaskRefused(desk.token, task, offset, reason)

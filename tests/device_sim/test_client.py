@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from device_sim import client as clients
 from device_sim import data
@@ -131,6 +132,12 @@ def test_samples_are_the_devices_share_or_what_is_held_out():
     assert sorted(np.concatenate([x[:, 0] for x, _ in shares]).tolist()) == X[:, 0].tolist()
     x, y = Context(None, {}, "pairs", {"devices": 2}).samples()
     assert (x.tolist(), y.tolist()) == (X[:7].tolist(), Y[:7].tolist())
+
+
+def test_a_device_bids_by_its_share_or_knows_least():
+    shares = [len(Context(n, {}, "pairs", {"devices": 2}).samples()[1]) for n in (0, 1)]
+    assert [Learners().size(announcement(), Device(f"east-{n}", n)) for n in (0, 1)] == [(n, 2) for n in shares]
+    assert ClientLearner().size(replace(announcement(), data="its-own"), DEVICE) == (1, 2)
 
 
 def test_evaluation_on_a_device():

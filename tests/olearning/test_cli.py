@@ -107,7 +107,7 @@ def test_it_ends_in_words(
 def test_an_unknown_model_is_refused_with_those_that_are_known(machine: Path, capsys) -> None:
     (machine / "t.toml").write_text(DIGITS.read_text().replace('"mlp"', '"gpt"'))
     assert outcome(["submit", "t.toml", "--bootstrap", "127.0.0.1:1"]) == USAGE
-    assert re.search(r"t\.toml: .*gpt.*mlp", capsys.readouterr().err)
+    assert re.search(r"t\.toml: .*gpt.*mlp.*--load its file", capsys.readouterr().err)
 
 
 def test_the_task_of_the_demo_is_good() -> None:

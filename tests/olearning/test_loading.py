@@ -109,6 +109,7 @@ def mine(settings, model, delta, state):
     "words",
     [
         ["submit", "x.toml", "--bootstrap", "x:1"],
+        ["update", "x.toml", "--bootstrap", "x:1"],
         ["run", "global", "--zones", "east"],
         ["run", "zone", "--zone", "east"],
         ["run", "evaluator"],
@@ -133,12 +134,6 @@ def test_submit_names_what_it_misses(folder: Path, capsys) -> None:
     (folder / "mine.py").write_text(STRATEGY)
     load_code(["mine.py"])
     assert parse_task(folder / "strategy.toml").server.settings == {"rate": 0.5}
-
-
-def test_an_unknown_model_names_it_too(folder: Path, capsys) -> None:
-    (folder / "t.toml").write_text(DIGITS.read_text().replace('"mlp"', '"mine"'))
-    assert outcome(["submit", "t.toml", "--bootstrap", "127.0.0.1:1"]) == USAGE
-    assert re.search(r"no model 'mine' is known here.*--load", capsys.readouterr().err)
 
 
 def test_roles_take_it_along_to_their_processes() -> None:

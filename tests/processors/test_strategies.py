@@ -7,8 +7,9 @@ from device_sim.fleet import Manner
 from learning import strategies
 from learning.strategies import strategy
 from processors.auditor import Auditor
+from processors.steerer import Change, Steerer
 from schemas import task
-from schemas.facts import Finalised, Merged, TaskRefused
+from schemas.facts import Closed, Finalised, Merged, Retired, TaskEnded, TaskRefused
 from schemas.messages import Objection
 from schemas.task import Epochs, Rounds, Server, TaskSpec
 from schemas.topics import GLOBAL, read, topic
@@ -181,6 +182,24 @@ def test_one_that_fails_stands_still_and_goes_on_when_its_leader_comes_with_bett
         plane.hosts[name].restart()
     finish(plane)
     assert plane.model("toy").tobytes() == must(at)
+
+
+@pytest.mark.parametrize("at", ["zone", "globe"])
+@pytest.mark.parametrize("fails", [False, True], ids=["unknown", "failing"])
+def test_a_task_that_stands_still_can_be_stopped(at, fails):
+    def broken(settings, model, delta, state):
+        raise ZeroDivisionError("no such merge")
+
+    know(broken if fails else rolling)
+    plane = plane_of(spec(own(at)))
+    assert plane.memory.run(lambda: any(isinstance(f, Closed) for f in plane.facts("east")), 60_000)
+    if not fails:
+        unlearn()
+    assert not plane.memory.run(lambda: plane.ended("toy"), 60_000)
+    steerer = plane.memory.host(lambda life: Steerer(NS, "toy", Change("stop"), "ann"))
+    assert plane.memory.run(lambda: plane.ended("toy"), 20_000), steerer.stopped
+    assert [f.why for f in plane.facts(GLOBAL) if isinstance(f, TaskEnded)] == ["stopped by ann"]
+    assert plane.memory.run(lambda: all(any(isinstance(f, Retired) for f in plane.facts(z)) for z in ZONES), 20_000)
 
 
 # ------------------------------------------------------------------ an audit
