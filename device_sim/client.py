@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from device_sim.data import known, load, share
+from device_sim.data import UnknownData, load, share
 from device_sim.device import Device
 from device_sim.pseudonym import seed_of
 from learning import registry
@@ -181,9 +181,10 @@ class ClientLearner:
     def size(self, a: Announcement, device: Device) -> tuple[int, int]:
         """Samples and classes of the device's share. Of data that the client alone knows the fewest there can be, 1 and 2, until its
         first run tells."""
-        if not known(a.data):
+        try:
+            dataset = load(a.data, a.data_args)
+        except UnknownData:
             return 1, 2
-        dataset = load(a.data, a.data_args)
         _, y = share(dataset, device.number, a.data_args)
         return len(y), max(2, int(dataset.y.max()) + 1)
 

@@ -50,11 +50,6 @@ def data(name: str) -> Callable[[Loader], Loader]:
     return register
 
 
-def known(name: str) -> bool:
-    """Whether `load` knows the name."""
-    return name in _data
-
-
 def load(name: str, args: Mapping[str, Scalar]) -> Dataset:
     """The data set; the same object for the same name and arguments (the split's are not looked at).
 

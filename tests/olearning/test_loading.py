@@ -181,6 +181,6 @@ def test_a_zone_that_loads_a_model_with_its_strategy_loads_no_torch() -> None:
 
 def test_the_api_has_what_it_lists() -> None:
     for name in olearning.__all__:
-        assert getattr(olearning, name) is not None
+        assert callable(getattr(olearning, name)), f"{name}: a module of that name in olearning/ hides it"
     with pytest.raises(AttributeError, match=r"olearning has no 'modle'; it has .*model"):
         olearning.modle  # noqa: B018
