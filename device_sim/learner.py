@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from device_sim import client
+from device_sim import client, device, fleet
 from device_sim.data import Dataset, load, share
 from device_sim.device import Device
 from device_sim.engine import Engine
@@ -83,6 +83,14 @@ class Learners:
 
     def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run:
         return self.of(a).run(a, device, base)
+
+    def runs(self, work: Sequence[fleet.Work]) -> list[device.Run | Exception]:
+        """Each kind's runs together, if its learner can (`run_all`)."""
+        out: dict[int, device.Run | Exception] = {}
+        for learner in (self.torch, self.clients):
+            mine = [i for i, (a, _, _) in enumerate(work) if self.of(a) is learner]
+            out |= zip(mine, fleet.run_all(learner, [work[i] for i in mine]), strict=True)
+        return [out[i] for i in range(len(work))]
 
 
 def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset | None]:

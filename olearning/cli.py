@@ -519,6 +519,7 @@ def simulate(
     file: Annotated[Path, typer.Argument(help="A scenario (TOML): zones, devices, tasks.")],
     seed: Annotated[int | None, typer.Option(help="Another seed than the scenario's.", min=0)] = None,
     out: Annotated[Path | None, typer.Option(help="A file for the result, as JSON.")] = None,
+    load: Load = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate zones, devices and tasks in virtual time: the same processors and devices, as fast as the machine goes."""
@@ -527,6 +528,7 @@ def simulate(
     from olearning import scenario
     from olearning.watching import follow
 
+    load_code(load)
     loaded = scenario.load(file)
     if seed is not None:
         loaded = scenario.Loaded(replace(loaded.scenario, seed=seed), loaded.specs, loaded.offsets)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from device_sim.learner import TorchLearner, prepare, scorer
+from device_sim.learner import Learners, prepare, scorer
 from olearning.scenario import Loaded
 from olearning.simulate import Result, Simulation
 from schemas.blocks import Layout
@@ -21,7 +21,7 @@ def follow(loaded: Loaded, quiet: bool = False) -> Result:
         return prepare(spec, seed)[:2]
 
     score = scorer() if loaded.scenario.evaluate else None
-    simulation = Simulation(loaded, TorchLearner(), made, score)
+    simulation = Simulation(loaded, Learners(), made, score)
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as bar:

@@ -174,6 +174,20 @@ def test_models_and_clients_are_told_apart_by_name():
     assert "no model 'nobody' is known here" in learners.objection(announcement("nobody"))
 
 
+def test_runs_of_both_kinds_come_back_in_their_order_and_what_one_raises_is_its_own():
+    class Breaks(Shifter):
+        def fit(self, parameters, config):
+            raise ZeroDivisionError("mine")
+
+    client("breaks")(Breaks)
+    linear = announcement("linear", (6,), model_args={"inputs": 2, "classes": 2})
+    torch = (linear, DEVICE, np.zeros(6, np.float32))
+    mine, broken = (announcement(), DEVICE, BASE), (announcement("breaks"), DEVICE, BASE)
+    first, second, third, fourth = Learners().runs([mine, torch, broken, mine])
+    assert (first.samples, fourth.samples, len(second.delta)) == (20, 20, 6)
+    assert repr(third) == "ZeroDivisionError('mine')"
+
+
 # ------------------------------------------------------------------ what is refused
 
 

@@ -115,6 +115,7 @@ def mine(settings, model, delta, state):
         ["run", "evaluator"],
         ["fleet", "--zone", "east", "--count", "1"],
         ["up", "--memory"],
+        ["simulate", "x.toml"],
         ["verify", "toy", "1", "--zone", "east"],
     ],
     ids=lambda w: " ".join(w[:2]),
