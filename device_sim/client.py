@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import asdict
 
 from device_sim.data import UnknownData, load, share
 from device_sim.device import Device
@@ -24,7 +25,7 @@ from device_sim.pseudonym import seed_of
 from learning import registry
 from schemas.blocks import Layout, Tensor, layout
 from schemas.messages import Announcement
-from schemas.task import BadTask, Scalar, TaskSpec, Training
+from schemas.task import BadTask, Scalar, TaskSpec
 
 Vector = npt.NDArray[np.float32]
 Arrays = list[npt.NDArray[Any]]
@@ -43,8 +44,8 @@ class Client(Protocol):
     def fit(self, parameters: Arrays, config: Config) -> tuple[Arrays, int, Metrics]:
         """Train from these: (the new ones, how many samples it took, metrics).
 
-        `config` has `server_round`, `seed` (of this device and round) and the task's `training`: `epochs`, `batch`,
-        `learning_rate`, `prox`. Of the metrics, `train_loss` or else `loss` is the mean loss over the samples, at least 0, and
+        `config` has `server_round`, `seed` (of this device and round) and what the task's `training` says: `epochs`,
+        `batch`, `learning_rate` and more. Of the metrics, `train_loss` or else `loss` is the mean loss over the samples, at least 0, and
         goes to the plane; `losses` are those of the samples, from which the device bids, and stay on the device.
         """
         ...
@@ -192,7 +193,7 @@ class ClientLearner:
         """One device's `fit`. Raises `ValueError` for a result that cannot be, `FloatingPointError` if it diverged."""
         form, seed = self._form(a), seed_of(a.seed, device.id, a.task, a.round)
         made = self._make(a.model)(_context(a, device.number))
-        got = made.fit(form.arrays(base), {"server_round": a.round, "seed": seed, **_training(a.training)})
+        got = made.fit(form.arrays(base), {"server_round": a.round, "seed": seed, **asdict(a.training)})
         arrays, samples, metrics = _three(got, "fit", "parameters")
         new = form.vector(arrays, "fit")
         return ClientRun(new - base, samples, _loss(metrics) * samples, _losses(metrics))
@@ -226,10 +227,6 @@ Items = tuple[tuple[str, Scalar], ...]
 def _made(make: ClientFn, device: int | None, args: Items, data: str, data_args: Items) -> Form:
     """Not asked for again in every round: a client may load its data as it is made."""
     return Form(make(Context(device, dict(args), data, dict(data_args))).get_parameters({"seed": 0}))
-
-
-def _training(t: Training) -> Config:
-    return {"epochs": t.epochs, "batch": t.batch, "learning_rate": t.learning_rate, "prox": t.prox}
 
 
 def _loss(metrics: Metrics) -> float:

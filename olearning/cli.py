@@ -13,8 +13,8 @@ try:
 
     from olearning.bench import bench
     from olearning.connect import Broker, broker_folder, choose, find
-    from olearning.data import data
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
+    from olearning.files import data
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
     from olearning.loading import load_code
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population

@@ -6,52 +6,46 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from traceback import extract_tb
-from types import ModuleType
 
 from olearning.errors import USAGE, Trouble
 
-_loaded: dict[str, ModuleType] = {}
-
 
 def load_code(names: Iterable[str] | None) -> None:
-    """Import each: a `.py` file by its path, or a module by its name, also from the folder we run in. One that is loaded already
-    is not loaded again. Raises `Trouble` that says what is wrong with it, and in which line.
+    """Import each: a `.py` file by its path, or a module by its name, also from the folder we run in. Raises `Trouble` that says
+    what is wrong with it, and in which line.
 
-    A file finds modules beside it, after all others: it cannot hide one of ours.
+    A file is the module of its name, so that processes which train beside this one can import it, too: its folder is searched
+    after all others, and one whose name is taken is refused. It finds what lies beside it.
     """
     for name in names or ():
-        key = str(Path(name).resolve()) if _is_file(name) else name
-        if key not in _loaded:
-            _loaded[key] = _load(name)
+        path = Path(name).resolve()
+        is_file = name.endswith(".py") or "/" in name
+        if is_file and not (path.suffix == ".py" and path.is_file()):
+            raise Trouble(f"--load {name}: there is no such .py file", USAGE)
+        folder = str(path.parent if is_file else Path.cwd())
+        if folder not in sys.path:
+            sys.path.append(folder)
+        importlib.invalidate_caches()
+        if is_file and (other := _other(path)):
+            raise Trouble(f"--load {name}: {other} has that name already: give the file another", USAGE)
+        try:
+            importlib.import_module(path.stem if is_file else name)
+        except (Exception, SystemExit) as e:
+            raise Trouble(f"--load {name}: {_words(e, name)}", USAGE) from e
 
 
-def _is_file(name: str) -> bool:
-    return name.endswith(".py") or "/" in name
-
-
-def _load(name: str) -> ModuleType:
-    path = Path(name).resolve()
-    if _is_file(name) and not path.is_file():
-        raise Trouble(f"--load {name}: there is no such file", USAGE)
-    folder = str(path.parent if _is_file(name) else Path.cwd())
-    if folder not in sys.path:
-        sys.path.append(folder)
+def _other(path: Path) -> str:
+    """What is imported by the name of this file if it is not this file, or ""."""
     try:
-        if not _is_file(name):
-            return importlib.import_module(name)
-        spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses and pickle look it up there
-        spec.loader.exec_module(module)
-        return module
-    except (Exception, SystemExit) as e:
-        raise Trouble(f"--load {name}: {_words(e, name)}", USAGE) from e
+        found = importlib.util.find_spec(path.stem)
+    except (ImportError, ValueError):  # a name with dots, or one of Python's own
+        found = None
+    origin = found.origin or path.stem if found else f"a module {path.stem}"
+    return "" if found and found.origin and Path(found.origin).resolve() == path else origin
 
 
 def _words(e: BaseException, name: str) -> str:
-    if isinstance(e, ModuleNotFoundError) and e.name == name.split(".")[0]:
+    if isinstance(e, ModuleNotFoundError) and e.name and (name == e.name or name.startswith(f"{e.name}.")):
         return f"there is no module {name} in this environment or folder; a file ends in .py"
     if isinstance(e, SyntaxError):
         return f"it is not Python: {e.msg} ({e.filename}, line {e.lineno})"

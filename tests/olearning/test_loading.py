@@ -11,7 +11,6 @@ import pytest
 import learning.models  # noqa: F401  # those that are there before anybody's own
 import olearning
 from learning import registry, strategies
-from olearning import loading
 from olearning.cli import outcome
 from olearning.errors import USAGE, Trouble
 from olearning.loading import load_code
@@ -27,7 +26,6 @@ DIGITS = Path(olearning.__file__).with_name("digits.toml")
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """We run in a folder of our own, and forget what was loaded there."""
-    monkeypatch.setattr(loading, "_loaded", {})
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(registry, "models", dict(registry.models))
     monkeypatch.setattr(strategies, "_own", {})
@@ -71,9 +69,23 @@ def test_a_file_finds_what_lies_beside_it_and_hides_nothing_of_ours(folder: Path
     assert "beside" in registry.models
 
 
+def test_a_file_is_the_module_of_its_name_so_that_worker_processes_find_it(folder: Path) -> None:
+    (folder / "mine.py").write_text(MODEL.format("one"))
+    load_code(["mine.py"])
+    assert registry.models["one"].__module__ == "mine"
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("mine", "json", "schemas"):
+        (elsewhere / f"{name}.py").write_text("raise RuntimeError('never run')\n")
+        with pytest.raises(
+            Trouble, match=rf"--load {elsewhere}/{name}\.py: .*{name}.* has that name already: give the file"
+        ):
+            load_code([str(elsewhere / f"{name}.py")])
+
+
 BROKEN = [
-    ("absent.py", None, r"--load absent\.py: there is no such file"),
-    ("some/where", None, "there is no such file"),
+    ("absent.py", None, r"--load absent\.py: there is no such \.py file"),
+    ("some/where", None, "there is no such .py file"),
     ("absent.part", None, r"there is no module absent\.part in this environment or folder; a file ends in \.py"),
     ("raises.py", "\n\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*raises\.py, line 3\)"),
     ("syntax.py", "\ndef f(:\n", r"it is not Python: .* \(.*syntax\.py, line 2\)"),

@@ -1,5 +1,6 @@
 """What docs/your-own.md shows works: data, a model, a client and a merge of one's own, from end to end in memory."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 from device_sim import client as clients
 from device_sim import data
 from learning import registry, strategies
-from olearning import loading
 from olearning.loading import load_code
 from olearning.submitting import submitter
 from olearning.up import Shape
@@ -29,7 +29,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of people's own is registered yet, and nothing stays."""
     import learning.models  # noqa: F401
 
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("own_model", "my_client"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(registry, "models", dict(registry.models))
     monkeypatch.setattr(data, "_data", dict(data._data))
     monkeypatch.setattr(clients, "clients", {})
