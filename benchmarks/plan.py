@@ -3,8 +3,8 @@
     olearning bench plan --json
 
 As in the paper: m slots of 1 to 10 minutes each, rewards of 0.01 to 1, uniform. It says nothing about times of tasks: here 0.5 to
-5 minutes, uniform, in whole seconds. A mean slot then holds two mean tasks, so up to some 2 m tasks there is room for all, and
-that is what its figures show: greedy as good as the optimum at a large m and few tasks, and not beyond.
+5 minutes, uniform, in whole seconds, unless asked otherwise. A mean slot then holds two mean tasks, so up to some 2 m tasks there
+is room for all, and that is what its figures show: greedy as good as the optimum at a large m and few tasks, and not beyond.
 
 Every problem is planned in each way of `ways`. Best known is the best of these plans; if none is proven optimal, CP-SAT goes on
 from it for a minute. No plan is above `knapsack.bound`, the limit of each line; its peer is the best known. A time is that of a
@@ -27,6 +27,8 @@ Problem = tuple[list[float], list[int], list[int]]
 
 SLOTS = (1, 5, 10, 20, 50)
 TASKS = (10, 25, 50, 100, 150, 200, 300)
+TIMES = (30, 300)
+"""Of tasks, the least and the most [s]."""
 BEST_SECONDS = 60.0
 LIMITS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """CP-SAT's limits of Fig. 8 [s]."""
@@ -42,14 +44,15 @@ class Tried(NamedTuple):
     proven: bool
     reward: float
     seconds: float
+    cpu: float = 0.0
 
 
-def drawn(seed: int, tasks: int, slots: int) -> Problem:
+def drawn(seed: int, tasks: int, slots: int, span: tuple[int, int] = TIMES) -> Problem:
     """A problem as the module says; the same for the same arguments."""
     dice = Random(f"{seed} {tasks} {slots}")
     return (
         [dice.uniform(0.01, 1) for _ in range(tasks)],
-        [dice.randint(30, 300) for _ in range(tasks)],
+        [dice.randint(*span) for _ in range(tasks)],
         [dice.randint(60, 600) for _ in range(slots)],
     )
 
@@ -86,17 +89,17 @@ def ways(problem: Problem, seconds: float) -> dict[str, Callable[[], Found]]:
 
 
 def tried(problem: Problem, way: Callable[[], Found]) -> Tried:
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     found = way()
-    seconds = time.perf_counter() - began
-    return Tried(*found, total(*problem, found.plan), seconds)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    return Tried(*found, total(*problem, found.plan), seconds, cpu)
 
 
 def best(problem: Problem, known: Collection[Tried], seconds: float) -> Tried:
     """The best known: one of these, or what CP-SAT makes of the best of them."""
     first = max(known, key=lambda t: (t.reward, t.proven))
     if any(t.proven for t in known) or first.reward >= bound(*problem):
-        return Tried(first.plan, True, first.reward, 0)
+        return first._replace(proven=True)
     return tried(problem, lambda: solve(*problem, first.plan, seconds))
 
 
@@ -125,23 +128,25 @@ def run(
     tasks: Sequence[int] = TASKS,
     seeds: int = 1,
     best_seconds: float = BEST_SECONDS,
+    span: tuple[int, int] = TIMES,
     seconds: float = SECONDS,
     limits: Sequence[float] = LIMITS,
     capped: Collection[tuple[int, int]] = CAPPED,
 ) -> None:
-    """A line `plan m=… tasks=…` for each size (Fig. 7), and `within m=… tasks=… seconds=…` for some (Fig. 8): means over the
-    problems of that size."""
+    """A line `plan m=… tasks=… times=…` for each size (Fig. 7), and `within … seconds=…` for some (Fig. 8): means over the problems
+    of that size."""
     solve([1.0], [1], [1])  # imports OR-Tools
     for m, n in ((m, n) for m in slots for n in tasks):
-        problems = [drawn(seed, n, m) for seed in range(seeds)]
+        problems = [drawn(seed, n, m, span) for seed in range(seeds)]
         rows = [_row(p, seconds) for p in problems]
         within = {s: [_row(p, s, FIG_8) for p in problems] for s in (limits if (m, n) in capped else ())}
         every = [[t for row in of_seed for t in row.values()] for of_seed in zip(rows, *within.values(), strict=True)]
         of = _Size(problems, [best(p, known, best_seconds) for p, known in zip(problems, every, strict=True)])
         settings = {"seconds": seconds, "best_seconds": best_seconds, "best_proven": sum(t.proven for t in of.best)}
-        report(of.line(f"plan m={m} tasks={n}", "plan", rows, settings))
+        size = f"m={m} tasks={n} times={span[0]}-{span[1]}"
+        report(of.line(f"plan {size}", "plan", rows, settings))
         for s, some in within.items():
-            report(of.line(f"within m={m} tasks={n} seconds={s:g}", "hinted", some, {"seconds": s}))
+            report(of.line(f"within {size} seconds={s:g}", "hinted", some, {"seconds": s}))
 
 
 def _row(problem: Problem, seconds: float, names: Collection[str] = ()) -> dict[str, Tried]:
@@ -154,7 +159,9 @@ class _Size:
     best: list[Tried]
 
     def line(self, case: str, of: str, rows: list[dict[str, Tried]], settings: dict[str, float]) -> Line:
-        """`share`: of the best known's reward, by way. `took`: seconds. `proven`: how often CP-SAT said that none is better."""
+        """`share`: of the best known's reward, by way. `took`: seconds. `proven`: how often CP-SAT said that none is better.
+        `cpu`: of these seconds, how much this process had a core; `load`: of the machine in the last minute."""
+        every = [t for row in rows for t in row.values()]
         reward = {name: mean(row[name].reward for row in rows) for name in rows[0]}
         known = mean(t.reward for t in self.best)
         about = settings | {
@@ -162,6 +169,7 @@ class _Size:
             "share": {name: round(x / known, 5) for name, x in reward.items()},
             "took": {name: round(mean(row[name].seconds for row in rows), 5) for name in reward},
             "proven": {name: sum(row[name].proven for row in rows) for name in reward if name.endswith("hinted")},
+            "cpu": round(sum(t.cpu for t in every) / sum(t.seconds for t in every), 3),
             "load": round(os.getloadavg()[0], 2),
         }
         limit = mean(bound(*p) for p in self.problems)

@@ -176,6 +176,7 @@ def bench_plan(
     best_seconds: Annotated[
         float | None, typer.Option(help="How long to look for the best plan.  [default: 60]", min=0.1)
     ] = None,
+    times: Annotated[str, typer.Option(help="Seconds of a task, the least and the most.")] = "30,300",
     quick: Quick = False,
     as_json: AsJson = False,
 ) -> None:
@@ -183,10 +184,13 @@ def bench_plan(
     from benchmarks import plan
 
     sizes = _counts(slots) or ((1, 3) if quick else plan.SLOTS), _counts(tasks) or ((10,) if quick else plan.TASKS)
+    span = _counts(times)
+    if len(span) != 2 or span[0] > span[1]:
+        raise Trouble(f"--times {times!r}: the least and the most seconds of a task, as in 30,300", USAGE)
     best_seconds = best_seconds or (0.5 if quick else plan.BEST_SECONDS)
     short: dict[str, Any] = {"seconds": 0.2, "limits": (0.05, 0.1), "capped": {(3, 10)}} if quick else {}
     _say(f"at most {plan.longest(*sizes, seeds, best_seconds, **short) / 60:.0f} minutes, building models not counted")
-    _print(lambda report: plan.run(report, *sizes, seeds, best_seconds, **short), as_json)
+    _print(lambda report: plan.run(report, *sizes, seeds, best_seconds, (span[0], span[1]), **short), as_json)
 
 
 def _counts(text: str) -> tuple[int, ...]:

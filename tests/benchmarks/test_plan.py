@@ -10,6 +10,8 @@ from benchmarks import plan
 from benchmarks.line import Line
 from benchmarks.plan import Tried, best, by_reward, drawn, longest, tried, ways
 from learning.knapsack import Found, bound, greedy, solve, total
+from olearning.bench import bench_plan
+from olearning.errors import Trouble
 
 WAYS = {"by_reward", "greedy", "unhinted", "hinted", "plan"}
 
@@ -76,7 +78,7 @@ def test_the_best_known_is_searched_on_only_if_nothing_is_proven(monkeypatch):
 
 def test_a_line_for_each_size_beside_bound_and_best_known():
     lines = measured(slots=(1, 3), tasks=(5, 12))
-    assert list(lines) == [f"plan m={m} tasks={n}" for m in (1, 3) for n in (5, 12)]
+    assert list(lines) == [f"plan m={m} tasks={n} times=30-300" for m in (1, 3) for n in (5, 12)]
     for case, line in lines.items():
         share, took = line.settings["share"], line.settings["took"]
         assert share.keys() == took.keys() == WAYS | ({"exact"} if "m=1" in case else set())
@@ -97,7 +99,8 @@ def test_fig_8_solves_the_same_problems_and_says_0_where_nothing_was_found():
     lines = measured(slots=(3,), tasks=(12,), limits=(0.0, 0.5), capped={(3, 12)})
     whole, none, some = lines.values()
     assert list(lines) == [
-        f"{x} m=3 tasks=12{y}" for x, y in (("plan", ""), ("within", " seconds=0"), ("within", " seconds=0.5"))
+        f"{x} m=3 tasks=12 times=30-300{y}"
+        for x, y in (("plan", ""), ("within", " seconds=0"), ("within", " seconds=0.5"))
     ]
     assert none.settings["share"]["unhinted"] == 0
     assert none.settings["share"]["hinted"] == none.settings["share"]["greedy"] == whole.settings["share"]["greedy"] < 1
@@ -112,21 +115,28 @@ def test_it_says_how_long_it_takes_at_most():
 
 def test_the_command_needs_no_broker_and_prints_a_line_for_each():
     done = subprocess.run(
-        [sys.executable, "-m", "olearning", "bench", "plan", "--quick", "--json"], capture_output=True, text=True
+        [sys.executable, "-m", "olearning", "bench", "plan", "--quick", "--json", "--times", "5,9"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "at most 0 minutes" in done.stderr
     cases = [json.loads(x)["case"] for x in done.stdout.splitlines()]
-    assert cases[:2] == ["plan m=1 tasks=10", "plan m=3 tasks=10"]
-    assert cases[2:] == [f"within m=3 tasks=10 seconds={s}" for s in (0.05, 0.1)]
+    assert cases[:2] == ["plan m=1 tasks=10 times=5-9", "plan m=3 tasks=10 times=5-9"]
+    assert cases[2:] == [f"within m=3 tasks=10 times=5-9 seconds={s}" for s in (0.05, 0.1)]
 
 
-def test_what_is_no_count_is_refused():
-    done = subprocess.run(
-        [sys.executable, "-m", "olearning", "bench", "plan", "--tasks", "some"], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "'some' is not a count" in done.stderr
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--tasks", "some", "'some' is not a count"),
+        ("--times", "9,5", "the least and the most"),
+        ("--times", "9", "as in 30,300"),
+    ],
+)
+def test_what_cannot_be_is_refused(option, value, words):
+    with pytest.raises(Trouble, match=words):
+        bench_plan(**{option.removeprefix("--"): value})
 
 
 # ------------------------------------------------------------------ what is drawn
