@@ -25,8 +25,8 @@ Plan = tuple[int | None, ...]
 TABLE = (
     # slots, tasks, share
     (5, 25, 0.0),
-    (5, 300, 0.005),
-    (20, 200, 0.005),
+    (5, 300, 0.01),
+    (20, 200, 0.02),
     (50, 300, 0.04),
 )
 """Where `plan` asks CP-SAT: the first row with as many slots and tasks holds, and greedy's plan must be further below the bound than

@@ -153,5 +153,5 @@ def test_lines_become_a_picture_and_a_table(tmp_path):
     draw(rows, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes()[:4] == b"\x89PNG"
     head, _, *body = table(rows)
-    assert [x.split(" | ")[:2] for x in body] == [["| 5", "10"], ["| 5", "50"]]
+    assert [x.split(" | ")[:3] for x in body] == [["| 30-300", "5", "10"], ["| 30-300", "5", "50"]]
     assert all(x.count("|") == head.count("|") for x in body)
