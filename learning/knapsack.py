@@ -22,10 +22,17 @@ import numpy as np
 
 Plan = tuple[int | None, ...]
 
-SOLVER_TASKS = 200
-SOLVER_SLOTS = 50
-"""Up to these sizes `plan` asks CP-SAT: where the paper finds that 2 s become too few (§7.2). To be replaced by the table that a
-benchmark makes."""
+TABLE = (
+    # slots, tasks, share
+    (5, 25, 0.0),
+    (5, 300, 0.01),
+    (20, 200, 0.02),
+    (50, 150, 0.025),
+    (50, 300, 0.04),
+)
+"""Where `plan` asks CP-SAT: the first row with as many slots and tasks holds, and greedy's plan must be further below the bound than
+this share. There 2 s of it bring 0.5 % more reward or above, elsewhere less, as `olearning bench plan` measured (docs/performance.md;
+tests/benchmarks/test_plan.py looks). Problems of the first row take ms. Larger ones than the last were not measured: greedy does them."""
 SECONDS = 2.0
 """CP-SAT's limit, as in the paper's Fig. 7."""
 STATES = 2_000_000
@@ -85,7 +92,8 @@ def plan(
     """The plan of a device. Limits as in `solve`; with `work`, the same plan on every machine."""
     found = greedy(rewards, times, slots)
     reached = total(rewards, times, slots, found)
-    if reached >= bound(rewards, times, slots):
+    most = bound(rewards, times, slots)
+    if reached >= most:
         return found  # there is no better one; above all where everything fits
     worth = [time for reward, time in zip(rewards, times, strict=True) if reward > 0]
     able = [i for i, slot in enumerate(slots) if slot >= min(worth)]
@@ -95,7 +103,8 @@ def plan(
         if one is not None:
             best = tuple(None if at is None else i for at in one)
             return best if total(rewards, times, slots, best) > reached else found
-    if len(worth) <= SOLVER_TASKS and len(able) <= SOLVER_SLOTS:
+    below = next((share for m, n, share in TABLE if len(able) <= m and len(worth) <= n), 1.0)
+    if reached < (1 - below) * most:
         return solve(rewards, times, slots, found, seconds, work).plan
     return found
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -168,6 +168,31 @@ def bench_engine(quick: Quick = False, as_json: AsJson = False) -> None:
         emit_or_end(row)
 
 
+@bench.command("plan")
+def bench_plan(
+    slots: Annotated[str, typer.Option(help="How many free times, with commas.  [default: 1,5,10,20,50]")] = "",
+    tasks: Annotated[str, typer.Option(help="How many, with commas.  [default: 10,25,50,100,150,200,300]")] = "",
+    seeds: Annotated[int, typer.Option(help="Problems of each size.", min=1)] = 1,
+    best_seconds: Annotated[
+        float | None, typer.Option(help="How long to look for the best plan.  [default: 60]", min=0.1)
+    ] = None,
+    times: Annotated[str, typer.Option(help="Seconds of a task, the least and the most.")] = "30,300",
+    quick: Quick = False,
+    as_json: AsJson = False,
+) -> None:
+    """A device's plans: their reward beside the best known and what no plan can reach, and the time they take."""
+    from benchmarks import plan
+
+    sizes = _counts(slots) or ((1, 3) if quick else plan.SLOTS), _counts(tasks) or ((10,) if quick else plan.TASKS)
+    span = _counts(times)
+    if len(span) != 2 or span[0] > span[1]:
+        raise Trouble(f"--times {times!r}: the least and the most seconds of a task, as in 30,300", USAGE)
+    best_seconds = best_seconds or (0.5 if quick else plan.BEST_SECONDS)
+    short: dict[str, Any] = {"seconds": 0.2, "limits": (0.05, 0.1), "capped": {(3, 10)}} if quick else {}
+    _say(f"at most {plan.longest(*sizes, seeds, best_seconds, **short) / 60:.0f} minutes, building models not counted")
+    _print(lambda report: plan.run(report, *sizes, seeds, best_seconds, (span[0], span[1]), **short), as_json)
+
+
 def _counts(text: str) -> tuple[int, ...]:
     from benchmarks.line import count
 
@@ -179,8 +204,23 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _measure(work: Callable[[Report, str], None], bootstrap: str, as_json: bool) -> None:
     """Choose a broker, let the work report its lines, print them."""
-    from benchmarks.line import table
     from benchmarks.plane import Failed
+
+    with (
+        tempfile.TemporaryDirectory(prefix="olearning-bench-", ignore_cleanup_errors=True) as folder,
+        choose(Path(folder) / "broker", _say, bootstrap) as chosen,
+    ):
+        if not chosen.bootstrap:
+            raise Trouble("this measures a real broker, and there is none", NO_BROKER)
+        try:
+            _print(lambda report: work(report, chosen.bootstrap), as_json)
+        except Failed as e:
+            raise Trouble(str(e)) from None
+
+
+def _print(work: Callable[[Report], None], as_json: bool) -> None:
+    """Let the work report its lines: each at once, or at the end a table."""
+    from benchmarks.line import table
 
     lines: list[Line] = []
 
@@ -191,16 +231,7 @@ def _measure(work: Callable[[Report, str], None], bootstrap: str, as_json: bool)
         else:
             _say(f"measured: {line.bench} {line.case}")
 
-    with (
-        tempfile.TemporaryDirectory(prefix="olearning-bench-", ignore_cleanup_errors=True) as folder,
-        choose(Path(folder) / "broker", _say, bootstrap) as chosen,
-    ):
-        if not chosen.bootstrap:
-            raise Trouble("this measures a real broker, and there is none", NO_BROKER)
-        try:
-            work(report, chosen.bootstrap)
-        except Failed as e:
-            raise Trouble(str(e)) from None
+    work(report)
     if not as_json:
         from rich.console import Console
 

@@ -59,7 +59,7 @@ Load = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 DEFAULT_NAMESPACE = "olearning"
-TRAINING = ("torch", "sklearn", "matplotlib")
+TRAINING = ("torch", "sklearn", "matplotlib", "ortools")
 """What comes with olearning[train]."""
 
 
@@ -113,7 +113,7 @@ def _outcome(words: list[str]) -> int:
     except ModuleNotFoundError as e:
         if e.name not in TRAINING:
             raise
-        complain(f"{e.name} is not installed, and this trains, scores or plots: install olearning[train]")
+        complain(f"{e.name} is not installed, and this trains, scores, plans or plots: install olearning[train]")
         return FAILED
     except Exception as e:
         if not hasattr(e, "show"):  # not a usage error of the command line

@@ -279,18 +279,9 @@ def asked(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize(
-    ("tasks", "slots", "who"),
-    [
-        (60, 1, ["exact"]),
-        (60, 5, ["solve"]),
-        (knapsack.SOLVER_TASKS, 10, ["solve"]),
-        (knapsack.SOLVER_TASKS + 1, 10, []),
-        (150, knapsack.SOLVER_SLOTS + 1, []),
-        (2, 50, []),  # all fit: greedy's plan is best
-    ],
-)
+@pytest.mark.parametrize(("tasks", "slots", "who"), [(60, 1, ["exact"]), (60, 5, ["solve"]), (2, 50, [])])
 def test_who_makes_the_plan(asked, tasks, slots, who):
+    """One slot: exact. Where all tasks fit, greedy's plan is best."""
     problem = drawn(3, tasks, slots)
     found = plan(*problem)
     assert asked == who
@@ -303,6 +294,28 @@ def test_exact_goes_on_from_a_plan_that_is_known():
         assert exact(*problem, found=known) == (None, 0, 0)
     with pytest.raises(ValueError, match="take 14"):
         exact(*problem, found=(0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "slots", "below", "who"),
+    [
+        *((n, m, share + 1e-6, ["solve"]) for m, n, share in knapsack.TABLE),
+        *((n, m, share - 1e-6, []) for m, n, share in knapsack.TABLE if share),
+        (26, 5, 0.009, []),
+        (25, 6, 0.019, []),
+        (201, 20, 0.03, []),
+        (200, 21, 0.03, []),
+        (301, 2, 0.5, []),
+        (301, 60, 0.5, []),
+        (60, 70, 0.5, []),
+    ],
+)
+def test_the_solver_is_asked_by_slots_tasks_and_what_it_could_gain(asked, monkeypatch, tasks, slots, below, who):
+    problem = drawn(3, tasks, slots)
+    reached = total(*problem, greedy(*problem))
+    monkeypatch.setattr(knapsack, "bound", lambda *args: reached / (1 - below))
+    assert plan(*problem) == greedy(*problem)
+    assert asked == who
 
 
 def test_slots_too_short_for_any_task_do_not_count(asked):
