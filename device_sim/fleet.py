@@ -366,15 +366,19 @@ class Fleet:
 
     def _blocks(self, d: Device, job: Job, run: Run) -> Iterable[DeltaBlock]:
         a = job.work
-        how, weighted = codec(a.codec), run.delta.astype(np.float64) * run.samples
-        dice = np.random.default_rng(seed_of(a.seed, d.id, a.task, a.round, "rounding"))
+        how, left = codec(a.codec), d.left.pop(a.task, None)
+        seed = seed_of(a.seed, d.id, a.task, a.round, "rounding")
+        dice = np.random.default_rng(seed) if how.bits < 32 else None
         if how.sparse:
-            weighted += d.left.pop(a.task, 0.0)
-            d.left[a.task] = weighted.astype(np.float32)
+            d.left[a.task] = np.zeros(run.delta.size, np.float32)
         loss = min(round(run.loss_sum * 1e6), run.samples * MOST_LOSS) if np.isfinite(run.loss_sum) else 0
         for i, piece in enumerate(slices(a.sizes)):
-            data, exponent = write_values(weighted[piece], how, a.unit, a.largest, dice, a.keep)
+            weighted = run.delta[piece].astype(np.float64) * run.samples  # block by block: it stays in the cache
+            if how.sparse and left is not None:
+                weighted += left[piece]
+            data, exponent = write_values(weighted, how, a.unit, a.largest, dice, a.keep)
             if how.sparse:
+                d.left[a.task][piece] = weighted
                 sent = read_values(how, data, a.sizes[i])
                 d.left[a.task][piece][sent.at] -= sent.q * 2.0 ** (a.unit + exponent)
             yield DeltaBlock(

@@ -79,6 +79,8 @@ def quantise(
     else:
         np.rint(scaled, out=scaled)
     bound = most >> exponent
+    if not dice and round(math.ldexp(max(-low, high), -unit - exponent)) <= min(bound, edge - 1):
+        return scaled.astype(f"i{bits // 8}"), exponent  # none needs to be clipped
     return np.clip(scaled, -min(bound, edge), min(bound, edge - 1), out=scaled).astype(f"i{bits // 8}"), exponent
 
 

@@ -51,12 +51,12 @@ def write_values(
     codec: Codec,
     unit: int,
     largest: float,
-    dice: np.random.Generator,
+    dice: np.random.Generator | None = None,
     keep: float = 1.0,
 ) -> tuple[memoryview, int]:
     """A block of w·δ (n,), in model units, as bytes; and the exponent: integer i stands for i · 2^(unit + exponent).
 
-    With top-k, ⌈keep · n⌉ of the values are sent. `dice` is drawn from where the codec rounds by chance. Raises `ValueError`
+    With top-k, ⌈keep · n⌉ of the values are sent. `dice` is drawn from where the codec rounds by chance, and must be there then. Raises `ValueError`
     for values that are not finite or larger than `largest`.
     """
     steps = b""
@@ -66,6 +66,8 @@ def write_values(
             np.argpartition(np.abs(values), -k)[-k:]
         )  # NaN counts as the largest: it is sent, and refused below
         steps, values = np.diff(at, prepend=0).astype(_STEP).tobytes(), values[at]
+    if codec.bits < 32 and dice is None:
+        raise ValueError(f"integers of {codec.bits} bits are rounded by chance: give dice")
     q, exponent = quantise(values, unit, largest, codec.bits, None if codec.bits == 32 else dice)
     data: bytes | memoryview = q.astype(_form(codec), copy=False).data.cast("B")
     if steps:
