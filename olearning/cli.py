@@ -526,6 +526,7 @@ def simulate(
     from msgspec.structs import replace
 
     from olearning import scenario
+    from olearning.outcome import lines
     from olearning.watching import follow
 
     load_code(load)
@@ -539,7 +540,7 @@ def simulate(
     text = json.dumps(result.as_json(), indent=2)
     if out:
         out.write_text(text + "\n")
-    emit(text if as_json else "\n".join(scenario.lines(result)))
+    emit(text if as_json else "\n".join(lines(result)))
 
 
 @app.command()

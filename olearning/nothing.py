@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim.device import Device
+from olearning.outcome import Result
 from olearning.scenario import Loaded, Place, Scenario
-from olearning.simulate import Result, Simulation
+from olearning.simulate import Simulation
 from schemas.blocks import Layout
 from schemas.messages import Announcement
 from schemas.task import Epochs, Rounds, TaskSpec, Training

@@ -4,16 +4,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 
 from olearning.errors import USAGE, Trouble
 from schemas.task import BadTask, Scalar, TaskSpec, parse
 from schemas.topics import BadName, check_zone
-
-if TYPE_CHECKING:
-    from olearning.simulate import Result
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Least1 = Annotated[int, msgspec.Meta(ge=1)]
@@ -96,22 +93,3 @@ def load(path: Path) -> Loaded:
     if not s.zones or not specs or len(set(names)) < len(names):
         raise Trouble(f"{path}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)
     return Loaded(s, specs, {z: p.utc_offset for z, p in s.zones.items()})
-
-
-def lines(result: "Result") -> list[str]:
-    """A result for a person."""
-    r, out = result, []
-    for task in r.models:
-        scored = [e for e in r.epochs if e.task == task and e.accuracy is not None]
-        best = max(scored, key=lambda e: e.accuracy or 0.0, default=None)
-        said = f"; accuracy {scored[-1].accuracy:.4f}" if scored else ""
-        if best and scored and best is not scored[-1]:
-            said += f", {best.accuracy:.4f} after epoch {best.epoch}"
-        epochs = sum(e.task == task and e.epoch > 0 for e in r.epochs)
-        out.append(f"{task}: {epochs} epochs{said}; {r.why[task] or 'not ended'}; model {r.models[task]}")
-    rate = r.updates / r.seconds if r.seconds else 0.0
-    out.append(
-        f"{r.rounds:,} rounds, {r.bids:,} bids, {r.updates:,} updates in {r.seconds:.1f} s ({rate:,.0f} a second); "
-        f"{r.virtual_ms / 1000:,.0f} s of virtual time"
-    )
-    return out

@@ -7,7 +7,6 @@ dropped. The same scenario and seed give the same run, record for record.
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Learner, Manner
+from olearning.outcome import Epoch, Result
 from olearning.roles import population
 from olearning.scenario import Loaded
 from olearning.sweeper import Sweeper
@@ -29,7 +29,7 @@ from schemas.facts import Merged
 from schemas.messages import Evaluation
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, read, topic, zone_topics
-from schemas.wire import checksum, encode
+from schemas.wire import checksum
 from streams.ledger import Globe
 from streams.memory import Host, Memory
 from streams.models import Lost, assemble
@@ -48,53 +48,6 @@ RARELY = (50_000, 20, 50)
 
 Prepare = Callable[[TaskSpec, int], tuple[Layout, npt.NDArray[np.float32]]]
 """A task and a seed -> the layout and version 0 of its model."""
-
-
-@dataclass
-class Epoch:
-    """What an epoch came to: its model's held-out accuracy and loss (None: not scored), and when it was merged (virtual ms)."""
-
-    task: str
-    epoch: int
-    at: int
-    accuracy: float | None = None
-    loss: float | None = None
-
-
-@dataclass
-class Result:
-    """A simulation, over: what each epoch came to, the checksum of each task's model, updates counted, and how long it took (s)."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-    models: dict[str, str] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)
-    updates: int = 0
-    bids: int = 0
-    rounds: int = 0
-    virtual_ms: int = 0
-    seconds: float = 0.0
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "updates": self.updates,
-            "bids": self.bids,
-            "rounds": self.rounds,
-            "virtual_s": round(self.virtual_ms / 1000),
-            "seconds": round(self.seconds, 2),
-            "updates_per_s": round(self.updates / self.seconds, 1) if self.seconds else 0.0,
-            "tasks": {
-                task: {
-                    "model": model,
-                    "ended": self.why.get(task, ""),
-                    "epochs": [
-                        {"epoch": e.epoch, "virtual_s": round(e.at / 1000), "accuracy": e.accuracy, "loss": e.loss}
-                        for e in self.epochs
-                        if e.task == task
-                    ],
-                }
-                for task, model in self.models.items()
-            },
-        }
 
 
 class Observer:
@@ -263,8 +216,3 @@ class Simulation:
             if start <= p.offset < end:
                 found[p.key] = self.memory.topics[manifest.topic][p.partition][p.offset].value
         return assemble(manifest, found)
-
-
-def digest(result: Result) -> str:
-    """What two runs of one scenario must have in common."""
-    return f"{checksum(encode(sorted(result.models.items()))):016x}"

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from device_sim.learner import Learners, prepare, scorer
+from olearning.outcome import Result
 from olearning.scenario import Loaded
-from olearning.simulate import Result, Simulation
+from olearning.simulate import Simulation
 from schemas.blocks import Layout
 from schemas.task import TaskSpec
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from olearning.errors import Trouble
-from olearning.scenario import Loaded, lines, load
+from olearning.outcome import lines
+from olearning.scenario import Loaded, load
 from olearning.simulate import Simulation
 from olearning.sweeper import Sweeper
 from schemas.topics import parse
