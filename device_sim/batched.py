@@ -25,7 +25,8 @@ from learning.models import build
 from schemas.task import Scalar, Training
 
 STACK = 2**20
-"""Values of weights that are stacked at once, 4 MB: more would leave the cache, fewer make more calls."""
+"""Values of weights, and of what goes with them in a step, that are stacked at once, 4 MB: more would leave the cache, fewer make
+more calls."""
 VECTOR = 16
 """Values in 64 bytes: the widest registers there are, and a cache line."""
 
@@ -87,12 +88,13 @@ def _size(wide: tuple[int, ...]) -> int:
 
 
 def stacks(wide: tuple[int, ...], jobs: Sequence[Job], most: int = 0) -> Iterator[tuple[int, list[int]]]:
-    """(rows of a batch, which jobs): alike in rows, those with the most steps first, no more weights than `STACK`, and
+    """(rows of a batch, which jobs): alike in rows, those with the most steps first, no more values than `STACK`, and
     no more than `most` devices if that is given.
 
     Rows are the batch, or for a device that has less the next power of two: so they are the device's own matter.
     """
-    batch, size = jobs[0].training.batch, _size(wide)
+    training = jobs[0].training
+    batch, size = training.batch, _size(wide) * _tensors(training)
     rows = [min(batch, 1 << (len(job.y) - 1).bit_length()) for job in jobs]
     steps = [-(-len(job.y) // batch) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda i: (rows[i], -steps[i]))
@@ -101,6 +103,13 @@ def stacks(wide: tuple[int, ...], jobs: Sequence[Job], most: int = 0) -> Iterato
         some = list(alike)
         for at in range(0, len(some), at_once):
             yield r, some[at : at + at_once]
+
+
+def _tensors(training: Training) -> int:
+    """How many values a step touches for each weight: itself, and if it is no plain one its gradient and what is remembered."""
+    if training.optimiser == "adamw":
+        return 4
+    return 3 if training.momentum or training.weight_decay else 1
 
 
 class _Batches:

@@ -32,6 +32,7 @@ class _Worker:
         theirs.close()  # else the pipe would stay open when the process is gone
         self.base: Float32 | None = None
         """The base that it was last sent."""
+        self.answered = False
 
     def give(self, job: Job) -> None:
         known = job.base is self.base
@@ -44,6 +45,12 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+    def died(self, job: Job) -> Died:
+        text = f"the process that trained {job.model} ended with {self.process.exitcode}"
+        if not self.answered:
+            text += '; if the program is a script, what it does must stand under `if __name__ == "__main__":`'
+        return Died(text)
 
 
 class Workers:
@@ -64,9 +71,12 @@ class Workers:
                 worker = self._idle.pop() if self._idle else _Worker()
                 try:
                     worker.give(job)
-                except (BrokenPipeError, ConnectionResetError):  # it died idle: the job is for another
+                except (BrokenPipeError, ConnectionResetError):
                     worker.close()
-                    todo.append((i, job))
+                    if worker.answered:  # it died idle: the job is for another
+                        todo.append((i, job))
+                    else:
+                        out[i] = worker.died(job)
                 except Exception as e:  # a job that cannot be sent
                     self._idle.append(worker)
                     out[i] = e
@@ -77,10 +87,11 @@ class Workers:
                 i, worker = busy.pop(pipe)
                 try:
                     out[i] = worker.pipe.recv()
+                    worker.answered = True
                     self._idle.append(worker)
                 except (EOFError, ConnectionResetError):
                     worker.close()
-                    out[i] = Died(f"the process that trained {jobs[i].model} ended with {worker.process.exitcode}")
+                    out[i] = worker.died(jobs[i])
         return [out[i] for i in range(len(jobs))]
 
     def close(self) -> None:
