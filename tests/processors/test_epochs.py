@@ -116,3 +116,21 @@ def test_more_zones_than_there_are_are_refused():
 def test_a_task_file_that_cannot_be_is_refused(epochs, words):
     with pytest.raises(BadTask, match=words):
         parse({"task": "t", "model": "m", "data": "d", "epochs": epochs})
+
+
+def test_a_round_that_came_too_late_for_its_epoch_weighs_in_no_later_one():
+    """West's only round is over when its epoch is; in the next epoch west does nothing."""
+    plane = begin(Epochs(count=2, rounds=2, deadline_s=30), deadline_s=25, minimum=1)
+    west, zone = plane.hosts["fleet-west"], plane.hosts["zone-west"]
+    assert plane.memory.run(lambda: bool(of(plane, Finalised, "east")), 60_000)
+    zone.freeze()  # what was sent lies in the log; the round is finalised later
+    assert plane.memory.run(lambda: len(of(plane, EpochClosed)) == 1, 100_000)
+    west.crash()
+    plane.hosts["zone-west"].thaw()
+    assert plane.memory.run(lambda: plane.ended("toy"), 400_000)
+    late = [f for f in of(plane, Finalised, "west") if f.manifest]
+    opened = {o.round: o.epoch for o in of(plane, Opened, "west")}
+    assert late, "it came"
+    assert {opened[f.round] for f in late} == {1}
+    taken = [(f.epoch, u.zone) for f in of(plane, Taken) for u in f.updates]
+    assert (2, "west") not in taken
