@@ -192,11 +192,10 @@ class GlobalLeader:
             yield from self._offer(("merged", task, t.epoch), job.fact, now)
 
     def _update(self, task: str, zone: str, start: int, end: int) -> Update | None:
-        """What a stretch of a zone's ledger holds for a task: the last model of this epoch, and the sums over the rounds that it is built
-        on. A round of the epoch before that came too late for it is none of them: the zone began anew from the global model."""
-        epoch = self.desk.globe.tasks[task].epoch
+        """What a stretch of a zone's ledger holds for a task: the last model, and the sums over the rounds that it is built on. A
+        round of the epoch before that came too late for it is none of them: the zone began anew from the global model."""
         found = [x for x in self.finals.get((task, zone), []) if start <= x[0] < end]
-        rounds = [f for _, f, of in found if of == epoch]
+        rounds = [f for _, f, epoch in found if epoch == found[-1][2]]
         if not rounds or not rounds[-1].manifest:
             return None
         return Update(
