@@ -356,7 +356,9 @@ class Device:
             busy += max(0, self.running.until - now)
         offers = [Offer(a.task, a.round, a.reward, self._quality(a), self._time(a), a.deadline) for a in open.values()]
         windows = self._windows(now)
-        first = (now + busy, max(windows[0][1], now + busy))
+        first = (now + busy, windows[0][1])
+        if first[0] >= first[1]:
+            return  # what it has takes it to the end of the window, or beyond; it looks again when one of them is over
         for p in self._made(now, offers, [first, *windows[1:]]):
             a = open[p.task]
             if p.start_ms < first[1] and (p.start_ms == first[0] or p.end_ms <= now + a.lease):

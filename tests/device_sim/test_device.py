@@ -239,6 +239,21 @@ def test_it_takes_part_once_in_a_round():
     assert w.wishes(w.now + 2) == ["t"]
 
 
+def test_who_is_busy_for_longer_than_its_window_bids_for_nothing_now():
+    """And the next window may begin before it would be done."""
+    w = World([(0, 10**9)])
+    w.announce(round_of("t"))
+    w.wake(0)
+    w.admit("t")
+    w.wake(1)
+    w.device.outlook.windows = lambda now, *a, **k: [(now, now + 10_000), (now + 20_000, now + 10**6)]
+    w.announce(round_of("u"))
+    assert w.wishes(2) == []
+    w.trained(w.until(Train).job)
+    w.device.pace = Steady(5_000)
+    assert w.until(Wish).job.work.task == "u"
+
+
 # ------------------------------------------------------------------ running
 
 
