@@ -10,6 +10,7 @@ woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Planned, Window
 from device_sim.pseudonym import seed_of
 from device_sim.whims import Mishap, Whims
-from learning.rewards import first_quality, quality
+from learning.rewards import ABSURD, first_quality, quality
 from schemas.messages import Admission, Announcement, Refusal
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
@@ -408,8 +409,9 @@ class Device:
 
 
 def _quality(run: Run) -> float:
-    """Eq. 3; where the loss of each sample is not known, as if all had the mean."""
+    """Eq. 3; where the loss of each sample is not known, or one is none, as if all had the mean."""
     losses = getattr(run, "losses", None)
-    if losses is not None and len(losses) and np.isfinite(losses).all():
-        return quality(np.asarray(losses))
-    return run.loss_sum if np.isfinite(run.loss_sum) and run.loss_sum >= 0 else 0.0
+    if losses is not None and len(losses):
+        with suppress(ValueError):  # of a training that diverged, or of someone's own client
+            return quality(np.asarray(losses))
+    return run.loss_sum if 0 <= run.loss_sum <= ABSURD else 0.0

@@ -207,8 +207,8 @@ class Fleet:
             if a.task not in d.sizes and not board.objections[a.task]:
                 try:
                     d.sizes[a.task] = self.learner.size(a, d)
-                except ValueError:
-                    continue  # it has no data of this task
+                except Exception:  # of a tenant's data
+                    continue  # it has none of this task, and bids for no round of it
             before = d.next
             d.hear(a, board.zone, now)
             if d.next != before:

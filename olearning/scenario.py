@@ -89,6 +89,8 @@ def load(path: Path) -> Loaded:
         raise Trouble(f"{path} is not TOML: {e}", USAGE) from None
     except (msgspec.ValidationError, BadTask, BadName) as e:
         raise Trouble(f"{path}: {e}", USAGE) from None
+    if s.days and not s.devices.day_seconds:
+        raise Trouble(f"{path}: days ({s.days:g}) need a length: set devices.day_seconds", USAGE)
     names = [spec.task for spec in specs]
     if not s.zones or not specs or len(set(names)) < len(names):
         raise Trouble(f"{path}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)

@@ -50,7 +50,7 @@ class Announcement(Message, frozen=True):
     codec: Ident = "int32"
     """How deltas are to be written, and with top-k which share of their values."""
     keep: float = 1.0
-    reward: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    reward: Annotated[float, msgspec.Meta(ge=0, le=10**6)] = 1.0
     lease: Count = 0
     """For how many ms an admitted device holds its slot."""
 

@@ -173,6 +173,21 @@ def test_after_a_run_its_quality_is_that_of_the_run_s_losses():
     assert w.device.quality["t"] == 7.5  # as if each sample had the mean loss
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0, 1e60])
+def test_losses_that_are_none_harm_nobody(bad):
+    for run in (Run(losses=np.array([1.0, bad]), loss_sum=5.0), Run(loss_sum=bad)):
+        w = World()
+        w.announce(round_of("t"))
+        w.wake(0)
+        w.admit("t")
+        w.until(Train)
+        w.trained(w.job("t"), run=run)
+        assert w.device.quality["t"] == (5.0 if run.losses is not None else 0.0)
+        w.until(Give)
+        w.announce(round_of("t", 2, reward=10.0**6))
+        assert "t" in w.wishes(w.now + 10)
+
+
 def test_what_takes_longer_than_the_window_is_not_bid_for():
     w = World([(0, MINUTE - 1)])
     w.announce(round_of("t"))

@@ -84,11 +84,12 @@ class Edge:
         deadline: int = 10**9,
         codec: str = "int32",
         keep: float = 1.0,
+        reward: float = 1.0,
     ) -> None:
         a = Announcement(
             task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
             data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
-            deadline=deadline, seed=1, codec=codec, keep=keep,
+            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward,
         )  # fmt: skip
         for p in range(P):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
@@ -169,6 +170,29 @@ def test_a_closed_or_past_round_draws_nobody():
     e.announce(3, cause=7)
     e.run()
     assert [w.round for w in e.wishes()] == [3, 3]
+
+
+@pytest.mark.parametrize("reward", [-1.0, 1e300, np.inf, np.nan])
+def test_an_absurd_reward_is_a_dead_letter(reward):
+    e, _ = edge()
+    e.announce(reward=reward)
+    e.run()
+    assert e.wishes() == []
+    assert len({(d.topic, d.offset) for d in e.said("dead-letters", zone=GLOBAL)}) == 1
+
+
+def test_a_device_whose_data_cannot_be_read_stays_away():
+    e, learner = edge(3)
+
+    def size(a: Announcement, device: Device) -> tuple[int, int]:
+        if device.number == 1:
+            raise IndexError("no share 1")
+        return 10, 2
+
+    learner.size = size  # type: ignore[method-assign]
+    e.announce()
+    e.run()
+    assert {w.device for w in e.wishes()} == {e.name("phone-0"), e.name("phone-2")}
 
 
 def test_an_older_announcement_is_ignored():

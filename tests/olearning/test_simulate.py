@@ -116,6 +116,12 @@ def test_a_scenario_that_cannot_be_is_refused_in_words(tmp_path, change, words):
     assert words in str(e.value)
 
 
+def test_days_must_have_a_length(tmp_path):
+    text = TEXT.replace("day_seconds = 60\n", "").replace("[zones]", "days = 2\n[zones]")
+    with pytest.raises(Trouble, match=r"days \(2\) need a length"):
+        loaded(tmp_path, text=text)
+
+
 def test_a_scenario_without_tasks_is_refused(tmp_path):
     with pytest.raises(Trouble, match="at least one zone and one task"):
         loaded(tmp_path, text="seed = {seed}\ntasks = []\n[zones]\na = {{ devices = 1 }}\n")
