@@ -341,7 +341,8 @@ class Device:
         ms = self.pace.take(a, samples, now, job.mishap.slowdown)
         if job.mishap.leaves is not None:
             ms = round(ms * job.mishap.leaves)
-        job.state, job.since, job.until = TRAINING, now, now + job.mishap.late_ms + ms
+        job.state, job.since = TRAINING, now + job.mishap.late_ms
+        job.until = job.since + ms
 
     def _plan(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
         """Bid for what the knapsack chooses, as far as it is to be done in the present window (§5.2)."""

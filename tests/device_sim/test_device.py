@@ -368,6 +368,19 @@ def test_a_slow_run_takes_longer_and_a_late_one_begins_later():
         assert w.now != MINUTE
 
 
+def test_a_late_start_is_no_slow_run():
+    """What the device learns of its speed is how long it trained."""
+    w = World(whims=Whims(1, late=1.0, latest_ms=50_000))
+    took = []
+    w.device.pace.took = lambda a, samples, ms: took.append(ms)
+    w.announce(round_of("t"))
+    w.wake(0)
+    w.admit("t")
+    w.trained(w.until(Train).job)
+    assert w.now > MINUTE + 1_000
+    assert took == [MINUTE]
+
+
 def test_an_upload_that_breaks_off_goes_on_after_a_pause():
     w = World(whims=Whims(1, interrupted=1.0, pause_ms=9_000))
     w.announce(round_of("t"))
