@@ -71,6 +71,8 @@ class Job:
     """When training, or the next block's upload, is done (ms)."""
     blocks: Sequence[object] = ()
     sent: int = 0
+    due: bool = False
+    """Its run is with the edge, which says when it is done."""
     apart: int = 0
     """ms between two blocks' uploads."""
     mishap: Mishap = NO_MISHAP
@@ -228,7 +230,7 @@ class Device:
         yield from self._work(now)
         yield from self._plan(now, boards)
         times = [window[1], *(j.since + PATIENCE for j in self.jobs.values() if j.state == REGISTERED)]
-        if self.running:
+        if self.running and not (self.running.due and self.running.state == TRAINING):
             times.append(max(self.running.until, now + 1))
         self.next = min([self.next, *times]) if self.next > now else min(times)
 
@@ -315,9 +317,10 @@ class Device:
                 else:
                     job.until = now
             if job.state == TRAINING:
-                if now < job.until:
+                if now < job.until or job.due:
                     return
                 if job.mishap.leaves is None:
+                    job.due = True
                     yield Train(job)
                     return
                 self.drop(job)  # it is gone in the middle of the run

@@ -450,3 +450,18 @@ def test_it_bids_again_when_its_zone_s_round_is_another():
     w.wake(0)
     w.announce(replace(round_of("t", 4), cause=Ref("z", 40)))
     assert w.wishes() == ["t"]
+
+
+# ------------------------------------------------------------------ a slow edge, leases
+
+
+def test_while_its_run_is_with_the_edge_it_sleeps_on():
+    w = World()
+    w.announce(round_of("t"))
+    w.wake(0)
+    w.admit("t")
+    w.until(Train)
+    assert w.device.next > w.now + 1_000
+    assert w.wake(w.now + 20) == []
+    w.trained(w.job("t"))
+    assert given(w.wake(w.now)) == ["block 0", "block 1"]
