@@ -366,7 +366,7 @@ class Device:
             return  # what it has takes it to the end of the window, or beyond; it looks again when one of them is over
         for p in self._made(now, offers, [first, *windows[1:]]):
             a = open[p.task]
-            if p.start_ms < first[1] and (p.start_ms == first[0] or p.end_ms <= now + a.lease):
+            if p.start_ms < first[1] and (p.start_ms == now or p.end_ms <= now + a.lease):
                 job = self.jobs[self.zone, a.task] = Job(self.zone, a, now)
                 yield Wish(job)
 

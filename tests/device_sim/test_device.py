@@ -465,3 +465,13 @@ def test_while_its_run_is_with_the_edge_it_sleeps_on():
     assert w.wake(w.now + 20) == []
     w.trained(w.job("t"))
     assert given(w.wake(w.now)) == ["block 0", "block 1"]
+
+
+def test_what_its_plan_begins_only_after_other_runs_needs_a_lease_that_lasts():
+    """However often it plans: a slot that lapses before its run is a place taken from others."""
+    w = World()
+    w.announce(round_of("a", deadline=5 * MINUTE), round_of("c", lease=MINUTE))
+    assert w.wishes(0) == ["a"]
+    w.admit("a")
+    assert w.wishes(1) == []
+    assert w.wishes(2) == []
