@@ -155,7 +155,7 @@ class Simulation:
     # ------------------------------------------------------------------ running
 
     def run(self) -> Iterator[float]:
-        """Let it run to its end; says now and then how far it is, from 0 to 1."""
+        """Let it run to its end; says now and then how far it is, from 0 to 1. Raises `ValueError` if a task is refused, or a role stops."""
         began, days = time.perf_counter(), self.loaded.scenario.days
         end = days * 1000 * self.loaded.scenario.devices.day_seconds
         before = gc.get_threshold()
@@ -164,6 +164,9 @@ class Simulation:
         try:
             while not self._over() and not (end and self.memory.now >= end):
                 self.memory.run(limit=SWEEP * self.tick)
+                for h in self.memory.hosts:
+                    if h.stopped and not h.stopped.ok:  # without it the tasks might never end
+                        raise ValueError(h.stopped.reason)
                 self.sweeper.sweep()
                 self.result.seconds = time.perf_counter() - began
                 yield self._share(end)

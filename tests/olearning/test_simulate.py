@@ -130,3 +130,12 @@ def test_a_scenario_without_tasks_is_refused(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(Trouble, match="cannot read"):
         load(tmp_path / "nothing.toml")
+
+
+def test_a_task_that_is_refused_ends_the_simulation_in_words(tmp_path):
+    """No word of it would come any more: it would go on for ever."""
+    text = TEXT.replace("rounds = 3, deadline_s = 60", "rounds = 3, deadline_s = 60, zones = 3")
+    made = Simulation(loaded(tmp_path, text=text), Arithmetic(), lambda spec, seed: (LAYOUT, START), scored)
+    with pytest.raises(ValueError, match=r"toy is refused: epochs\.zones \(3\) is more than the 2 zones"):
+        for _ in zip(made.run(), range(100), strict=False):
+            pass
