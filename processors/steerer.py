@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from msgspec.structs import replace
 
@@ -34,7 +35,7 @@ class Steerer:
         self.requests = Requests()
         self.end: int | None = None
         self.read = 0
-        self.last: Submission | None = None
+        self.last: tuple[int, Submission] | None = None
         self.submission = -1
         self.sent = False
         self.began = 0
@@ -77,7 +78,7 @@ class Steerer:
         except Malformed:
             return  # the configurator says so
         if isinstance(message, Submission) and record.key == message.spec.task == self.task and not self.sent:
-            self.last = message
+            self.last = record.offset, message
 
     @property
     def known(self) -> GlobalTask | None:
@@ -92,17 +93,20 @@ class Steerer:
             yield Stop(_said(self.known), ok=True)
         elif refused and 0 <= self.submission <= refused.submission:
             yield Stop(f"{self.task} stays as it was: {refused.reason}")
+        elif self.submission >= 0 and self.known and self.known.state == "ended":
+            yield Stop(f"{self.task} has ended: {self.known.why}")
         elif now - self.began > self.patience:
             yield Stop(f"no verdict on {self.task} within {self.patience / 1000:g} s: does the global coordinator run?")
 
     def _act(self) -> Iterator[Effect]:
-        t, last = self.known, self.last
-        if t is None or last is None:
+        t = self.known
+        if t is None:
             there = ", ".join(sorted(self.reading.state.tasks)) or "none"
             yield Stop(f"there is no task {self.task}; there: {there}")
         elif t.state == "ended":
             yield Stop(f"{self.task} has ended: {t.why}")
         else:
+            last = self._last(t)
             new = replace(
                 last,
                 spec=self.change.spec or last.spec,
@@ -111,6 +115,13 @@ class Steerer:
             )
             self.sent = True
             yield send(self.tasks, new, self.task, tag=self.requests.new(("sent",)))
+
+    def _last(self, t: GlobalTask) -> Submission:
+        """What holds for the task, or is to: its last record, unless that was refused; then what the ledger says."""
+        refused = self.reading.state.refused.get(self.task)
+        if self.last and (refused is None or self.last[0] > refused.submission or self.last[0] <= t.submission):
+            return self.last[1]
+        return Submission(t.spec, t.layout, t.first or t.manifest, t.seed, cast(Wanted, t.wanted), t.by)
 
 
 def _said(t: GlobalTask) -> str:

@@ -133,3 +133,24 @@ def test_another_coordinator_goes_on_where_the_first_was():
     assert steer(plane, Change("run"))[0]
     until(plane, lambda: plane.ended("toy"))
     assert len(of(plane, Merged)) == 3
+
+
+def test_what_was_refused_does_not_stand_in_the_way_of_the_next_change():
+    """The last record of the task is not what holds for it."""
+    plane = running()
+    assert not steer(plane, Change(spec=replace(SPEC, server=Server("fedyogi"))))[0]
+    assert steer(plane, Change("pause")) == (True, "toy is paused: it opens no round and no epoch until it goes on")
+    assert steer(plane, Change("stop"))[0]
+    assert [f.spec.server for f in of(plane, TaskUpdated)] == [SPEC.server] * 2
+    until(plane, lambda: plane.ended("toy"), 20_000)
+
+
+def test_who_steers_a_task_that_ends_meanwhile_is_told_so():
+    plane = running()
+    host = plane.memory.host(lambda life: Steerer(NS, "toy", Change("pause"), "bob"))
+    until(plane, lambda: host.processor.sent, 5_000)
+    plane.hosts["global"].processor.configurator.submitted.clear()  # it ended before it read this
+    plane.hosts["global"].processor.configurator.submission = lambda record: iter(())
+    until(plane, lambda: host.stopped is not None, 400_000)
+    assert plane.ended("toy")
+    assert (host.stopped.ok, host.stopped.reason) == (False, "toy has ended: all 3 epochs are done")
