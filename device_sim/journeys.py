@@ -98,7 +98,8 @@ class Trips:
             begins = self._at(at).next_start(at)
             if begins < midnight:
                 return begins
-            if self._at(midnight).window(midnight) is not None and self.place(midnight) != self.place(at):
+            new = begins == midnight or self.place(midnight) != self.place(at)
+            if new and self._at(midnight).window(midnight) is not None:
                 return midnight
             at = midnight
 

@@ -70,3 +70,19 @@ def test_free_is_what_it_is_where_the_device_is(seed, now, chance):
     if found is None:  # nothing before it
         for x in range(now + 1, begins, max(1, (begins - now) // 50)):
             assert t.window(x) is None, x
+
+
+class Sharp:
+    """Free from each third midnight on, for a quarter of a day."""
+
+    def window(self, now: int):
+        return (now - now % (3 * DAY), now - now % (3 * DAY) + DAY // 4) if now % (3 * DAY) < DAY // 4 else None
+
+    def next_start(self, now: int) -> int:
+        return (now // (3 * DAY) + 1) * 3 * DAY
+
+
+def test_a_window_that_begins_at_midnight_sharp_is_not_missed():
+    t = Trips("d", 1.0, OFFSETS, lambda hours: Sharp(), 0.0, DAY)
+    assert t.next_start(10_000) == 3 * DAY
+    assert t.next_start(3 * DAY) == 6 * DAY
