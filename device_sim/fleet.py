@@ -117,6 +117,8 @@ class Fleet:
         """By task, what was said last of a run that diverged."""
         self.due: list[tuple[int, int]] = []
         """When which device wants to be woken; what is not its `next` any more is void."""
+        self.queued: set[tuple[int, int]] = set()
+        """The same, each once."""
         self.waiting: list[tuple[Device, Job]] = []
         """Runs to train."""
         self.ready: list[tuple[Device, Job, Run | Exception]] = []
@@ -184,7 +186,9 @@ class Fleet:
                 self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
 
     def _push(self, d: Device) -> None:
-        heapq.heappush(self.due, (d.next, d.place))
+        if (at := (d.next, d.place)) not in self.queued:
+            self.queued.add(at)
+            heapq.heappush(self.due, at)
 
     def _object(self, board: Board, task: str, reason: str, now: int) -> Iterator[Send]:
         """What cannot be done for a task, if anything: said once, and it is left alone until its next announcement."""
@@ -252,6 +256,7 @@ class Fleet:
 
     def _tick(self, now: int) -> Iterator[Effect]:
         while self.due and self.due[0][0] <= now:
+            self.queued.remove(self.due[0])
             at, i = heapq.heappop(self.due)
             d = self.devices[i]
             if at == d.next:

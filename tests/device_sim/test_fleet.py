@@ -431,3 +431,12 @@ def test_resent_deltas_are_counted_once():
     assert once[1:] == (2 * 6 * 2 * 6, 0)
     assert twice[1] == once[1]
     assert twice[2] > 0.8 * once[1]  # what came after the last round's end nobody judged
+
+
+def test_what_an_edge_remembers_of_its_devices_times_does_not_grow():
+    """However often they are woken: one that is always free wants to be woken next at the end of time."""
+    plane = Plane(Memory(seed=3))
+    plane.submit(spec(epochs=2, rounds=20, deadline_s=100, lease_s=50))
+    assert plane.memory.run(lambda: plane.ended("toy"), 4_000_000)
+    plane.memory.run(limit=200_000)
+    assert len(plane.hosts["fleet-east"].processor.due) <= 3 * plane.devices
