@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -91,11 +91,13 @@ class GlobalLeader:
     def _between(self, task: str, t: GlobalTask, now: int, stuck: str) -> Iterator[Effect]:
         """Between two epochs (the paper's preparation): the last model's score, if the stop rule asks for it; the end, or the next epoch
         with the zones that take part."""
-        e = self.evaluations.get(task)
-        if now < waits_until(t):
-            if e and e.epoch == t.epoch:
-                scored = Scored(self.desk.token, task, e.epoch, e.accuracy, e.loss)
-                yield from self._offer(("scored", task, e.epoch), scored, now)
+        e, until = self.evaluations.get(task), waits_until(t)
+        if until and e and e.epoch == t.epoch:
+            loss = e.loss if e.loss == e.loss else inf  # NaN would be the best for ever: nothing is less
+            scored = Scored(self.desk.token, task, e.epoch, e.accuracy, loss)
+            yield from self._offer(("scored", task, e.epoch), scored, now)
+        elif now < until:
+            pass
         elif why := why_over(t):
             yield from self._offer(("ended", task), TaskEnded(self.desk.token, task, why), now)
         elif t.wanted == "run" and not stuck:

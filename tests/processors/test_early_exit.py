@@ -161,3 +161,27 @@ def test_whoever_leads_decides_the_same():
         assert made.memory.run(lambda made=made: made.ended("toy"), 400_000)
         assert [f.why for f in of(made, TaskEnded)] == [f.why for f in of(right, TaskEnded)]
         assert made.model("toy").tobytes() == right.model("toy").tobytes()
+
+
+def test_a_score_that_came_while_nobody_led_counts_though_its_wait_is_over():
+    made = plane(Stop(loss=100.0, wait_s=5))  # any model will do
+    for _ in range(20_000):
+        if of(made, Merged):
+            break
+        made.memory.run(limit=10)
+    made.hosts["global"].crash()
+    made.memory.run(limit=30_000)
+    made.hosts["global"].restart()
+    assert made.memory.run(lambda: made.ended("toy"), 400_000)
+    assert len(of(made, Merged)) == len(of(made, Scored)) == 1
+
+
+def test_a_loss_that_is_no_number_is_not_the_best():
+    """A model may diverge on held-out data and come back."""
+    losses = iter([9.0, float("nan"), 8.0, 7.0, 6.0, 5.0, 4.0])
+    made = Plane(Memory(seed=4))
+    scorer = lambda spec, vector: (0.5, next(losses), 100)  # noqa: E731
+    made.host("evaluator", lambda life: Evaluator(NS, "evaluator", life, scorer))
+    made.submit(replace(spec(epochs=6, rounds=1, deadline_s=100, lease_s=50), stop=Stop(patience=2)))
+    assert made.memory.run(lambda: made.ended("toy"), 400_000)
+    assert [f.why for f in of(made, TaskEnded)] == ["all 6 epochs are done"]
