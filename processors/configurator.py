@@ -153,6 +153,11 @@ class Configurator:
         for name in ("zones", "enough"):
             if (wanted := getattr(spec.epochs, name)) > n:
                 return f"epochs.{name} ({wanted}) is more than the {n} zones of the task"
+        if 0 < spec.epochs.window_s < spec.rounds.lease_s:
+            return (
+                f"epochs.window_s ({spec.epochs.window_s:g}) is shorter than rounds.lease_s ({spec.rounds.lease_s:g}), so no round "
+                "would ever open in it: make it longer, or the lease shorter"
+            )
         if spec.rounds.places * spec.epochs.rounds > MOST_DELTAS:
             return f"a zone's epoch can have {MOST_DELTAS} deltas: lower rounds.demand or epochs.rounds"
         return ""

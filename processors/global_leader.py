@@ -45,8 +45,9 @@ class Merging:
 class GlobalLeader:
     def __init__(self, desk: GlobalDesk):
         self.desk = desk
-        self.finals: dict[tuple[str, str], list[tuple[int, Finalised, int]]] = {}
-        """By task and zone, the accepted rounds that gave a model, with offset and epoch, as far as they are not taken."""
+        self.finals: dict[tuple[str, str], list[tuple[int, Finalised, int, float]]] = {}
+        """By task and zone, the accepted rounds that gave a model, with offset, epoch and progress after it, as far as they are not
+        taken."""
         self.jobs: dict[str, Merging] = {}
         self.closing: dict[str, EpochClosed] = {}
         self.evaluations: dict[str, Evaluation] = {}
@@ -63,8 +64,9 @@ class GlobalLeader:
             t = self.desk.globe.tasks.get(fact.task)
             since = t.taken.get(zone, 0) if t else 0
             kept = [x for x in self.finals.get((fact.task, zone), []) if x[0] >= since]
-            epoch = self.desk.zones[zone].state.tasks[fact.task].epoch
-            self.finals[fact.task, zone] = [*kept, (offset, fact, epoch)]
+            there = self.desk.zones[zone].state.tasks[fact.task]
+            made = progress([Measured(*m) for m in there.measured])
+            self.finals[fact.task, zone] = [*kept, (offset, fact, there.epoch, made)]
 
     def react(self, now: int) -> Iterator[Effect]:
         for task, t in self.desk.globe.tasks.items():
@@ -197,7 +199,7 @@ class GlobalLeader:
         """What a stretch of a zone's ledger holds for a task: the last model, and the sums over the rounds that it is built on. A
         round of the epoch before that came too late for it is none of them: the zone began anew from the global model."""
         found = [x for x in self.finals.get((task, zone), []) if start <= x[0] < end]
-        rounds = [f for _, f, epoch in found if epoch == found[-1][2]]
+        rounds = [f for _, f, epoch, _ in found if epoch == found[-1][2]]
         if not rounds or not rounds[-1].manifest:
             return None
         return Update(
@@ -207,7 +209,7 @@ class GlobalLeader:
             samples=sum(f.samples for f in rounds),
             devices=sum(f.devices for f in rounds),
             loss=sum(f.loss for f in rounds),
-            progress=progress([Measured(*m) for m in self.desk.zones[zone].state.tasks[task].measured]),
+            progress=found[-1][3],
         )
 
     def _write(self, task: str, t: GlobalTask, job: Merging, now: int) -> Iterator[Effect]:

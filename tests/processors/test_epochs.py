@@ -3,11 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
+from learning.rewards import Measured, progress
+from processors.steerer import Change, Steerer
 from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Opened, Taken, TaskRefused
 from schemas.task import BadTask, Epochs, parse
 from schemas.topics import GLOBAL
 from streams.memory import Memory
-from tests.plane import Plane, spec
+from tests.plane import NS, Plane, spec
 
 PATIENT = {"deadline_s": 100, "lease_s": 5}
 
@@ -134,3 +136,42 @@ def test_what_a_zone_did_too_late_for_its_epoch_is_stale_by_one():
     assert {opened[f.round] for f in late} == {1}
     (update,) = [u for f in of(plane, Taken) if f.epoch == 2 for u in f.updates if u.zone == "west"]
     assert update.manifest == late[-1].manifest
+
+
+def test_a_zones_progress_is_that_after_the_round_it_is_taken_with():
+    """Whatever the zone did beyond the epoch's end before a leader took it."""
+    plane = begin(Epochs(count=1, rounds=50, deadline_s=0))
+    assert plane.memory.run(lambda: len(of(plane, Finalised, "east")) >= 4, 400_000)
+    assert steer_stop(plane)
+    for _ in range(20_000):
+        if of(plane, EpochClosed):
+            break
+        plane.memory.run(limit=1)
+    assert of(plane, Taken) == []
+    plane.hosts["global"].crash()
+    plane.memory.run(limit=30_000)
+    plane.hosts["global"].restart()
+    assert plane.memory.run(lambda: plane.ended("toy"), 400_000)
+    (closed,) = of(plane, EpochClosed)
+    for f in of(plane, Taken):
+        for u in f.updates:
+            done = of(plane, Finalised, u.zone)
+            a, b = (Measured(x.norm, x.loss / 1e6 / x.samples) for x in done if x.round in (u.round - 1, u.round))
+            assert len(done) > u.round, "else this shows nothing"
+            assert u.progress == progress([a, b])
+    assert closed.why == "stop"
+
+
+def steer_stop(plane: Plane) -> bool:
+    host = plane.memory.host(lambda life: Steerer(NS, "toy", Change("stop"), "ann"))
+    return plane.memory.run(lambda: host.processor.sent, 5_000)
+
+
+def test_a_window_too_short_for_a_lease_is_refused():
+    """No round would ever open in it."""
+    plane = begin(Epochs(window_s=4, deadline_s=0))
+    plane.memory.run(limit=5_000)
+    (refused,) = of(plane, TaskRefused)
+    assert refused.reason.startswith(
+        "epochs.window_s (4) is shorter than rounds.lease_s (5), so no round would ever open"
+    )
