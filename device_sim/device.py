@@ -9,7 +9,7 @@ Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `tra
 woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,13 +20,15 @@ import numpy.typing as npt
 from device_sim import planner
 from device_sim.availability import Free
 from device_sim.pace import Pace, Steady
-from device_sim.planner import Offer, Planned, Window
+from device_sim.planner import Offer, Window
 from device_sim.pseudonym import seed_of
 from device_sim.whims import Mishap, Whims
 from learning.rewards import ABSURD, first_quality, quality
 from schemas.messages import Admission, Announcement, Refusal
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
+ADMITTED, UPLOADING = "admitted", "uploading"
+"""A job's steps that a device's state does not show."""
 PATIENCE = 5_000
 """ms after which a device that hears nothing of its registration tries again."""
 UNEXPECTED = 48
@@ -80,9 +82,6 @@ class Job:
     @property
     def key(self) -> tuple[str, str]:
         return self.zone, self.work.task
-
-
-ADMITTED, UPLOADING = "admitted", "uploading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,7 @@ class Device:
         times = [window[1], *(j.since + PATIENCE for j in self.jobs.values() if j.state == REGISTERED)]
         if self.running and not (self.running.due and self.running.state == TRAINING):
             times.append(max(self.running.until, now + 1))
-        self.next = min([self.next, *times]) if self.next > now else min(times)
+        self.next = min([self.next, *times])
 
     def hear(self, a: Announcement, zone: str, now: int) -> None:
         """A round was announced in its zone, or in one that it has a job in: what is over is left."""
@@ -364,14 +363,12 @@ class Device:
         first = (now + busy, windows[0][1])
         if first[0] >= first[1]:
             return  # what it has takes it to the end of the window, or beyond; it looks again when one of them is over
-        for p in self._made(now, offers, [first, *windows[1:]]):
+        habit = self.habit
+        for p in planner.make(now, offers, [first, *windows[1:]], habit.order, work=habit.work):
             a = open[p.task]
             if p.start_ms < first[1] and (p.start_ms == now or p.end_ms <= now + a.lease):
                 job = self.jobs[self.zone, a.task] = Job(self.zone, a, now)
                 yield Wish(job)
-
-    def _made(self, now: int, offers: Sequence[Offer], windows: Sequence[Window]) -> Iterable[Planned]:
-        return planner.make(now, offers, windows, self.habit.order, work=self.habit.work)
 
     def _open(self, board: Board, now: int) -> Iterator[Announcement]:
         """The rounds that it may register for now; `next` is when it may for others."""

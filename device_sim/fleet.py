@@ -20,10 +20,10 @@ from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
-from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Objection, Receipt, Refusal, Registration
+from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Refusal, Registration
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
-from streams.letters import LONGEST_REASON, dead_letter
+from streams.letters import dead_letter, objection
 from streams.models import Lost, assemble, fetch
 from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Send, Stop, Tick, send
 
@@ -193,7 +193,7 @@ class Fleet:
     def _object(self, board: Board, task: str, reason: str, now: int) -> Iterator[Send]:
         """What cannot be done for a task, if anything: said once, and it is left alone until its next announcement."""
         if reason and board.objections.get(task) != reason:
-            yield send(self.metrics, Objection(self.name, now, task, reason[:LONGEST_REASON]), key=self.name)
+            yield objection(self.namespace, self.name, task, reason, now)
         board.objections[task] = reason
 
     def _announced(self, a: Announcement, board: Board, now: int) -> Iterator[Send]:
@@ -335,8 +335,7 @@ class Fleet:
                 self._over(d, job, now)
                 if self.diverged.get(a.task) != str(run):
                     self.diverged[a.task] = str(run)
-                    said = Objection(self.name, now, a.task, str(run)[:LONGEST_REASON])
-                    yield send(self.metrics, said, key=self.name)
+                    yield objection(self.namespace, self.name, a.task, str(run), now)
                 continue
             if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)

@@ -98,6 +98,4 @@ def _down_bytes(a: Announcement) -> int:
 
 def _up_bytes(a: Announcement) -> int:
     """Of a delta, before zstd."""
-    how = codec(a.codec)
-    each = how.bits // 8 + 2 * how.sparse  # a step takes two
-    return sum(each * math.ceil(a.keep * n) for n in a.sizes)
+    return sum(codec(a.codec).size(n, a.keep) for n in a.sizes)

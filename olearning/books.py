@@ -94,7 +94,7 @@ class ZoneBook:
             case Opened(task=task) | Closed(task=task) | Finalised(task=task) | Retired(task=task):
                 self.moved[task] = record.timestamp
                 if isinstance(fact, Finalised) and fact.samples:
-                    self.losses[task] = fact.loss / 1e6 / fact.samples
+                    self.losses[task] = fact.mean_loss
         return fact, void
 
     def total(self, task: str) -> Identity:

@@ -90,7 +90,7 @@ def _zone(z: Zone, fact: Message | None, zone: str, at: int) -> Iterator[Event]:
             text = f"{task} round {n} closed: {said}"
             yield Event(at, zone, ROUND, text, {"step": "closed", "task": task, "round": n, "why": why})
         case Finalised(task=task, round=n):
-            loss = fact.loss / 1e6 / fact.samples if fact.samples else 0.0
+            loss = fact.mean_loss
             if fact.manifest:
                 text = f"{task} round {n} finalised: {_many(fact.devices, 'device')}, {_many(fact.samples, 'sample')}, mean loss {loss:.4f}"
             else:

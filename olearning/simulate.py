@@ -37,7 +37,6 @@ from streams.processor import Answer, Effect, Follow, Input, Membership, Process
 from streams.reading import Reading
 
 NAMESPACE = "sim"
-DAY_MS = 86_400_000
 TOGETHER = 1_000_000
 """All runs that begin together are trained together."""
 BATCH = 1_000
@@ -90,7 +89,6 @@ class Simulation:
         self.memory = Memory(seed=s.seed, latency=(1, 1), batch=BATCH)
         self.tick = s.clock.tick_ms
         self.result = Result()
-        self.fleets: dict[str, Host] = {}
         self.zones: dict[str, Host] = {}
         for zone in (GLOBAL, *s.zones):
             for t in zone_topics(NAMESPACE, zone):
@@ -103,7 +101,7 @@ class Simulation:
             for n in range(s.aggregators):
                 self._host(partial(self._aggregator, z, n))
             devices = population(z, loaded.options(z, first)).devices()
-            self.fleets[z] = self._host(partial(self._fleet, z, devices, learner))
+            self._host(partial(self._fleet, z, devices, learner))
             first += place.devices
         if scorer:
             self._host(partial(self._evaluator, scorer))

@@ -2,7 +2,6 @@
 of them say, or are refused with a reason."""
 
 from collections.abc import Iterator
-from math import ceil
 from typing import Any
 
 from learning.aggregation import largest_in_units
@@ -170,6 +169,5 @@ class Configurator:
 def delta_bytes(s: Submission) -> int:
     """How many bytes a delta of the task has at most, as its codec writes it."""
     how = codec(s.spec.upload.codec)
-    each = how.bits // 8 + 2 * how.sparse  # a step takes two
-    sizes = [each * ceil(s.spec.upload.share * n) for n in s.layout.sizes]
+    sizes = [how.size(n, s.spec.upload.share) for n in s.layout.sizes]
     return sum(n + (n // 256 + 64 if how.packed else 0) for n in sizes)  # zstd's own bound: what does not shrink grows

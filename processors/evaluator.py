@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from schemas.blocks import Manifest
 from schemas.facts import Merged, TaskAdmitted
-from schemas.messages import Evaluation, Objection
+from schemas.messages import Evaluation
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, topic
 from streams.ledger import Globe
-from streams.letters import LONGEST_REASON
+from streams.letters import objection
 from streams.models import assemble, fetch
 from streams.processor import Answer, Effect, Input, Membership, Record, Requests, Stop, send
 from streams.reading import WRONG, Reading
@@ -27,7 +27,7 @@ class Evaluator:
     tick = 1_000
 
     def __init__(self, namespace: str, name: str, life: str, scorer: Scorer):
-        self.name, self.scorer = name, scorer
+        self.namespace, self.name, self.scorer = namespace, name, scorer
         self.metrics, self.evaluations = (topic(namespace, GLOBAL, w) for w in ("metrics", "evaluations"))
         self.reading = Reading(namespace, GLOBAL, Globe(), self._jumped)
         self.ledger = self.reading.ledger
@@ -78,4 +78,4 @@ class Evaluator:
             yield send(self.metrics, evaluation, self.name)
         except Exception as e:  # whatever a tenant's model or data raise: it is that task's fault, and theirs to read
             reason = f"epoch {epoch} cannot be scored: {type(e).__name__}: {e}"
-            yield send(self.metrics, Objection(self.name, now, task, reason[:LONGEST_REASON]), self.name)
+            yield objection(self.namespace, self.name, task, reason, now)

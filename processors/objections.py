@@ -7,16 +7,14 @@ ledger fact comes of it: whoever leads next and has the code goes on where the t
 from collections.abc import Iterator
 
 from learning.strategies import unknown
-from schemas.messages import Objection
 from schemas.task import Server
-from schemas.topics import GLOBAL, topic
-from streams.letters import LONGEST_REASON
-from streams.processor import Send, send
+from streams.letters import objection
+from streams.processor import Send
 
 
 class Objections:
     def __init__(self, namespace: str, name: str):
-        self.name, self.metrics = name, topic(namespace, GLOBAL, "metrics")
+        self.namespace, self.name = namespace, name
         self.failed: dict[str, str] = {}
         """By task, how its strategy failed in this leadership."""
         self.said: dict[str, str] = {}
@@ -28,4 +26,4 @@ class Objections:
     def say(self, task: str, reason: str, now: int) -> Iterator[Send]:
         if self.said.get(task) != reason:
             self.said[task] = reason
-            yield send(self.metrics, Objection(self.name, now, task, reason[:LONGEST_REASON]), key=self.name)
+            yield objection(self.namespace, self.name, task, reason, now)

@@ -7,6 +7,7 @@ A block never spans two groups (a group is what may travel alone: a module, say)
 
 from functools import lru_cache
 from itertools import product
+from math import ceil
 from typing import NamedTuple
 
 from schemas.wire import Count, Ident, Message, Part, Slug
@@ -84,6 +85,10 @@ class Codec(NamedTuple):
     bits: int
     sparse: bool
     packed: bool
+
+    def size(self, n: int, keep: float) -> int:
+        """Bytes of a block of `n` values of which the share `keep` is sent, before zstd."""
+        return (self.bits // 8 + 2 * self.sparse) * ceil(keep * n)  # a step between two positions takes two
 
 
 CODECS = {

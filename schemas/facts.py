@@ -216,6 +216,11 @@ class Finalised(Message, frozen=True):
     optimiser: Manifest | None = None
     """The server optimiser's state after this round, if it has one and works in the zone."""
 
+    @property
+    def mean_loss(self) -> float:
+        """Of a sample, in nats; 0 if there is none."""
+        return self.loss / 1e6 / self.samples if self.samples else 0.0
+
 
 class Lost(Message, frozen=True):
     """Something is gone that a task needs: the task stands still until a person says `Abandoned`.

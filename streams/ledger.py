@@ -608,7 +608,7 @@ def _finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
     _require(f.commits == summed(r), "it does not sum the accepted commits")
     t = replace(t, state="finalised")
     if f.manifest:
-        measured = (*t.measured, (f.norm, f.loss / 1e6 / f.samples if f.samples else 0.0))[-2:]
+        measured = (*t.measured, (f.norm, f.mean_loss))[-2:]
         t = replace(t, manifest=f.manifest, manifest_at=at, optimiser=f.optimiser, measured=measured)
         t = replace(t, merged_rounds=t.merged_rounds + 1)
     return _with(z, f.task, t)

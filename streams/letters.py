@@ -1,6 +1,7 @@
-"""Dead letters: what could not be read or was refused goes where a person can look at it, never into state."""
+"""Letters to a person: dead ones, of what could not be read or was refused, which goes there and never into state; and objections, of
+what a role cannot do for a task."""
 
-from schemas.messages import DeadLetter
+from schemas.messages import DeadLetter, Objection
 from schemas.topics import GLOBAL, topic
 from streams.processor import Record, Send, send
 
@@ -21,3 +22,9 @@ def dead_letter(namespace: str, record: Record, reason: str, by: str) -> Send:
         value=record.value[:LONGEST] if record.value is not None else None,
     )
     return send(topic(namespace, GLOBAL, "dead-letters"), letter, where)
+
+
+def objection(namespace: str, source: str, task: str, reason: str, now: int) -> Send:
+    """That `source` cannot do its part for a task, and why: on the metrics."""
+    said = Objection(source, now, task, reason[:LONGEST_REASON])
+    return send(topic(namespace, GLOBAL, "metrics"), said, source)
