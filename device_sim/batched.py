@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -96,7 +97,7 @@ def stacks(wide: tuple[int, ...], jobs: Sequence[Job], most: int = 0) -> Iterato
     training = jobs[0].training
     batch, size = training.batch, _size(wide) * _tensors(training)
     rows = [min(batch, 1 << (len(job.y) - 1).bit_length()) for job in jobs]
-    steps = [-(-len(job.y) // batch) for job in jobs]
+    steps = [training.taken(len(job.y)) for job in jobs]
     order = sorted(range(len(jobs)), key=lambda i: (rows[i], -steps[i]))
     at_once = max(1, min(STACK // size, most or len(jobs)))
     for r, alike in groupby(order, key=lambda i: rows[i]):
@@ -115,31 +116,46 @@ def _tensors(training: Training) -> int:
 class _Batches:
     """Which samples each step takes: `index` (steps, devices, rows) into all samples of the stack, and what each weighs in its
     batch's mean, `weight` of the same shape, 0 where a short batch is filled up. `active`: how many devices still have a step.
-    `last`: whether it is of some device's last pass, `wanted`: which of its losses are."""
+    `wanted`: where a device draws a sample for the last time, `last`: whether a step has any of these."""
 
     def __init__(self, jobs: Sequence[Job], training: Training, rows: int):
         sizes = np.array([len(job.y) for job in jobs])
         batches = -(-sizes // training.batch)
-        steps = np.arange(int(batches[0]) * training.epochs)
-        self.active = (steps[:, None] < batches * training.epochs).sum(axis=1).tolist()
+        self.steps = [training.taken(len(job.y)) for job in jobs]
+        taken, steps = np.array(self.steps), np.arange(self.steps[0])
+        self.active = (steps[:, None] < taken).sum(axis=1).tolist()
         index = np.zeros((len(jobs), len(steps), rows), np.int64)
         dice = torch.Generator()
-        for mine, job, n in zip(index, jobs, batches.tolist(), strict=True):
+        for mine, job, n, all_of_it in zip(index, jobs, batches.tolist(), self.steps, strict=True):
             dice.manual_seed(job.seed)
             m = len(job.y)
-            for epoch in mine[: n * training.epochs].reshape(training.epochs, -1):
-                epoch[:m] = torch.randperm(m, generator=dice).numpy()
-        index += (np.cumsum(sizes) - sizes)[:, None, None]
+            for at in range(0, all_of_it, n):
+                some = mine[at : min(at + n, all_of_it)].reshape(-1)
+                some[:m] = torch.randperm(m, generator=dice).numpy()[: len(some)]
         counts = np.minimum(sizes - steps[:, None] % batches * training.batch, rows)
         valid = np.arange(rows) < counts[:, :, None]
+        self.wanted = valid & (steps[:, None] < taken)[:, :, None]
+        for i, n in enumerate(batches.tolist()):
+            _latest(index[i], self.wanted[:, i], n)
+        self.last: list[bool] = self.wanted.any(axis=(1, 2)).tolist()
+        index += (np.cumsum(sizes) - sizes)[:, None, None]
         self.index = torch.from_numpy(np.ascontiguousarray(index.transpose(1, 0, 2)))
         self.weight = torch.from_numpy(
             np.where(valid, np.float32(1) / counts[:, :, None].astype(np.float32), np.float32(0))
         )
-        last = (steps[:, None] >= batches * (training.epochs - 1)) & (steps[:, None] < batches * training.epochs)
-        self.last: list[bool] = np.any(last, axis=1).tolist()
-        self.wanted = valid & last[:, :, None]
-        self.steps = (batches * training.epochs).tolist()
+
+
+def _latest(index: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_], batches: int) -> None:
+    """Leave in `wanted` (steps, rows) of one device where it draws each of its samples, `index`, for the last time."""
+    taken = int(wanted.any(axis=1).sum())
+    last = (taken - 1) // batches * batches
+    wanted[: max(0, last - batches)] = False
+    if last:
+        before = slice(last - batches, last)
+        if taken - last == batches:
+            wanted[before] = False
+        else:
+            wanted[before] &= ~np.isin(index[before], index[last:][wanted[last:]])
 
 
 def train_stack(wide: tuple[int, ...], jobs: Sequence[Job], training: Training, rows: int) -> list[Run]:
@@ -246,8 +262,8 @@ def _runs(
         cut = (slice(None), slice(rows), slice(columns))
         np.subtract(w.numpy()[cut], b.numpy()[cut], out=deltas[:, place].reshape(len(jobs), rows, columns))
     out = []
-    for i, job in enumerate(jobs):
+    for i in range(len(jobs)):
         mine = losses[:, i][batches.wanted[:, i]]
         total = float(mine.sum(dtype=np.float64))
-        out.append(Run(delta=deltas[i], samples=len(job.y), loss_sum=total, steps=batches.steps[i], losses=mine))
+        out.append(Run(delta=deltas[i], samples=len(mine), loss_sum=total, steps=batches.steps[i], losses=mine))
     return out

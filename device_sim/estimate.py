@@ -21,7 +21,7 @@ BYTES_S = 1_000_000.0
 class Estimate:
     """The speeds of one device.
 
-    `ms_per_sample` of one epoch, and bytes a second, are those before the first own run; this replaces them, as they were of another
+    `ms_per_sample` drawn, and bytes a second, are those before the first own run; this replaces them, as they were of another
     model and another network, and later runs are averaged in. What is averaged is ms per sample and per byte, not their inverse:
     the mean of these foretells a time. Raises `ValueError` for what is no number above 0, a safety below 1, a weight over 1.
     """
@@ -45,26 +45,25 @@ class Estimate:
         if not 0 < self.newest <= 1:
             raise ValueError(f"the newest run's weight is above 0, up to 1, not {self.newest}")
 
-    def time(self, samples: int, epochs: int, down_bytes: int, up_bytes: int, task: str) -> int:
+    def time(self, drawn: int, down_bytes: int, up_bytes: int, task: str) -> int:
         """Of a whole run: download, training and upload, with the safety factor, in ms, rounded up; 1 at least.
 
-        No bytes down where the model is in the cache."""
+        `drawn`: how many samples training draws, each as often as it is drawn. No bytes down where the model is in the cache."""
         for what, count in (
-            ("samples", samples),
-            ("epochs", epochs),
+            ("samples", drawn),
             ("bytes down", down_bytes),
             ("bytes up", up_bytes),
         ):
             if count < 0:
                 raise ValueError(f"{what} are 0 or more, not {count}")
-        training = samples * epochs * self._training.get(task, self.ms_per_sample)
+        training = drawn * self._training.get(task, self.ms_per_sample)
         down = down_bytes * (1000 / self.down_bytes_s if self._down is None else self._down)
         up = up_bytes * (1000 / self.up_bytes_s if self._up is None else self._up)
         return max(1, math.ceil(self.safety * (training + down + up)))
 
-    def measured(self, task: str, samples: int, epochs: int, ms: float) -> None:
-        """A run of a task trained so many samples so many times over in so many ms."""
-        self._training[task] = self._average(self._training.get(task), ms, samples * epochs, "samples · epochs")
+    def measured(self, task: str, drawn: int, ms: float) -> None:
+        """A run of a task drew and trained on so many samples in so many ms."""
+        self._training[task] = self._average(self._training.get(task), ms, drawn, "samples")
 
     def transferred(self, bytes: int, ms: float, up: bool) -> None:
         """So many bytes came down, or went up, in so many ms."""

@@ -70,13 +70,13 @@ class Phone:
         self.estimate = Estimate(self.capacity.training_ms, speed, speed)
 
     def expect(self, a: Announcement, samples: int) -> int:
-        ms = self.estimate.time(samples, a.training.epochs, _down_bytes(a), _up_bytes(a), a.task)
+        ms = self.estimate.time(a.training.drawn(samples), _down_bytes(a), _up_bytes(a), a.task)
         return max(1, math.ceil(self.scale * ms))
 
     def take(self, a: Announcement, samples: int, now: int, slowdown: float = 1.0) -> int:
         self._down = self._transfer(_down_bytes(a), now)
         self.estimate.transferred(_down_bytes(a), self._down, up=False)
-        training = samples * a.training.epochs * self.capacity.training_ms * slowdown
+        training = a.training.drawn(samples) * self.capacity.training_ms * slowdown
         return math.ceil(self.scale * (self._down + training))
 
     def upload(self, a: Announcement, now: int) -> int:
@@ -85,7 +85,7 @@ class Phone:
         return math.ceil(self.scale * ms)
 
     def took(self, a: Announcement, samples: int, ms: int) -> None:
-        self.estimate.measured(a.task, samples, a.training.epochs, max(0.0, ms / self.scale - self._down))
+        self.estimate.measured(a.task, a.training.drawn(samples), max(0.0, ms / self.scale - self._down))
 
     def _transfer(self, bytes: int, now: int) -> float:
         assert self.bandwidth

@@ -22,6 +22,7 @@ class BadTask(ValueError):
 class Training(Part, frozen=True):
     """What a device does with its data in one round: `epochs` passes in batches of `batch`, by SGD or AdamW.
 
+    With `steps` above 0 it takes that many batches instead, however much data it has: part of a pass, or some passes and a part.
     `momentum` is SGD's (a task file that gives it to AdamW is refused). `weight_decay` is added to SGD's gradient, and decoupled
     from it in AdamW (Loshchilov and Hutter, ICLR 2019), whose betas are 0.9 and 0.999. What an optimiser remembers begins anew in
     each round.
@@ -35,10 +36,20 @@ class Training(Part, frozen=True):
     optimiser: str = "sgd"
     momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    steps: Annotated[int, msgspec.Meta(ge=0, le=10**6)] = 0
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adamw"):
             raise ValueError(f"training.optimiser is sgd or adamw, not {self.optimiser!r}")
+
+    def taken(self, samples: int) -> int:
+        """The steps that a device with so many samples takes."""
+        return self.steps or self.epochs * -(-samples // self.batch)
+
+    def drawn(self, samples: int) -> int:
+        """How many samples these steps draw, each as often as it is drawn."""
+        whole, rest = divmod(self.taken(samples), -(-samples // self.batch) or 1)
+        return whole * samples + min(rest * self.batch, samples)
 
 
 class Rounds(Part, frozen=True):

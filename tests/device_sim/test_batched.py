@@ -48,9 +48,12 @@ def assert_alike(jobs: list[Job], tolerance: float = 1e-5) -> None:
     momentum=st.sampled_from([0.0, 0.9]),
     weight_decay=st.sampled_from([0.0, 0.01]),
     own=st.booleans(),
+    steps=st.sampled_from([0, 0, 1, 2, 5]),
 )
-def test_ragged_devices_train_as_they_would_alone(samples, hidden, epochs, batch, prox, momentum, weight_decay, own):
-    training = Training(epochs, batch, 0.05, prox, "sgd", momentum, weight_decay)
+def test_ragged_devices_train_as_they_would_alone(
+    samples, hidden, epochs, batch, prox, momentum, weight_decay, own, steps
+):
+    training = Training(epochs, batch, 0.05, prox, "sgd", momentum, weight_decay, steps)
     jobs = [job(m, seed, hidden, training, base=seed if own else 1) for seed, m in enumerate(samples)]
     if not own:
         jobs = [j._replace(base=jobs[0].base) for j in jobs]

@@ -294,3 +294,31 @@ def test_federated_averaging_learns_digits_nearly_as_well_as_central_training():
     assert untrained < 0.3
     assert reached > 0.92
     assert 0.85 <= accuracy <= reached + 0.02
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(40, 3), (7, 1), (25, 3), (25, 4), (25, 8), (9, 5)])
+def test_as_many_steps_as_asked_for_whatever_there_is(samples, steps):
+    training = Training(batch=10, steps=steps)
+    drawn = [b.tolist() for b in trainer.batches(samples, training, 4)]
+    assert len(drawn) == steps == training.taken(samples)
+    flat = [i for b in drawn for i in b]
+    assert len(flat) == training.drawn(samples)
+    for at in range(0, len(flat), samples):  # each pass has each sample once
+        assert len(set(flat[at : at + samples])) == len(flat[at : at + samples])
+    dice = np.random.default_rng(0)
+    x, y = dice.random((samples, 64), np.float32), dice.integers(0, 10, samples)
+    run = train("linear", {}, to_vector(build("linear", {}, 1)), x, y, training, 4)
+    assert (run.steps, run.samples, len(run.losses)) == (steps, len(set(flat)), len(set(flat)))
+
+
+def test_the_losses_are_those_of_the_last_time_a_sample_was_drawn():
+    dice = np.random.default_rng(0)
+    x, y = dice.random((5, 64), np.float32), dice.integers(0, 10, 5)
+    base = to_vector(build("linear", {}, 1))
+    before = train("linear", {}, base, x, y, Training(batch=2, steps=3), 4)  # one pass
+    after = train("linear", {}, base, x, y, Training(batch=2, steps=4), 4)  # and two samples again
+    drawn = [i for b in trainer.batches(5, Training(batch=2, steps=4), 4) for i in b.tolist()]
+    once, again = drawn[:5], drawn[5:]
+    kept = [at for at, i in enumerate(once) if i not in again]
+    np.testing.assert_array_equal(after.losses[:3], before.losses[kept])
+    assert not np.isin(after.losses[3:], before.losses).any()

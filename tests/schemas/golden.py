@@ -24,7 +24,7 @@ _tensors = (
 )
 _layout = blocks.Layout(tensors=_tensors, sizes=(6, 4))
 _training = task.Training(
-    epochs=2, batch=32, learning_rate=0.05, prox=0.1, optimiser="adamw", momentum=0.9, weight_decay=0.01
+    epochs=2, batch=32, learning_rate=0.05, prox=0.1, optimiser="adamw", momentum=0.9, weight_decay=0.01, steps=3
 )
 _spec = task.TaskSpec(
     task="wine",

@@ -37,7 +37,7 @@ def test_a_full_task_reads_back():
         "model_args": {"width": 64, "act": "relu", "bias": True, "drop": 0.1},
         "data_args": {"alpha": 0.3},
         "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05, "prox": 0.1}
-        | {"optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
+        | {"optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "steps": 7},
         "rounds": {"demand": 20, "over_commit": 1.5, "minimum": 20, "deadline_s": 30, "lease_s": 10.5, "grace_s": 0}
         | {"refill": 2, "staleness": 3, "atomic": True},
         "epochs": {"count": 3, "rounds": 4, "deadline_s": 600, "enough": 1, "window_s": 300.0, "zones": 2},
