@@ -544,6 +544,24 @@ def simulate(
 
 
 @app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="Which figure or table; an unknown name lists them.")],
+    out: Annotated[Path, typer.Option(help="The folder for raw results, pictures and tables. Runs it has are kept.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with real data sets.", exists=True, file_okay=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each line, each with a seed of its own.", min=1)] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small and once: shows that it works, measures nothing.")
+    ] = False,
+) -> None:
+    """Make a figure of the papers anew: raw results, a picture, and a table beside the paper's own numbers."""
+    from olearning.experiment import experiment as run
+
+    run(name, out, data, seeds, quick)
+
+
+@app.command()
 def demo(
     devices: Annotated[int, typer.Option(help="In each of the two zones.", min=10)] = 20,
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),

@@ -1,18 +1,22 @@
 """What a simulation came to."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from olearning.effort import Effort
 
 
 @dataclass
 class Epoch:
-    """What an epoch came to: its model's held-out accuracy and loss (None: not scored), and when it was merged (virtual ms)."""
+    """What an epoch came to: its model's held-out accuracy and loss (None: not scored), when it was merged (virtual ms), and what
+    the task had cost its devices by then."""
 
     task: str
     epoch: int
     at: int
     accuracy: float | None = None
     loss: float | None = None
+    effort: Effort = field(default_factory=Effort)
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Result:
                     "ended": self.why.get(task, ""),
                     "epochs": [
                         {"epoch": e.epoch, "virtual_s": round(e.at / 1000), "accuracy": e.accuracy, "loss": e.loss}
+                        | asdict(e.effort)
                         for e in self.epochs
                         if e.task == task
                     ],

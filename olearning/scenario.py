@@ -79,19 +79,25 @@ class Loaded:
 def load(path: Path) -> Loaded:
     """The scenario in a file. Raises `Trouble` that names what is wrong and where."""
     try:
-        s = msgspec.convert(tomllib.loads(path.read_text()), Scenario)
-        specs = tuple(parse(tree) for tree in s.tasks)
-        for zone in s.zones:
-            check_zone(zone)
+        return check(tomllib.loads(path.read_text()), str(path))
     except OSError as e:
         raise Trouble(f"cannot read {path}: {e.strerror}", USAGE) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise Trouble(f"{path} is not TOML: {e}", USAGE) from None
+
+
+def check(tree: dict[str, Any], where: str) -> Loaded:
+    """The scenario that a file says. Raises `Trouble` that names what is wrong, and `where`."""
+    try:
+        s = msgspec.convert(tree, Scenario)
+        specs = tuple(parse(tree) for tree in s.tasks)
+        for zone in s.zones:
+            check_zone(zone)
     except (msgspec.ValidationError, BadTask, BadName) as e:
-        raise Trouble(f"{path}: {e}", USAGE) from None
+        raise Trouble(f"{where}: {e}", USAGE) from None
     if s.days and not s.devices.day_seconds:
-        raise Trouble(f"{path}: days ({s.days:g}) need a length: set devices.day_seconds", USAGE)
+        raise Trouble(f"{where}: days ({s.days:g}) need a length: set devices.day_seconds", USAGE)
     names = [spec.task for spec in specs]
     if not s.zones or not specs or len(set(names)) < len(names):
-        raise Trouble(f"{path}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)
+        raise Trouble(f"{where}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)
     return Loaded(s, specs, {z: p.utc_offset for z, p in s.zones.items()})

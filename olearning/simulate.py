@@ -7,6 +7,7 @@ dropped. The same scenario and seed give the same run, record for record.
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Learner, Manner
+from olearning.effort import Counted, Effort
 from olearning.outcome import Epoch, Result
 from olearning.roles import population
 from olearning.scenario import Loaded
@@ -33,7 +35,7 @@ from schemas.wire import checksum
 from streams.ledger import Globe
 from streams.memory import Host, Memory
 from streams.models import Lost, assemble
-from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record
+from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record, Send
 from streams.reading import Reading
 
 NAMESPACE = "sim"
@@ -50,13 +52,14 @@ Prepare = Callable[[TaskSpec, int], tuple[Layout, npt.NDArray[np.float32]]]
 
 
 class Observer:
-    """Notes what each epoch came to."""
+    """Notes what each epoch came to, and what the task had cost by then: `efforts`."""
 
     name = "observer"
     membership: Membership | None = None
     tick = 1_000
 
-    def __init__(self) -> None:
+    def __init__(self, efforts: Mapping[str, Effort]) -> None:
+        self.efforts = efforts
         self.reading = Reading(NAMESPACE, GLOBAL, Globe())
         self.evaluations = topic(NAMESPACE, GLOBAL, "evaluations").name
         self.epochs: dict[tuple[str, int], Epoch] = {}
@@ -76,17 +79,28 @@ class Observer:
                 got = yield from self.reading.record(event)
                 if got and isinstance(got[0], Merged) and not got[1]:
                     key = got[0].task, got[0].epoch
-                    self.epochs.setdefault(key, Epoch(*key, event.timestamp)).at = event.timestamp
+                    epoch = self.epochs.setdefault(key, Epoch(*key, event.timestamp))
+                    epoch.at, epoch.effort = event.timestamp, copy(self.efforts[key[0]])
             case Answer():
                 yield from self.reading.answer(event) or ()
 
 
 class Simulation:
-    """A plane in memory for a scenario. `learner` trains for all fleets; `prepare` builds models; `scorer` None: nobody scores."""
+    """A plane in memory for a scenario. `learner` trains for all fleets; `prepare` builds models; `scorer` None: nobody scores.
+    `watchers`: processors of one's own that follow what topics they like."""
 
-    def __init__(self, loaded: Loaded, learner: Learner, prepare: Prepare, scorer: Scorer | None):
+    def __init__(
+        self,
+        loaded: Loaded,
+        learner: Learner,
+        prepare: Prepare,
+        scorer: Scorer | None,
+        watchers: Sequence[Processor] = (),
+    ):
         self.loaded, s = loaded, loaded.scenario
         self.memory = Memory(seed=s.seed, latency=(1, 1), batch=BATCH)
+        self.counted = Counted(learner)
+        self.memory.network = self._network
         self.tick = s.clock.tick_ms
         self.result = Result()
         self.zones: dict[str, Host] = {}
@@ -101,7 +115,7 @@ class Simulation:
             for n in range(s.aggregators):
                 self._host(partial(self._aggregator, z, n))
             devices = population(z, loaded.options(z, first)).devices()
-            self._host(partial(self._fleet, z, devices, learner))
+            self._host(partial(self._fleet, z, devices))
             first += place.devices
         if scorer:
             self._host(partial(self._evaluator, scorer))
@@ -109,8 +123,9 @@ class Simulation:
             layout, vector = prepare(spec, s.seed)
             self.memory.host(partial(self._submitter, spec, layout, vector))
         self.sweeper = Sweeper(self.memory, NAMESPACE, self.zones, self.globe)
-        self.observer = Observer()
-        self._host(lambda life: self.observer)
+        self.observer = Observer(self.counted.efforts)
+        for watcher in (self.observer, *watchers):
+            self._watch(watcher)
 
     def _host(self, make: Callable[[str], Processor]) -> Host:
         def coarse(life: str) -> Processor:
@@ -119,6 +134,13 @@ class Simulation:
             return made
 
         return self.memory.host(coarse)
+
+    def _watch(self, watcher: Processor) -> None:
+        self._host(lambda life: watcher)
+
+    def _network(self, host: Host, send: Send) -> list[int]:
+        self.counted.sent(send)
+        return [self.memory.delay()]
 
     def _globe(self, life: str) -> Processor:
         return GlobalCoordinator(NAMESPACE, self.names, self.partitions, "global", life)
@@ -129,7 +151,7 @@ class Simulation:
     def _aggregator(self, zone: str, n: int, life: str) -> Processor:
         return Aggregator(NAMESPACE, zone, f"aggregator-{zone}-{n}", life, 2 * self.tick, 10**9)
 
-    def _fleet(self, zone: str, devices: Sequence[Device], learner: Learner, life: str) -> Processor:
+    def _fleet(self, zone: str, devices: Sequence[Device], life: str) -> Processor:
         s = self.loaded.scenario
         manner = Manner(
             seed=s.seed,
@@ -142,7 +164,7 @@ class Simulation:
             tick=self.tick,
         )
         others = [z for z in self.names if z != zone] if s.devices.travel else []
-        return Fleet(NAMESPACE, zone, f"fleet-{zone}", life, devices, learner, manner, others)
+        return Fleet(NAMESPACE, zone, f"fleet-{zone}", life, devices, self.counted, manner, others)
 
     def _evaluator(self, scorer: Scorer, life: str) -> Processor:
         return Evaluator(NAMESPACE, "evaluator", life, scorer)

@@ -1,6 +1,7 @@
 """Running a simulation with torch behind its devices, and a bar that says how long it still takes."""
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +14,17 @@ from olearning.scenario import Loaded
 from olearning.simulate import Simulation
 from schemas.blocks import Layout
 from schemas.task import TaskSpec
+from streams.processor import Processor
 
 
-def follow(loaded: Loaded, quiet: bool = False) -> Result:
-    """Run a scenario to its end. The bar goes to standard error, where that is a terminal."""
+def follow(loaded: Loaded, quiet: bool = False, watchers: Sequence[Processor] = ()) -> Result:
+    """Run a scenario to its end, watched by processors of one's own. The bar goes to standard error, where that is a terminal."""
 
     def made(spec: TaskSpec, seed: int) -> tuple[Layout, npt.NDArray[np.float32]]:
         return prepare(spec, seed)[:2]
 
     score = scorer() if loaded.scenario.evaluate else None
-    simulation = Simulation(loaded, Learners(), made, score)
+    simulation = Simulation(loaded, Learners(), made, score, watchers)
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as bar:

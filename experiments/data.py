@@ -1,0 +1,43 @@
+"""The data of the experiments: real sets by path, or the digits that come with scikit-learn where no path is given.
+
+The folder holds archives as `device_sim/convert.py` knows them, by these names:
+
+    hapt_raw_windows.npz                     human activities: HARBox' stand-in, the same kind of signal
+    arabic_speech_commands_logmel.npz        words: Google Speech's stand-in
+    fedscale_device_capacity_51496.npz       speeds and bandwidths of devices, and HARBox' counts of samples by user
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from device_sim import convert
+from experiments.asked import Asked, Cannot
+
+HAR, SPEECH = "hapt_raw_windows.npz", "arabic_speech_commands_logmel.npz"
+CAPACITY = "fedscale_device_capacity_51496.npz"
+KINDS = {HAR: "hapt-raw", SPEECH: "speech"}
+
+
+def archive(asked: Asked, name: str) -> Path:
+    """An archive in the folder that was given. Raises `Cannot`, saying what is missing."""
+    if asked.data is None:
+        raise Cannot(f"this needs {name}: give the folder that has it by --data")
+    if not (found := asked.data / name).is_file():
+        raise Cannot(f"there is no {name} in {asked.data}")
+    return found
+
+
+@contextmanager
+def converted(asked: Asked, *names: str) -> Iterator[dict[str, Path]]:
+    """By name the archives as `.npz` that data "npz" reads, for as long as this lasts."""
+    with tempfile.TemporaryDirectory(prefix="olearning-data-", ignore_cleanup_errors=True) as folder:
+        out = {}
+        for name in names:
+            out[name] = Path(folder) / name
+            try:
+                convert.convert(KINDS[name], str(archive(asked, name)), str(out[name]))
+            except ValueError as e:
+                raise Cannot(str(e)) from None
+        yield out
