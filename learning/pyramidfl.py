@@ -52,7 +52,7 @@ def gradient_utility(delta: Float32, base: Float32, samples: int, trained: int, 
     return norm(seen) * min(samples, trained) / SAMPLES
 
 
-def dropout(utilities: Sequence[float], demand: int, settings: Settings = Settings()) -> Float64:
+def dropout(utilities: Sequence[float] | Float64, demand: int, settings: Settings = Settings()) -> Float64:
     """With what chance a tensor of each device's delta is dropped (k,): `low` for the highest gradient utility, then by rank.
 
     `demand` is the K of the round, which k is at most; equals share the better rank.
@@ -73,9 +73,9 @@ class Plan(NamedTuple):
 
 
 def plan(
-    utilities: Sequence[float],
-    training_s: Sequence[float],
-    transfer_s: Sequence[float],
+    utilities: Sequence[float] | Float64,
+    training_s: Sequence[float] | Float64,
+    transfer_s: Sequence[float] | Float64,
     steps: Sequence[int],
     batches: Sequence[int],
     demand: int,
@@ -100,7 +100,7 @@ def longer(left_s: float, training_s: float, steps: int, batches: int, beta: flo
     """How many steps a device takes that has `left_s` seconds more than its `steps` need, which take it `training_s`."""
     fit = left_s // (training_s / steps)
     factor = min(LONGEST, beta * fit / steps) + 1
-    return min(int(steps * factor + 1e-6), max(PASSES * batches, steps))  # 5 × (0.8 + 1) is less than 9, in floats
+    return min(int(steps * factor + 1e-6), max(PASSES * batches, steps))  # 3 × (4/3 + 1) is less than 7, in floats
 
 
 def kept(sizes: Sequence[int], ratio: float, dice: np.random.Generator) -> npt.NDArray[np.bool_]:

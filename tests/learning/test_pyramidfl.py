@@ -97,6 +97,10 @@ def test_the_time_left_is_trained_in_up_to_eleven_times_the_steps(left, steps):
     assert longer(left, training_s=5, steps=5, batches=100, beta=1) == steps
 
 
+def test_a_step_is_not_lost_to_rounding():
+    assert longer(4, training_s=3, steps=3, batches=100, beta=1) == 7
+
+
 def test_no_more_than_five_passes_unless_the_round_asks_for_them():
     assert longer(1000, 5, steps=5, batches=3, beta=1) == 15
     assert longer(1000, 5, steps=40, batches=3, beta=1) == 40
