@@ -107,6 +107,8 @@ def known(spec: TaskSpec, course: Course, speeds: Sequence[Capacity], dataset: D
 
 class _Server:
     def __init__(self, spec: TaskSpec, course: Course, speeds: Sequence[Capacity], engine: Engine, seed: int):
+        if not speeds:
+            raise ValueError("a server needs devices: name the speed of one at least")
         self.spec, self.course, self.engine, self.seed = spec, course, engine, seed
         self.layout, self.model, dataset = prepare(spec, seed)
         if dataset is None:

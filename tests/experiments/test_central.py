@@ -6,6 +6,7 @@ from itertools import islice, product
 import msgspec
 import numpy as np
 import pytest
+from torch import nn
 
 from device_sim.capacity import Capacity, Usual
 from device_sim.data import load, share
@@ -15,6 +16,7 @@ from device_sim.trainer import Job
 from experiments.central import Course, known, rounds
 from experiments.peers import Peer
 from learning import oort, pyramidfl
+from learning.models import model
 from schemas.task import BadTask, Rounds, Server, TaskSpec, Training
 
 SELECTORS = ("random", "oort", "pyramidfl", "pyramidfl-code")
@@ -31,6 +33,11 @@ LINEAR = msgspec.structs.replace(SPEC, model="linear", model_args={})
 SPEEDS = [Usual().of(0, f"a-{i}") for i in range(30)]
 PLAIN = pyramidfl.Settings(low=0, high=0, beta=0)
 """With this PyramidFL is Oort."""
+
+
+@model("test-normed")
+def normed() -> nn.Module:
+    return nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10))
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +219,18 @@ def test_all_dropped_leaves_the_model_as_it_was(engine):
     assert second.up_bytes == 0
 
 
+def test_the_statistics_of_batchnorm_are_never_dropped():
+    none = Peer("pyramidfl", work=pyramidfl.Settings(low=1, high=1, beta=0))
+    once = Training(batch=8, steps=1)  # a later batch may be of one sample, which has no variance
+    spec = msgspec.structs.replace(SPEC, model="test-normed", model_args={}, training=once)
+    with Engine(cores=1) as engine:
+        first, second = some(engine, none, 2, spec)
+    values = 64 * 10 + 10 + 64 * 2
+    assert first.model[:values].tobytes() == second.model[:values].tobytes()
+    assert (first.model[values:] != second.model[values:]).any()
+    assert first.up_bytes == 6 * 4 * (64 * 2)
+
+
 # ------------------------------------------------------------------ optimisers, and what cannot be
 
 
@@ -243,6 +262,8 @@ def test_a_course_that_cannot_be_is_refused(course, said):
 def test_selectors_and_tasks_that_are_not_known_are_refused(engine):
     with pytest.raises(ValueError, match="known: random, oort, pyramidfl, pyramidfl-code"):
         some(engine, "best")
+    with pytest.raises(ValueError, match="a server needs devices"):
+        rounds(SPEC, Course(), [], engine, 0)
     with pytest.raises(BadTask, match="no data 'nothing'"):
         some(engine, "random", spec=msgspec.structs.replace(SPEC, data="nothing"))
     with pytest.raises(ValueError, match="device 20 is not one of the 20"):
