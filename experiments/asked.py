@@ -56,9 +56,10 @@ Simulate = Callable[[Mapping[str, Any], Sequence[Processor]], Simulated]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked for. `out` is the folder to write to, `data` one with the archives that `experiments/data.py` names, or
+    """What a person asked for: the experiment's `name`. `out` is the folder to write to, `data` one with the archives that `experiments/data.py` names, or
     None: the digits that come along. `quick`: small and once, to see that it works."""
 
+    name: str
     out: Path
     runs: Runs
     simulate: Simulate

@@ -26,8 +26,9 @@ def experiment(name: str, out: Path, data: Path | None, seeds: int, quick: bool)
         raise Trouble(f"no experiment {name!r} is known; known: {', '.join(CATALOGUE)}", USAGE)
     try:
         runs = Runs(out, _commit())
-        asked = Asked(out, runs, simulate, emit_or_end, data, 1 if quick else seeds, quick)
-        import_module(f"experiments.{CATALOGUE[name]}").run(asked)
+        asked = Asked(name, out, runs, simulate, emit_or_end, data, 1 if quick else seeds, quick)
+        module, _, function = CATALOGUE[name].partition(":")
+        getattr(import_module(f"experiments.{module}"), function or "run")(asked)
     except Cannot as e:
         raise Trouble(str(e), USAGE) from None
 

@@ -63,7 +63,7 @@ def test_the_same_picture_is_the_same_bytes(tmp_path):
 
 
 def asked(folder, data=None) -> Asked:
-    return Asked(folder, Runs(folder, "abc"), lambda tree, watchers: None, print, data)
+    return Asked("x", folder, Runs(folder, "abc"), lambda tree, watchers: None, print, data)
 
 
 def test_data_that_is_not_there_is_asked_for(tmp_path):
