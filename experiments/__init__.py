@@ -4,6 +4,7 @@ CATALOGUE = {
     "day-to-accuracy-har": "day_to_accuracy:har",
     "day-to-accuracy-har-features": "day_to_accuracy:features",
     "day-to-accuracy-speech": "day_to_accuracy:speech",
+    "day-to-accuracy-speech-resnet8": "day_to_accuracy:resnet",
     "day-to-accuracy-large": "day_to_accuracy:large",
     "early-exit": "early_exit",
     "planning": "planning",

@@ -4,8 +4,8 @@
 PyramidFL, Oort and random choice is a round of |Z|·K of the same devices. In both it ends when the globe has its weights. So a day is
 ten times as many rounds for the one as for the other; local steps and bytes over the air are drawn beside days.
 
-`har` and `speech` are the paper's two sets by their stand-ins, `features` the first with a smaller network, which three seeds can
-afford, `large` is our own: as many devices as the platform is for.
+`har` and `speech` are the paper's two sets by their stand-ins, `features` the first with a smaller network, `resnet` the second with a
+larger one, `large` is our own: as many devices as the platform is for.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,6 +63,11 @@ def features(asked: Asked) -> None:
 def speech(asked: Asked) -> None:
     """Fig. 5 on spoken words."""
     _run(asked, works.speech, Size(), (1, 2, 3, 4))
+
+
+def resnet(asked: Asked) -> None:
+    """The same with ResNet-8, where there are four zones."""
+    _run(asked, works.resnet, Size(), (4,))
 
 
 def large(asked: Asked) -> None:

@@ -72,17 +72,29 @@ def _har(asked: Asked, name: str, path: str, inputs: int, hidden: str, devices: 
 def speech(asked: Asked, devices: int = DEVICES) -> Iterator[Work]:
     """Spoken words of 20 kinds, 32 × 32 log-mel, with a small CNN."""
     with converted(asked, SPEECH, classes=20) as files:
-        yield Work(
-            name="speech",
-            model="cnn",
-            model_args={"shape": "1,32,32", "channels": "16,32", "kernel": 3, "hidden": 64, "classes": 20},
-            data="npz",
-            data_args={"path": str(files[SPEECH]), "partition": "user", "devices": devices},
-            training=SPEECH_TRAINING,
-            capacity=str(archive(asked, CAPACITY)),
-            selection=oort.SPEECH,
-            pyramid=pyramidfl.SPEECH,
-        )
+        args = {"channels": "16,32", "kernel": 3, "hidden": 64}
+        yield _speech(asked, "speech", str(files[SPEECH]), "cnn", args, devices)
+
+
+@contextmanager
+def resnet(asked: Asked, devices: int = DEVICES) -> Iterator[Work]:
+    """The same words with ResNet-8."""
+    with converted(asked, SPEECH, classes=20) as files:
+        yield _speech(asked, "speech-resnet8", str(files[SPEECH]), "resnet8", {}, devices)
+
+
+def _speech(asked: Asked, name: str, path: str, model: str, args: Mapping[str, Any], devices: int) -> Work:
+    return Work(
+        name=name,
+        model=model,
+        model_args={"shape": "1,32,32", "classes": 20, **args},
+        data="npz",
+        data_args={"path": path, "partition": "user", "devices": devices},
+        training=SPEECH_TRAINING,
+        capacity=str(archive(asked, CAPACITY)),
+        selection=oort.SPEECH,
+        pyramid=pyramidfl.SPEECH,
+    )
 
 
 @contextmanager

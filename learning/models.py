@@ -96,7 +96,7 @@ def mlp(inputs: int = 64, hidden: int | str = 64, classes: int = 10) -> nn.Modul
     return nn.Sequential(*layers, nn.Linear(widths[-1], positive("classes", classes)))
 
 
-for _name in ("cnn", "cnn1d", "resnet18", "resnet34", "vgg16"):
+for _name in ("cnn", "cnn1d", "resnet8", "resnet18", "resnet34", "vgg16"):
     model(_name)(getattr(models_conv, _name))
 
 

@@ -97,14 +97,14 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of which all but the first halve the size, the mean over the image, one linear layer.
+    """A stem, stages of which all but the first halve the size, the mean over the image, one linear layer.
 
     Tensors have the names that they have in torchvision.
     """
 
     def __init__(self, blocks: tuple[int, ...], shape: tuple[int, ...], classes: int, width: int, imagenet: bool):
         super().__init__()
-        self.shape = shape
+        self.shape, self.stages = shape, [f"layer{i + 1}" for i in range(len(blocks))]
         self.conv1 = nn.Conv2d(shape[0], width, *((7, 2, 3) if imagenet else (3, 1, 1)), bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
@@ -114,21 +114,27 @@ class ResNet(nn.Module):
             for k in range(many):
                 stage.append(Residual(n, width * 2**i, 2 if i and not k else 1))
                 n = width * 2**i
-            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+            self.add_module(self.stages[i], nn.Sequential(*stage))
         self.fc = nn.Linear(n, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x.reshape(len(x), *self.shape)))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
         return self.fc(x.mean((2, 3)))
 
 
 def _resnet(blocks: tuple[int, ...], shape: str, classes: int, width: int, stem: str, statistics: str) -> nn.Module:
     sample = shape_of(shape, "channels,height,width")
     imagenet = one_of("stem", stem, ("cifar", "imagenet")) == "imagenet"
-    _more_than_a_pixel(sample, 32 if imagenet else 8)
+    _more_than_a_pixel(sample, 2 ** (len(blocks) - 1) * (4 if imagenet else 1))
     module = ResNet(blocks, sample, positive("classes", classes), positive("width", width), imagenet)
     return _drawn(module, statistics)
+
+
+def resnet8(shape: str = "3,32,32", classes: int = 10, width: int = 16, statistics: str = "mean") -> nn.Module:
+    """The smallest of He et al.'s for CIFAR: three stages of a block each, with the stem "cifar" of `resnet18` and its arguments."""
+    return _resnet((1, 1, 1), shape, classes, width, "cifar", statistics)
 
 
 def resnet18(

@@ -75,7 +75,7 @@ def test_who_is_unknown_is_told_what_is_known(monkeypatch):
         k: b for k, b in registry.models.items() if b.__module__.startswith("learning.")
     }  # not those of other tests
     monkeypatch.setattr(registry, "models", ours)
-    known = "cnn, cnn1d, linear, mlp, resnet18, resnet34, vgg16"
+    known = "cnn, cnn1d, linear, mlp, resnet18, resnet34, resnet8, vgg16"
     with pytest.raises(UnknownModel, match=f"'resnet' is known here; known: {known}"):
         build("resnet", {}, 0)
 

@@ -19,6 +19,7 @@ def one_thread():
 
 KNOWN = [
     # torchvision's documentation: 11,689,512 and 21,797,672 for ImageNet
+    ("resnet8", {}, 78_042),
     ("resnet18", {"stem": "imagenet", "shape": "3,224,224", "classes": 1000}, 11_689_512),
     ("resnet34", {"stem": "imagenet", "shape": "3,224,224", "classes": 1000}, 21_797_672),
     # the CIFAR form: without the 7 × 7 stem (9,408) and the large head (513,000), with 3 × 3 (1,728) and 10 classes (5,130)
@@ -49,6 +50,7 @@ SHAPES = [
     ("cnn", {}, (28, 28), 10),
     ("cnn", {"shape": "1,8,8", "channels": "4,4,4", "hidden": 8}, (64,), 10),
     ("cnn", {"shape": "3,9,12", "channels": "4"}, (3, 9, 12), 10),
+    ("resnet8", {"shape": "1,5,4", "width": 2, "classes": 3}, (5, 4), 3),
     ("resnet18", {"shape": "1,9,4", "width": 2, "classes": 3}, (9, 4), 3),
     ("resnet18", {"shape": "3,33,20", "width": 2, "stem": "imagenet"}, (3, 33, 20), 10),
     ("resnet34", {"shape": "1,28,28", "width": 2}, (28, 28), 10),
