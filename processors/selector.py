@@ -234,7 +234,7 @@ class Selector:
             model_args=spec.model_args,
             data=spec.data,
             data_args=spec.data_args,
-            training=spec.training,
+            training=o.training or spec.training,
             sizes=o.sizes,
             unit=o.unit,
             largest=spec.limits.largest,

@@ -162,6 +162,7 @@ class ZoneLeader:
             atomic=spec.rounds.atomic,
             hold=HOLD if spec.rounds.atomic else 0,
             worth=self._worth(g, t),
+            training=spec.training,
         )
 
     def _retired(self, g: GlobalTask) -> Retired:
