@@ -218,7 +218,7 @@ class GlobalLeader:
         last = job.models[""]
         merged = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
         try:
-            new, state = apply_merged(server, last, merged, sizes, job.state)
+            new, state = apply_merged(server, last, merged, sizes, job.state, plain=t.layout.plain)
         except StrategyFailed as e:
             self.objections.failed[task] = str(e)
             self.jobs.pop(task)
