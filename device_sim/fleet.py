@@ -200,6 +200,9 @@ class Fleet:
         last = board.rounds.get(a.task)
         if last and last.cause.ledger == a.cause.ledger and last.cause.offset >= a.cause.offset:
             return
+        if a.over:
+            self._over_with(a, board, now)
+            return
         board.rounds[a.task] = a
         board.heard[a.task] = now
         strange = "" if a.codec in CODECS else f"codec {a.codec} is not known here: install the version that knows it"
@@ -215,6 +218,20 @@ class Fleet:
                     continue  # it has none of this task, and bids for no round of it
             before = d.next
             d.hear(a, board.zone, now)
+            if d.next != before:
+                self._push(d)
+
+    def _over_with(self, a: Announcement, board: Board, now: int) -> None:
+        """A task is over in a zone. What devices know of it they keep while another zone of this fleet has it."""
+        for known in (board.rounds, board.heard, board.objections):
+            known.pop(a.task, None)
+        everywhere = not any(a.task in b.rounds for b in self.boards.values())
+        if everywhere:
+            self.diverged.pop(a.task, None)
+        for d in self.devices:
+            before = d.next
+            d.hear(a, board.zone, now)
+            d.forget(board.zone, a.task, everywhere)
             if d.next != before:
                 self._push(d)
 
