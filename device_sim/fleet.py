@@ -15,7 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import device
-from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Begin, Board, Device, Give, Job, Run, Train, Wish
+from device_sim.device import (
+    ASLEEP,
+    IDLE,
+    REGISTERED,
+    TRAINING,
+    UPLOADING,
+    Begin,
+    Board,
+    Device,
+    Give,
+    Job,
+    Run,
+    Train,
+    Wish,
+)
 from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
@@ -262,12 +276,24 @@ class Fleet:
             case ("model", str(key), base):
                 try:
                     self.cache[key] = assemble(base, value)
-                except Lost as e:  # that task cannot go on; the others can
-                    for board in self.boards.values():
-                        for task in [k for k, a in board.rounds.items() if a.base == base]:
-                            yield from self._object(board, task, str(e), now)
+                except Lost as e:
+                    yield from self._give_up(key, str(e), now)
                 while len(self.cache) > CACHE:
                     self.cache.popitem(last=False)
+
+    def _give_up(self, version: str, why: str, now: int) -> Iterator[Send]:
+        """A model is gone: who would train from it does not, be its round the last or one that may be stale; all else goes on."""
+        said: set[str] = set()
+        for board in self.boards.values():
+            for task in [k for k, a in board.rounds.items() if _version(a) == version]:
+                said.add(task)
+                yield from self._object(board, task, why, now)
+        for d in self.devices:
+            for job in [j for j in d.jobs.values() if j.state != UPLOADING and _version(j.work) == version]:
+                self._over(d, job, now)
+                if job.work.task not in said:
+                    said.add(job.work.task)
+                    yield objection(self.namespace, self.name, job.work.task, why, now)
 
     # ------------------------------------------------------------------ the devices
 

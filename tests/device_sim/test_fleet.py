@@ -87,11 +87,12 @@ class Edge:
         keep: float = 1.0,
         reward: float = 1.0,
         over: bool = False,
+        staleness: int = 0,
     ) -> None:
         a = Announcement(
             task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
             data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
-            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward, over=over,
+            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward, over=over, staleness=staleness,
         )  # fmt: skip
         for p in range(P):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
@@ -399,6 +400,24 @@ def test_a_lost_model_is_objected_to_and_stops_nothing_else():
     assert "gone" in e.host.processor.objections["t"]
     assert [d.state for d in e.host.processor.devices if d.state == TRAINING] == []
     assert e.deltas() == []
+
+
+def test_a_job_whose_older_model_is_lost_is_given_up_in_words_and_not_fetched_for_ever():
+    """Its round is not the one that is announced by now, and would have counted as a stale one."""
+    e, _ = edge()
+    asked, find, good = [], e.memory._find, e.manifest
+    e.memory._find = lambda t, p: asked.append(p.key) or find(t, p)  # type: ignore[method-assign,func-returns-value]
+    e.manifest = Manifest(good.topic, 0, (Place(0, 0, "gone", 0), good.blocks[1]))
+    e.announce(staleness=2)
+    e.run()
+    e.answer("phone-0")
+    e.manifest = good
+    e.announce(2, cause=6, staleness=2)
+    e.run(4_000)
+    assert asked.count("gone") == 1
+    said = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, Objection)]
+    assert [(o.task, "(gone)" in o.reason) for o in said] == [("t", True)]
+    assert [w.round for w in e.wishes()] == [1, 2], "it goes on with the round that can be done"
 
 
 def test_receipts_and_reports_are_counted():
