@@ -33,6 +33,7 @@ from device_sim.device import (
 from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
+from learning.words import said
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Refusal, Registration
 from schemas.topics import GLOBAL, parse, read, topic
@@ -44,6 +45,7 @@ from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, R
 Vector = npt.NDArray[np.float32]
 CACHE = 8
 """Model versions that an edge keeps."""
+DIVERGED = "training gave values that are not finite: is the learning rate too high?"
 
 
 class Learner(Protocol):
@@ -127,8 +129,8 @@ class Fleet:
         self.outcomes: dict[str, int] = {}
         self.blocks = self.bytes = self.reported = 0
         self.listening = False
-        self.diverged: dict[str, str] = {}
-        """By task, what was said last of a run that diverged."""
+        self.diverged: set[str] = set()
+        """Tasks of which it was said that a run diverged."""
         self.due: list[tuple[int, int]] = []
         """When which device wants to be woken; what is not its `next` any more is void."""
         self.queued: set[tuple[int, int]] = set()
@@ -241,7 +243,7 @@ class Fleet:
             known.pop(a.task, None)
         everywhere = not any(a.task in b.rounds for b in self.boards.values())
         if everywhere:
-            self.diverged.pop(a.task, None)
+            self.diverged.discard(a.task)
         for d in self.devices:
             before = d.next
             d.hear(a, board.zone, now)
@@ -376,13 +378,13 @@ class Fleet:
             if isinstance(run, FloatingPointError):  # it diverged, which is this device's alone: its lease runs out
                 d.left.pop(a.task, None)
                 self._over(d, job, now)
-                if self.diverged.get(a.task) != str(run):
-                    self.diverged[a.task] = str(run)
-                    yield objection(self.namespace, self.name, a.task, str(run), now)
+                if a.task not in self.diverged:
+                    self.diverged.add(a.task)
+                    yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
             if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
-                reason = f"training failed: {type(run).__name__}: {run}"
+                reason = f"training failed: {said(run)}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
