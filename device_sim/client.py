@@ -146,7 +146,8 @@ def _three(given: Any, what: str, parts: str) -> tuple[Any, int, Metrics]:
         raise Plain(f"{what} must return ({parts}, num_examples, metrics), not {type(given).__name__}")
     first, samples, metrics = given
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples <= 0:
-        raise Plain(f"{what} must return a whole number of examples above 0, not {samples!r}")
+        got = samples if isinstance(samples, int | float) else type(samples).__name__
+        raise Plain(f"{what} must return a whole number of examples above 0, not {got}")
     if not isinstance(metrics, Mapping):
         raise Plain(f"{what} must return a dict of metrics, not {type(metrics).__name__}")
     return first, int(samples), dict(metrics)

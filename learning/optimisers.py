@@ -106,7 +106,8 @@ def apply_merged(
     """An epoch's step in the globe: Δ is the zones' merged model minus the last global one, both flat (n,).
 
     A block in which these two are equal counts as one that no device sent. FedAvg at rate 1 gives `merged` itself, without
-    the way through the difference, which could round; so are `plain` blocks with any optimiser. Raises `ValueError` if lengths do not fit.
+    the way through the difference, which could round; so do `plain` blocks with any optimiser. Raises `ValueError` if lengths do
+    not fit.
     """
     if merged.shape != model.shape:
         raise ValueError(f"a model of {model.shape} and a merged one of {merged.shape}")
