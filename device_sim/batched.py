@@ -23,6 +23,7 @@ from torch import nn
 from device_sim.optimiser import Optimiser
 from device_sim.trainer import Float32, Job, Run
 from learning.models import build
+from learning.words import Plain
 from schemas.task import Scalar, Training
 
 STACK = 2**20
@@ -71,15 +72,15 @@ def check(wide: tuple[int, ...], job: Job) -> None:
     """Raises `ValueError` for a base or data that cannot be."""
     m, classes = len(job.y), wide[-1]
     if job.base.shape != (_size(wide),):
-        raise ValueError(f"this model has {_size(wide)} values, the vector has shape {job.base.shape}")
+        raise Plain(f"this model has {_size(wide)} values, the vector has shape {job.base.shape}")
     if len(job.x) != m or not m:
-        raise ValueError(f"training needs samples, as many as labels: {len(job.x)} and {m} given")
+        raise Plain(f"training needs samples, as many as labels: {len(job.x)} and {m} given")
     if job.x.size != m * wide[0]:
-        raise ValueError(f"this model takes {wide[0]} values a sample, not {job.x.size // m}")
+        raise Plain(f"this model takes {wide[0]} values a sample, not {job.x.size // m}")
     if job.y.dtype != np.int64:
-        raise ValueError(f"labels are int64, not {job.y.dtype}")
+        raise Plain(f"labels are int64, not {job.y.dtype}")
     if job.y.view(np.uint64).max() >= classes:  # one look: what is below 0 is very large
-        raise ValueError(f"this model has {classes} classes, the labels go from {job.y.min()} to {job.y.max()}")
+        raise Plain(f"this model has {classes} classes, and the data has labels of others")
 
 
 @lru_cache(maxsize=64)

@@ -23,6 +23,7 @@ from device_sim.data import UnknownData, load, share
 from device_sim.device import Device
 from device_sim.pseudonym import seed_of
 from learning import registry
+from learning.words import Plain, said
 from schemas.blocks import Layout, Tensor, layout
 from schemas.messages import Announcement
 from schemas.task import BadTask, Scalar, TaskSpec
@@ -98,14 +99,14 @@ class Form:
         self.first = [np.array(a) for a in _arrays(first, "get_parameters")]
         self.floats = [i for i, a in enumerate(self.first) if np.issubdtype(a.dtype, np.floating)]
         if not sum(self.first[i].size for i in self.floats):
-            raise ValueError("get_parameters gave no array of floats: there is nothing to train")
+            raise Plain("get_parameters gave no array of floats: there is nothing to train")
         self.layout: Layout = layout(tuple(Tensor(str(i), self.first[i].shape) for i in self.floats))
 
     def arrays(self, vector: Vector) -> Arrays:
         """The model in a vector, as the client wants it; all arrays are its own, to write on."""
         sizes = [self.first[i].size for i in self.floats]
         if vector.shape != (sum(sizes),):
-            raise ValueError(f"this client's model has {sum(sizes)} values, the vector has shape {vector.shape}")
+            raise Plain(f"this client's model has {sum(sizes)} values, the vector has shape {vector.shape}")
         out = [a.copy() for a in self.first]
         for i, part in zip(self.floats, np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
             out[i] = part.reshape(out[i].shape).astype(out[i].dtype)
@@ -118,13 +119,13 @@ class Form:
         """
         arrays = _arrays(arrays, whose)
         if len(arrays) != len(self.first):
-            raise ValueError(f"{whose} gave {len(arrays)} arrays, and the model has {len(self.first)}")
+            raise Plain(f"{whose} gave {len(arrays)} arrays, and the model has {len(self.first)}")
         for i in self.floats:
             a, wanted = arrays[i], self.first[i]
             if a.shape != wanted.shape:
-                raise ValueError(f"{whose} gave array {i} of shape {a.shape}, and the model's is {wanted.shape}")
+                raise Plain(f"{whose} gave array {i} of shape {a.shape}, and the model's is {wanted.shape}")
             if not np.issubdtype(a.dtype, np.floating):
-                raise ValueError(f"{whose} gave array {i} of dtype {a.dtype}, and the model's is {wanted.dtype}")
+                raise Plain(f"{whose} gave array {i} of dtype {a.dtype}, and the model's is {wanted.dtype}")
         with np.errstate(over="ignore"):
             vector = np.concatenate([arrays[i].astype(np.float32).reshape(-1) for i in self.floats])
         if not np.isfinite(vector).all():
@@ -135,19 +136,20 @@ class Form:
 def _arrays(given: Any, whose: str) -> list[npt.NDArray[Any]]:
     if not isinstance(given, list | tuple) or not all(isinstance(a, np.ndarray | np.generic) for a in given):
         kinds = sorted({type(a).__name__ for a in given}) if isinstance(given, list | tuple) else [type(given).__name__]
-        raise ValueError(f"{whose} must give a list of numpy arrays, not of {', '.join(kinds)}")
+        raise Plain(f"{whose} must give a list of numpy arrays, not of {', '.join(kinds)}")
     return [np.asarray(a) for a in given]  # arithmetic makes numbers of arrays without a dimension
 
 
 def _three(given: Any, what: str, parts: str) -> tuple[Any, int, Metrics]:
     """What `fit` and `evaluate` have in common: three things, the last two a number of samples and metrics."""
     if not isinstance(given, tuple) or len(given) != 3:
-        raise ValueError(f"{what} must return ({parts}, num_examples, metrics), not {type(given).__name__}")
+        raise Plain(f"{what} must return ({parts}, num_examples, metrics), not {type(given).__name__}")
     first, samples, metrics = given
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples <= 0:
-        raise ValueError(f"{what} must return a whole number of examples above 0, not {samples!r}")
+        got = samples if isinstance(samples, int | float) else type(samples).__name__
+        raise Plain(f"{what} must return a whole number of examples above 0, not {got}")
     if not isinstance(metrics, Mapping):
-        raise ValueError(f"{what} must return a dict of metrics, not {type(metrics).__name__}")
+        raise Plain(f"{what} must return a dict of metrics, not {type(metrics).__name__}")
     return first, int(samples), dict(metrics)
 
 
@@ -174,7 +176,7 @@ class ClientLearner:
         try:
             sizes = self._form(a).layout.sizes
         except Exception as e:  # whatever someone's code raises
-            return f"client {a.model}: {type(e).__name__}: {e}"
+            return f"client {a.model}: {said(e)}"
         if sizes != a.sizes:
             return f"client {a.model} has arrays of {sum(sizes)} values here, the task's model {sum(a.sizes)}: load its version"
         return ""
@@ -205,7 +207,7 @@ class ClientLearner:
 
     def _make(self, name: str) -> ClientFn:
         if self.make is None and name not in clients:
-            raise ValueError(f"no client {name!r} is known here; known: {', '.join(sorted(clients)) or 'none'}")
+            raise Plain(f"no client {name!r} is known here; known: {', '.join(sorted(clients)) or 'none'}")
         return self.make or clients[name]
 
     def _form(self, a: Announcement) -> Form:

@@ -22,13 +22,14 @@ from device_sim.data_torch import torchaudio, torchvision
 from device_sim.dataset import Dataset as Dataset
 from device_sim.dataset import held_out as held_out
 from learning.plugins import names, plugin
+from learning.words import Plain
 from schemas.task import Scalar
 
 GROUP = "olearning.data"
 """The entry points that are looked up when no data of a name is known."""
 
 
-class UnknownData(ValueError):
+class UnknownData(Plain):
     """No data set of that name is known here; the text lists those that are."""
 
 

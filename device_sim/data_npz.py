@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from device_sim.dataset import Dataset, Float32, Int64, divided, held_out
+from learning.words import Plain
 
 ARRAYS = ("X", "y", "user", "test_X", "test_y", "split", "scale", "offset")
 FRACTION = 0.2
@@ -72,11 +73,11 @@ def read(path: str, wanted: Collection[str] = ()) -> Arrays:
         with file:
             return {name: file[name] for name in file.files if not wanted or name in wanted}
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path} on this machine") from None
+        raise Plain(f"there is no file {path} on this machine") from None
     except OSError as e:
-        raise ValueError(f"cannot read {path}: {e.strerror or e}") from None
+        raise Plain(f"cannot read {path}: {e.strerror or e}") from None
     except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
-        raise ValueError(f"{path} is not an .npz of plain arrays: {e}") from None
+        raise Plain(f"{path} is not an .npz of plain arrays: {e}") from None
 
 
 def _samples(path: str, name: str, a: Arrays) -> Float32:

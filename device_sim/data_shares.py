@@ -22,6 +22,7 @@ import numpy as np
 
 from device_sim.data_npz import read
 from device_sim.dataset import Dataset, Float32, Int64, rows
+from learning.words import Plain
 from schemas.task import Scalar
 
 SPLIT: dict[str, Scalar] = {
@@ -263,7 +264,7 @@ def _counts(path: str, name: str) -> Int64:
         try:
             counts = np.load(path, allow_pickle=False) if PurePath(path).suffix == ".npy" else _text(path)
         except OSError as e:
-            raise ValueError(f"cannot read {path}: {e.strerror or e}") from None
+            raise Plain(f"cannot read {path}: {e.strerror or e}") from None
         except (ValueError, EOFError) as e:
             raise ValueError(f"{path} does not hold a whole number for each device: {e}") from None
     if counts.dtype.kind not in "iu" or counts.ndim != 1 or not counts.size:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from device_sim.dataset import Dataset, Float32, Int64
+from learning.words import Plain
 
 RATE = 16_000
 """Samples of sound a second, and so of a word: the recordings are of a second at most."""
@@ -111,5 +112,5 @@ def _package(name: str, part: str) -> Any:
         return importlib.import_module(f"{name}.{part}")
     except Exception as e:  # it may be made for another torch, say
         if isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] == name:
-            raise ValueError(f"{name} is not installed on this machine: pip install {name}") from None
-        raise ValueError(f"{name} cannot be imported: {e}") from e
+            raise Plain(f"{name} is not installed on this machine: pip install {name}") from None
+        raise Plain(f"{name} cannot be imported: {e}") from e

@@ -239,11 +239,22 @@ class Device:
         if job:
             here = a.open and a.round == job.work.round
             late = job.state != REGISTERED and 0 <= a.round - job.work.round <= a.staleness and a.staleness > 0
-            if not here and not late:
+            if not here and (a.over or not late):
                 self.drop(job)
                 self.next = now
         if a.open and zone == self.zone and self.awake:
             self.next = min(self.next, now + self._reaction(a))
+
+    def forget(self, zone: str, task: str, everywhere: bool) -> None:
+        """A task is over in a zone, or in all that it hears of: it keeps nothing that it could not use again."""
+        self.taken.pop((zone, task), None)
+        self.retry.pop((zone, task), None)
+        if everywhere:
+            self.quality.pop(task, None)
+            self.left.pop(task, None)
+            self.sizes.pop(task, None)
+            self.reactions.pop(task, None)
+            self.pace.forget(task)
 
     def admitted(self, zone: str, m: Admission, now: int) -> None:
         job = self.jobs.get((zone, m.task))

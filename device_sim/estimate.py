@@ -65,6 +65,10 @@ class Estimate:
         """A run of a task drew and trained on so many samples in so many ms."""
         self._training[task] = self._average(self._training.get(task), ms, drawn, "samples")
 
+    def forget(self, task: str) -> None:
+        """There will be no other run of it."""
+        self._training.pop(task, None)
+
     def transferred(self, bytes: int, ms: float, up: bool) -> None:
         """So many bytes came down, or went up, in so many ms."""
         if up:

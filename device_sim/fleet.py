@@ -15,10 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import device
-from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Begin, Board, Device, Give, Job, Run, Train, Wish
+from device_sim.device import (
+    ASLEEP,
+    IDLE,
+    REGISTERED,
+    TRAINING,
+    UPLOADING,
+    Begin,
+    Board,
+    Device,
+    Give,
+    Job,
+    Run,
+    Train,
+    Wish,
+)
 from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
+from learning.words import said
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Refusal, Registration
 from schemas.topics import GLOBAL, parse, read, topic
@@ -30,6 +45,7 @@ from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, R
 Vector = npt.NDArray[np.float32]
 CACHE = 8
 """Model versions that an edge keeps."""
+DIVERGED = "training gave values that are not finite: is the learning rate too high?"
 
 
 class Learner(Protocol):
@@ -113,8 +129,8 @@ class Fleet:
         self.outcomes: dict[str, int] = {}
         self.blocks = self.bytes = self.reported = 0
         self.listening = False
-        self.diverged: dict[str, str] = {}
-        """By task, what was said last of a run that diverged."""
+        self.diverged: set[str] = set()
+        """Tasks of which it was said that a run diverged."""
         self.due: list[tuple[int, int]] = []
         """When which device wants to be woken; what is not its `next` any more is void."""
         self.queued: set[tuple[int, int]] = set()
@@ -200,6 +216,9 @@ class Fleet:
         last = board.rounds.get(a.task)
         if last and last.cause.ledger == a.cause.ledger and last.cause.offset >= a.cause.offset:
             return
+        if a.over:
+            self._over_with(a, board, now)
+            return
         board.rounds[a.task] = a
         board.heard[a.task] = now
         strange = "" if a.codec in CODECS else f"codec {a.codec} is not known here: install the version that knows it"
@@ -215,6 +234,20 @@ class Fleet:
                     continue  # it has none of this task, and bids for no round of it
             before = d.next
             d.hear(a, board.zone, now)
+            if d.next != before:
+                self._push(d)
+
+    def _over_with(self, a: Announcement, board: Board, now: int) -> None:
+        """A task is over in a zone. What devices know of it they keep while another zone of this fleet has it."""
+        for known in (board.rounds, board.heard, board.objections):
+            known.pop(a.task, None)
+        everywhere = not any(a.task in b.rounds for b in self.boards.values())
+        if everywhere:
+            self.diverged.discard(a.task)
+        for d in self.devices:
+            before = d.next
+            d.hear(a, board.zone, now)
+            d.forget(board.zone, a.task, everywhere)
             if d.next != before:
                 self._push(d)
 
@@ -245,12 +278,24 @@ class Fleet:
             case ("model", str(key), base):
                 try:
                     self.cache[key] = assemble(base, value)
-                except Lost as e:  # that task cannot go on; the others can
-                    for board in self.boards.values():
-                        for task in [k for k, a in board.rounds.items() if a.base == base]:
-                            yield from self._object(board, task, str(e), now)
+                except Lost as e:
+                    yield from self._give_up(key, str(e), now)
                 while len(self.cache) > CACHE:
                     self.cache.popitem(last=False)
+
+    def _give_up(self, version: str, why: str, now: int) -> Iterator[Send]:
+        """A model is gone: who would train from it does not, be its round the last or one that may be stale; all else goes on."""
+        said: set[str] = set()
+        for board in self.boards.values():
+            for task in [k for k, a in board.rounds.items() if _version(a) == version]:
+                said.add(task)
+                yield from self._object(board, task, why, now)
+        for d in self.devices:
+            for job in [j for j in d.jobs.values() if j.state != UPLOADING and _version(j.work) == version]:
+                self._over(d, job, now)
+                if job.work.task not in said:
+                    said.add(job.work.task)
+                    yield objection(self.namespace, self.name, job.work.task, why, now)
 
     # ------------------------------------------------------------------ the devices
 
@@ -333,13 +378,13 @@ class Fleet:
             if isinstance(run, FloatingPointError):  # it diverged, which is this device's alone: its lease runs out
                 d.left.pop(a.task, None)
                 self._over(d, job, now)
-                if self.diverged.get(a.task) != str(run):
-                    self.diverged[a.task] = str(run)
-                    yield objection(self.namespace, self.name, a.task, str(run), now)
+                if a.task not in self.diverged:
+                    self.diverged.add(a.task)
+                    yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
             if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
-                reason = f"training failed: {type(run).__name__}: {run}"
+                reason = f"training failed: {said(run)}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:

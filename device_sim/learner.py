@@ -13,6 +13,7 @@ from device_sim.engine import Engine
 from device_sim.pseudonym import seed_of
 from device_sim.trainer import Job, Run, one_thread, train
 from learning.models import build, layout_of, load_vector, score, to_vector
+from learning.words import said
 from schemas.blocks import Layout
 from schemas.messages import Announcement
 from schemas.task import BadTask, TaskSpec
@@ -28,12 +29,15 @@ class TorchLearner:
 
     def objection(self, a: Announcement) -> str:
         try:
-            x, y = share(load(a.data, a.data_args), 0, a.data_args)
             module = build(a.model, a.model_args, 0)
             sizes = layout_of(module).sizes
-            score(module, x[:1], y[:1])
-        except Exception as e:  # names, arguments, shapes: whatever stands in the way
+        except Exception as e:  # a name or arguments: no data is at hand yet
             return str(e)
+        try:
+            x, y = share(load(a.data, a.data_args), 0, a.data_args)
+            score(module, x[:1], y[:1])
+        except Exception as e:  # files, shapes: whatever stands in the way
+            return said(e)
         return (
             "" if sizes == a.sizes else f"model {a.model} has other blocks here: install the version it was made with"
         )

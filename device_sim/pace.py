@@ -29,6 +29,10 @@ class Pace(Protocol):
         """Download and training took so long: what the device measured."""
         ...
 
+    def forget(self, task: str) -> None:
+        """The task is over."""
+        ...
+
 
 @dataclass
 class Steady:
@@ -46,6 +50,9 @@ class Steady:
         return 0
 
     def took(self, a: Announcement, samples: int, ms: int) -> None:
+        pass
+
+    def forget(self, task: str) -> None:
         pass
 
 
@@ -86,6 +93,9 @@ class Phone:
 
     def took(self, a: Announcement, samples: int, ms: int) -> None:
         self.estimate.measured(a.task, a.training.drawn(samples), max(0.0, ms / self.scale - self._down))
+
+    def forget(self, task: str) -> None:
+        self.estimate.forget(task)
 
     def _transfer(self, bytes: int, now: int) -> float:
         assert self.bandwidth

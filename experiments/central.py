@@ -24,9 +24,8 @@ from device_sim.trainer import Job, Run
 from experiments.peers import Devices, Heard, Peer, selector
 from learning import pyramidfl
 from learning.aggregation import add, quantise
-from learning.models import STATISTICS
 from learning.optimisers import apply_sums, first_state
-from schemas.blocks import Layout, slices
+from schemas.blocks import STATISTICS, Layout, slices
 from schemas.task import YEAR, TaskSpec
 
 Float32 = npt.NDArray[np.float32]
@@ -182,7 +181,10 @@ class _Server:
         if heard:
             sizes, unit = self.layout.sizes, self.spec.limits.unit
             weights = [len(heard)] * len(sizes)
-            self.model, self.state = apply_sums(self.spec.server, self.model, total, weights, sizes, unit, self.state)
+            server, plain = self.spec.server, self.layout.plain
+            self.model, self.state = apply_sums(
+                server, self.model, total, weights, sizes, unit, self.state, plain=plain
+            )
         return heard, sent
 
     def _job(self, now: int, i: int, steps: int) -> Job:

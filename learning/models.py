@@ -10,7 +10,7 @@ A tensor of `state_dict` has a rule. "mean": it is in the vector, and the plane 
     module.tensor_rules = {"*.running_mean": "keep", "*.running_var": "keep"}
 
 The vector is the parameters in the order of `state_dict`, then the other tensors. These are a group of their own in the layout,
-so a block has one kind only.
+`STATISTICS`, so a block has one kind only, and the server optimiser leaves theirs alone.
 """
 
 import inspect
@@ -30,7 +30,7 @@ from learning.arguments import numbers, positive
 from learning.plugins import names, plugin
 from learning.registry import UnknownModel as UnknownModel
 from learning.registry import model as model
-from schemas.blocks import Layout, Tensor, layout
+from schemas.blocks import STATISTICS, Layout, Tensor, layout
 from schemas.task import Scalar
 
 Float32 = npt.NDArray[np.float32]
@@ -38,8 +38,6 @@ Float32 = npt.NDArray[np.float32]
 GROUP = "olearning.models"
 """The entry points that are looked up when no model of a name is known."""
 MEAN, KEEP = "mean", "keep"
-STATISTICS = "statistics"
-"""The group, in the layout, of tensors that are not parameters."""
 
 _SCORED = 1024  # samples scored at once: bounds memory, and a copy of them stays in the cache
 

@@ -23,10 +23,13 @@ and √ on single elements are used, which IEEE 754 rounds correctly: the bits d
 
 A block without a delta keeps model and state bit for bit; what happens first happens to it when it first has one.
 
+`plain` blocks (`Layout.plain`: BatchNorm's running statistics) take the mean as it is, and their state stays as it began: a
+variance is no weight, and a step of Adam's may take it below 0.
+
 `learning/strategies.py` adds steps of one's own, under the same rules.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -72,6 +75,7 @@ def apply_sums(
     sizes: Sequence[int],
     unit: int,
     state: Float32,
+    plain: Collection[int] = (),
 ) -> tuple[Float32, Float32]:
     """A round's step: (model, state) after it. Arguments as in `aggregation.apply_mean`, which FedAvg at rate 1 equals.
 
@@ -82,24 +86,40 @@ def apply_sums(
         raise ValueError(f"{len(weights)} weights for {len(sizes)} blocks")
     if sums.shape != model.shape:
         raise ValueError(f"a model of {model.shape} and sums of {sums.shape}")
-    pieces = zip(weights, slices(tuple(sizes)), strict=True)
-    return _apply(server, model, (mean(sums[p], w, unit) if w else None for w, p in pieces), sizes, state)
+    sent = [(b, p, w) for b, (p, w) in enumerate(zip(slices(tuple(sizes)), weights, strict=True))]
+    deltas = (mean(sums[p], w, unit) if w and b not in plain else None for b, p, w in sent)
+    new, kept = _apply(server, model, deltas, sizes, state)
+    for b, p, w in sent:
+        if w and b in plain:
+            new[p] = model[p] + mean(sums[p], w, unit)
+    return new, kept
 
 
 def apply_merged(
-    server: Server, model: Float32, merged: Float32, sizes: Sequence[int], state: Float32
+    server: Server,
+    model: Float32,
+    merged: Float32,
+    sizes: Sequence[int],
+    state: Float32,
+    plain: Collection[int] = (),
 ) -> tuple[Float32, Float32]:
     """An epoch's step in the globe: Δ is the zones' merged model minus the last global one, both flat (n,).
 
     A block in which these two are equal counts as one that no device sent. FedAvg at rate 1 gives `merged` itself, without
-    the way through the difference, which could round. Raises `ValueError` if lengths do not fit.
+    the way through the difference, which could round; so do `plain` blocks with any optimiser. Raises `ValueError` if lengths do
+    not fit.
     """
     if merged.shape != model.shape:
         raise ValueError(f"a model of {model.shape} and a merged one of {merged.shape}")
     if server.optimiser == "fedavg" and server.settings["learning_rate"] == 1:
         return merged, state
-    differences = (merged[p].astype(np.float64) - model[p] for p in slices(tuple(sizes)))
-    return _apply(server, model, (d if d.any() else None for d in differences), sizes, state)
+    pieces = slices(tuple(sizes))
+    differences = (merged[p].astype(np.float64) - model[p] for p in pieces)
+    deltas = (d if d.any() and b not in plain else None for b, d in enumerate(differences))
+    new, kept = _apply(server, model, deltas, sizes, state)
+    for b in plain:
+        new[pieces[b]] = merged[pieces[b]]
+    return new, kept
 
 
 def _apply(

@@ -12,13 +12,15 @@ Its parameters are the task's `model_args`; it raises `ValueError` for values th
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from learning.words import Plain
+
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 models: dict[str, Callable[..., Any]] = {}
 """What builds each: a function that returns a `torch.nn.Module`."""
 
 
-class UnknownModel(ValueError):
+class UnknownModel(Plain):
     """No model of that name is known here; the text lists those that are."""
 
 

@@ -7,12 +7,12 @@
         return model + settings["learning_rate"] * b, [b]
 
 A task names it as `server.optimiser`, with other settings than these in `server.args`. It is called for each block of the
-model that somebody sent a delta for: `model` and `delta` (the mean delta; in the globe, the zones' merged model minus the last
-global one) and the arrays of `state` are float64 of shape (k,), k at most `BLOCK`. It returns the new model and the new state
-arrays, of that shape. The state begins as zeros. Both are stored as float32, as blocks that the ledger names; the next step
-starts from what was stored, whoever leads by then. So the function must be pure: what it keeps elsewhere dies with its process,
-and `olearning verify` calls it again and compares every bit. How a model is cut into blocks is `schemas/blocks.py`'s business:
-work by element, or know that.
+model that somebody sent a delta for, but for those of statistics, which take the plain mean. `model` and `delta` (the mean delta;
+in the globe, the zones' merged model minus the last global one) and the arrays of `state` are float64 of shape (k,), k at most
+`BLOCK`. It returns the new model and the new state arrays, of that shape. The state begins as zeros. Both are stored as float32,
+as blocks that the ledger names; the next step starts from what was stored, whoever leads by then. So the function must be pure:
+what it keeps elsewhere dies with its process, and `olearning verify` calls it again and compares every bit. How a model is cut
+into blocks is `schemas/blocks.py`'s business: work by element, or know that.
 """
 
 import re

@@ -13,6 +13,7 @@ import typer
 from olearning.connect import choose
 from olearning.errors import NO_BROKER, USAGE, Trouble
 from olearning.hosting import emit_or_end
+from schemas.task import MOST_SEED
 
 if TYPE_CHECKING:
     from benchmarks.line import Line
@@ -108,7 +109,7 @@ def bench_forecast(
         typer.Option(help="The chance with which a window is to hold; above 0, at most 1.  [default: 0.8]"),
     ] = None,
     hour: Annotated[float, typer.Option(help="When they predict, by local time.", min=0, max=24)] = 12,
-    seed: Annotated[int, typer.Option(help="For the habits.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="For the habits.", min=0, max=MOST_SEED)] = 0,
     quick: Quick = False,
     as_json: AsJson = False,
 ) -> None:

@@ -21,6 +21,7 @@ try:
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
+    from schemas.task import MOST_SEED
     from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
@@ -244,7 +245,7 @@ def fleet(
     late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
     interrupted: Annotated[float, typer.Option(help="The share of uploads that break off.", min=0, max=1)] = 0.0,
     resend: Annotated[float, typer.Option(help="The share of deltas that are sent twice.", min=0, max=1)] = 0.0,
-    seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0, max=MOST_SEED)] = 0,
     load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     name: Name = "",
@@ -275,7 +276,7 @@ def submit(
     load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
-    seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0, max=MOST_SEED)] = 0,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.", min=1)] = 30.0,
 ) -> None:
     """Submit a task: builds version 0 of its model, and waits for the verdict."""
@@ -491,7 +492,7 @@ def up(
     runs: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("runs"),
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
-    seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0, max=MOST_SEED)] = 0,
 ) -> None:
     """A whole plane on this machine, until Ctrl-C."""
     from olearning.submitting import submitter
@@ -517,7 +518,7 @@ def up(
 @app.command()
 def simulate(
     file: Annotated[Path, typer.Argument(help="A scenario (TOML): zones, devices, tasks.")],
-    seed: Annotated[int | None, typer.Option(help="Another seed than the scenario's.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the scenario's.", min=0, max=MOST_SEED)] = None,
     out: Annotated[Path | None, typer.Option(help="A file for the result, as JSON.")] = None,
     load: Load = None,
     as_json: AsJson = False,
@@ -569,7 +570,7 @@ def demo(
         bool, typer.Option(help="Redraw one screen; else lines. By itself: if this is a terminal.")
     ] = False,
     bootstrap: Bootstrap = "",
-    seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0, max=MOST_SEED)] = 0,
 ) -> None:
     """Two zones train a classifier of handwritten digits; an aggregator is killed; the end is compared and reported."""
     from rich.console import Console

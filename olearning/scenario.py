@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from olearning.errors import USAGE, Trouble
-from schemas.task import BadTask, Scalar, TaskSpec, parse
+from schemas.task import MOST_SEED, BadTask, Scalar, TaskSpec, parse
 from schemas.topics import BadName, check_zone
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -55,7 +55,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
     evaluate: bool = True
     days: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=MOST_SEED)] = 0
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ class Simulation:
             t = self.tasks.get(s.task)
             done = [h.processor.zone.tasks.get(s.task) for h in self.zones.values()]  # type: ignore[attr-defined]
             within = max((d.merged_rounds / s.epochs.rounds for d in done if d and t and d.epoch == t.epoch), default=0)
-            epochs = t.epoch - (t.state in ("open", "closed")) + min(1.0, within) * (t.state == "open") if t else 0.0
+            epochs = t.epoch - (t.state == "open") * (1 - min(1.0, within)) if t else 0.0
             shares.append(1.0 if t and t.state == "ended" else epochs / s.epochs.count)
         return min(1.0, max(sum(shares) / len(shares), self.memory.now / end if end else 0.0))
 

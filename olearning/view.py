@@ -258,7 +258,7 @@ class View:
 
     def snapshot(self, now: int) -> Snapshot:
         globe = self.globe
-        tasks = [self._task(g) for g in globe.tasks.values()]
+        tasks = [self._task(g, now) for g in globe.tasks.values()]
         tasks += [
             TaskView(
                 name, "", "refused", 0, 0, {}, why=r.reason, since=self.globe_book.moved.get(name, 0), phase="refused"
@@ -278,13 +278,13 @@ class View:
             voids=dict(self.globe_book.voids),
         )
 
-    def _task(self, g: GlobalTask) -> TaskView:
+    def _task(self, g: GlobalTask, now: int) -> TaskView:
         task, e = g.spec.task, g.spec.epochs
         zones = {z: self.books[z].zone for z in g.zones if z in self.books}
         here = {z: zones[z].tasks.get(task) for z in zones}
         done = {z: t.merged_rounds if t and t.epoch == g.epoch else 0 for z, t in here.items()}
         moved = [self.books[z].moved.get(task, 0) for z in zones] if g.state == "open" else []
-        waits = task_waits(g, self.globe, zones)
+        waits = task_waits(g, self.globe, zones, now)
         return TaskView(
             task=task,
             tenant=g.spec.tenant,

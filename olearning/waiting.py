@@ -47,11 +47,13 @@ def zone_waits(
         return f"{PAUSED}: olearning resume {g.spec.task}"
     if g.state == "open" and name not in g.part:
         return f"takes no part in epoch {g.epoch}"
-    if t is None or t.epoch < g.epoch or not _done(zone, g):
+    if g.state == "open" and 0 < _left(g, now) < 1000 * g.spec.rounds.lease_s:
+        return f"waiting for the epoch's window to end, in {_left(g, now) / 1000:.0f} s: no lease lasts so short"
+    if not _over(g, now) and (t is None or t.epoch < g.epoch or not _done(zone, g, now)):
         if g.state == "open" and g.wanted == "run":
             return f"waiting for {leader} to open round {t.round + 1 if t else 1}"
     elif g.state == "open":
-        slow = [z for z in g.part if z != name and not _done(others[z], g)]
+        slow = [z for z in g.part if z != name and not _done(others[z], g, now)]
         if slow:
             return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
     return f"waiting for the globe: {_globe_step(g)}"
@@ -66,7 +68,7 @@ def phase(g: GlobalTask) -> str:
     return {"open": "execution", "closed": "finalisation"}.get(g.state, "preparation")
 
 
-def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone]) -> str:
+def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone], now: int) -> str:
     """What a task waits for in the globe."""
     if g.state == "ended":
         return ""
@@ -75,7 +77,9 @@ def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone]) -> str:
     if g.wanted == "pause" and g.state != "closed":
         return f"{PAUSED}: olearning resume {g.spec.task}"
     if g.state == "open" and g.wanted == "run":
-        slow = [z for z in g.part if not _done(zones[z], g)]
+        if (left := _left(g, now)) > 0:
+            return f"waiting for the epoch's window to end, in {left / 1000:.0f} s"
+        slow = [z for z in g.part if not _done(zones[z], g, now)]
         if slow:
             return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
     return f"waiting for {globe.leader.holder}: {_globe_step(g)}"
@@ -94,9 +98,21 @@ def _globe_step(g: GlobalTask) -> str:
     return "end the task"
 
 
-def _done(zone: Zone, g: GlobalTask) -> bool:
-    """Has the zone done its rounds of the task's epoch?"""
+def _left(g: GlobalTask, now: int) -> float:
+    """ms that the window of the present epoch lasts; 0 or less if it is over, or epochs are of rounds."""
+    window = g.spec.epochs.window_s
+    return g.opened_time + 1000 * window - now if window else 0.0
+
+
+def _over(g: GlobalTask, now: int) -> bool:
+    return g.spec.epochs.window_s > 0 and _left(g, now) <= 0
+
+
+def _done(zone: Zone, g: GlobalTask, now: int) -> bool:
+    """Has the zone done its rounds of the task's epoch, or once its window is over the one that it had open?"""
     t = zone.tasks.get(g.spec.task)
+    if _over(g, now):
+        return t is None or t.state == "finalised" or t.loss is not None
     return bool(t and t.epoch == g.epoch and t.state == "finalised" and t.merged_rounds >= g.spec.epochs.rounds)
 
 

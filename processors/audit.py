@@ -3,7 +3,7 @@
 Texts are for a person and name where something lies: offsets of the ledger, blocks, the first value that differs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isclose
 from typing import Any
@@ -207,14 +207,14 @@ class Audit:
                 self.missing.append(f"a block of the {name} is gone ({place.key})")
         return out
 
-    def step(self, server: Server, have: Mapping[str, Blocks]) -> None:
+    def step(self, server: Server, plain: Collection[int], have: Mapping[str, Blocks]) -> None:
         """The optimiser's step from the base, compared with what was written: values, and the ledger's checksums."""
         try:
-            self._step(server, have)
+            self._step(server, plain, have)
         except StrategyFailed as e:
             self.missing.append(f"the model was not recomputed: {e}")
 
-    def _step(self, server: Server, have: Mapping[str, Blocks]) -> None:
+    def _step(self, server: Server, plain: Collection[int], have: Mapping[str, Blocks]) -> None:
         c = self.story.chapter
         assert c.opened
         assert c.finalised
@@ -233,7 +233,8 @@ class Audit:
         if server.optimiser == "fedavg" and server.settings["learning_rate"] == 1:
             new = mean_step(base, self.total, self.weights, o)
         else:
-            new, state = apply_sums(server, base, self.total, self.weights, o.sizes, o.unit - o.fraction, state)
+            unit = o.unit - o.fraction
+            new, state = apply_sums(server, base, self.total, self.weights, o.sizes, unit, state, plain=plain)
         self._same("model", c.finalised.manifest, new, o.sizes, have["model"])
         if c.finalised.optimiser or state.size:
             sizes = state_sizes(server, len(base))

@@ -298,7 +298,8 @@ class Auditor:
             return
         if have:
             task = self.globe.state.tasks.get(self.audit.task)
-            self.audit.step(task.spec.server.working("zone") if task else Server(), have)
+            server = task.spec.server.working("zone") if task else Server()
+            self.audit.step(server, task.layout.plain if task else (), have)
         yield Stop("all that is there is compared", ok=True)
 
     def _version(

@@ -151,12 +151,14 @@ class ZoneDesk(Desk[Zone]):
         return self.reading.caught_up and self.globe_reading.caught_up
 
     def needed(self) -> int:
-        """The global leader takes the rounds' results from here, task by task, and reads them again after a restart."""
+        """The global leader takes the rounds' results from here, task by task, and reads them again after a restart: those of a task
+        of which there is one that is not taken."""
         needed = self.zone.position
         for task, t in self.zone.tasks.items():
             g = self.globe.state.tasks.get(task)
-            if not t.retired and (g is None or g.state != "ended"):
-                needed = min(needed, g.taken.get(self.scope, 0) if g else 0)  # unknown: that fact is still to be read
+            taken = g.taken.get(self.scope, 0) if g else 0  # unknown: that fact is still to be read
+            if t.manifest and t.manifest_at >= taken and not t.retired and not (g and g.state == "ended"):
+                needed = min(needed, taken)
         return needed
 
 

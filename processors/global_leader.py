@@ -79,6 +79,8 @@ class GlobalLeader:
                     self.closing.pop(task, None)
                     yield from self._between(task, t, now, stuck)
                 case "open":
+                    if t.wanted == "pause" and task not in self.closing:
+                        yield from self._take(task, t, now)
                     yield from self._close(task, t, now)
                 case "closed" if not stuck or t.wanted == "stop":
                     yield from self._finish(task, t, now, stuck)
@@ -135,6 +137,19 @@ class GlobalLeader:
 
     def _offer(self, step: tuple, fact: Message, now: int) -> Iterator[Effect]:
         return self.desk.offers.make(step, fact, now)
+
+    def _take(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
+        """A paused task may stand for long: take what its zones have done in the epoch so far, so that their ledgers can be cut."""
+        for z in t.zones:
+            start, there = t.taken[z], self.desk.zones[z].state
+            found = [epoch for at, _, epoch, _ in self.finals.get((task, z), []) if at >= start]
+            still = (
+                task in there.tasks and there.tasks[task].state == "finalised" and self.desk.zone_readings[z].caught_up
+            )
+            if still and found and found[-1] == t.epoch:  # one that was late for its epoch may yet be replaced
+                update = self._update(task, z, start, there.position)
+                taken = Taken(self.desk.token, task, t.epoch, {z: (start, there.position)}, (update,) if update else ())
+                yield from self._offer(("taken so far", task, z, start), taken, now)
 
     def _close(self, task: str, t: GlobalTask, now: int) -> Iterator[Effect]:
         """Close an epoch that is over, with what the zones' ledgers hold by now."""
@@ -218,7 +233,7 @@ class GlobalLeader:
         last = job.models[""]
         merged = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
         try:
-            new, state = apply_merged(server, last, merged, sizes, job.state)
+            new, state = apply_merged(server, last, merged, sizes, job.state, plain=t.layout.plain)
         except StrategyFailed as e:
             self.objections.failed[task] = str(e)
             self.jobs.pop(task)

@@ -91,7 +91,7 @@ class GlobalCoordinator(GlobalDesk):
     def led(self) -> Iterator[Effect]:
         self.leader.forget()
         self._fresh = None
-        return iter(())
+        yield from self.registry.end()
 
     def zone_jumped(self, zone: str) -> Iterator[Effect]:
         """Its results up to here are not known one by one, as `GlobalLeader` needs them until they are taken."""

@@ -11,7 +11,7 @@ from schemas.messages import CheckIn, Presence, RegistryReport
 from schemas.topics import DAY, GLOBAL, parse, read, topic
 from schemas.wire import Malformed
 from streams.letters import dead_letter
-from streams.processor import Effect, Follow, Record, Send, send
+from streams.processor import Effect, Follow, Record, Send, Unfollow, send
 
 EVERY = 5_000
 """ms between two reports, if something changed."""
@@ -23,6 +23,8 @@ class Registry:
     def __init__(self, namespace: str, name: str):
         self.namespace, self.name = namespace, name
         self.metrics = topic(namespace, GLOBAL, "metrics")
+        self.partitions: dict[str, int] = {}
+        """By zone that is followed."""
         self.seen: dict[str, dict[str, int]] = {}
         """By zone and device, when it was heard of last (ms)."""
         self.moved: dict[str, tuple[int, int]] = {}
@@ -32,15 +34,25 @@ class Registry:
     def follow(self, zone: str, partitions: int) -> Iterator[Effect]:
         """Read a zone's check-ins."""
         if zone not in self.seen:
-            self.seen[zone], self.moved[zone] = {}, (0, 0)
+            self.partitions[zone], self.seen[zone], self.moved[zone] = partitions, {}, (0, 0)
             name = topic(self.namespace, zone, "checkins").name
             yield from (Follow(name, p, 0, ("checkins", name, p)) for p in range(partitions))
 
+    def end(self) -> Iterator[Effect]:
+        """Somebody else leads: forget all, since who does not report forgets nobody."""
+        for zone, partitions in self.partitions.items():
+            yield from (Unfollow(topic(self.namespace, zone, "checkins").name, p) for p in range(partitions))
+        self.partitions, self.seen, self.moved, self.said = {}, {}, {}, (0, None)
+
     def skip(self, name: str, p: int, log: tuple[int, int]) -> Iterator[Effect]:
         """What came before is not kept any more."""
-        yield Follow(name, p, log[0], ("checkins", name, p))
+        if parse(name).zone in self.seen:
+            yield Follow(name, p, log[0], ("checkins", name, p))
 
     def checkin(self, record: Record) -> Iterator[Effect]:
+        zone = parse(record.topic).zone
+        if zone not in self.seen:
+            return  # it was under way when this one's leadership ended
         try:
             message = read(record.topic, record.value, record.headers)
             assert isinstance(message, CheckIn)
@@ -49,7 +61,6 @@ class Registry:
         except Malformed as e:
             yield dead_letter(self.namespace, record, str(e), self.name)
             return
-        zone = parse(record.topic).zone
         here, (came, left) = self.seen[zone], self.moved[zone]
         if message.gone:
             if here.pop(message.device, None) is not None:

@@ -20,6 +20,8 @@ BATCH = 500
 """Registrations, and lapsed leases, that one `Admitted` deals with at most: it must fit a record."""
 FULL = 2_000
 """Registrations of a partition that wait in memory at most."""
+LATELY = 1_000
+"""A new leader says the last word again on tasks that ended within so many records of the ledger: the one before may not have."""
 RETRY = 1_000
 """A refused device may try again after so many ms."""
 
@@ -45,6 +47,9 @@ class Selector:
         """Take over: read registrations from where the fold is, say again what is open and who has a slot."""
         yield from self._follow()
         yield from self._announce_all()
+        for task, t in self.desk.zone.tasks.items():
+            if t.retired and t.retired_at >= self.desk.zone.position - LATELY:
+                yield from self._announce(task)
         for task, t in self.desk.zone.tasks.items():
             if t.state == "open":
                 for r in working(t):
@@ -234,7 +239,7 @@ class Selector:
             model_args=spec.model_args,
             data=spec.data,
             data_args=spec.data_args,
-            training=spec.training,
+            training=o.training or spec.training,
             sizes=o.sizes,
             unit=o.unit,
             largest=spec.limits.largest,
@@ -246,6 +251,7 @@ class Selector:
             keep=spec.upload.share,
             reward=o.worth.reward,
             lease=o.lease,
+            over=t.retired,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

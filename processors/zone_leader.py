@@ -162,6 +162,7 @@ class ZoneLeader:
             atomic=spec.rounds.atomic,
             hold=HOLD if spec.rounds.atomic else 0,
             worth=self._worth(g, t),
+            training=spec.training,
         )
 
     def _retired(self, g: GlobalTask) -> Retired:
@@ -277,7 +278,8 @@ class ZoneLeader:
         assert job.state is not None
         sizes, server, unit = r.opened.sizes, self._server(task), r.opened.unit - r.opened.fraction
         try:
-            new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state)
+            plain = self.desk.globe.state.tasks[task].layout.plain
+            new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state, plain=plain)
         except StrategyFailed as e:
             self.objections.failed[task] = str(e)
             self.jobs.pop(task)

@@ -5,14 +5,17 @@ The tensors of a model, in order, flattened and laid end to end, make a float32 
 A block never spans two groups (a group is what may travel alone: a module, say).
 """
 
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 from math import ceil
 from typing import NamedTuple
 
 from schemas.wire import Count, Ident, Message, Part, Slug
 
 BLOCK = 65_536
+STATISTICS = "statistics"
+"""The group of tensors that are no weights: what training notes of its data, as BatchNorm's running mean and variance."""
 MOST_LOSS = 10**7
 """A sample's loss is said as this many millionths at most. With at most 10^6 samples a delta, the losses of 900,000 deltas
 add up within 64 bits."""
@@ -46,6 +49,16 @@ class Layout(Part, frozen=True):
             raise ValueError("a model has at least one value")
         if any(not 0 < n <= BLOCK for n in self.sizes):
             raise ValueError(f"a block holds 1 to {BLOCK} values")
+
+    @property
+    def plain(self) -> frozenset[int]:
+        """The blocks that hold statistics alone: they take the plain mean, whatever the server optimiser does to weights."""
+        ends, weights, at = list(accumulate(self.sizes)), set[int](), 0
+        for t in self.tensors:
+            if t.size and t.group != STATISTICS:
+                weights |= set(range(bisect_right(ends, at), bisect_left(ends, at + t.size) + 1))
+            at += t.size
+        return frozenset(range(len(ends))) - weights
 
 
 def layout(tensors: tuple[Tensor, ...], block: int = BLOCK) -> Layout:

@@ -9,7 +9,7 @@ import msgspec
 
 from schemas.blocks import Layout, Manifest, Place
 from schemas.messages import Ref
-from schemas.task import TaskSpec, Wanted
+from schemas.task import TaskSpec, Training, Wanted
 from schemas.wire import Count, Ident, Message, Part, Slug
 
 LEADERSHIP = -1
@@ -102,6 +102,8 @@ class Opened(Message, frozen=True):
     hold: Count = 0
     """Bytes of incomplete deltas that a shard holds at most, when `atomic`."""
     worth: Worth = Worth(contribution=1.0, progress=1.0, starved=0, reward=1.0)
+    training: Training | None = None
+    """What all devices of the round do, though the task may change meanwhile. None: in ledgers from before this was said."""
 
 
 class Slot(Part, frozen=True):

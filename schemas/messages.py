@@ -53,6 +53,8 @@ class Announcement(Message, frozen=True):
     reward: Annotated[float, msgspec.Meta(ge=0, le=10**6)] = 1.0
     lease: Count = 0
     """For how many ms an admitted device holds its slot."""
+    over: bool = False
+    """The task is over here: this is the last word on it."""
 
 
 class Registration(Message, frozen=True):

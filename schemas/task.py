@@ -12,7 +12,9 @@ from schemas.wire import Count, Message, Part, Slug
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 YEAR = 366 * 86_400.0
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
-Scalar = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | bool
+MOST_SEED = 2**63 - 1
+"""What all that draws can begin from, and any message can say."""
+Scalar = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=MOST_SEED)] | float | bool
 
 
 class BadTask(ValueError):

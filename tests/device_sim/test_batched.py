@@ -113,9 +113,9 @@ def test_samples_of_any_shape_are_flattened():
         ({"y": np.zeros(5, np.int64)}, "as many as labels: 6 and 5 given"),
         ({"x": np.zeros((0, 3), np.float32), "y": np.zeros(0, np.int64)}, "needs samples"),
         ({"x": np.zeros((6, 2), np.float32)}, "takes 3 values a sample, not 2"),
-        ({"y": np.arange(6)}, "has 4 classes, the labels go from 0 to 5"),
+        ({"y": np.arange(6)}, "has 4 classes, and the data has labels of others"),
         ({"y": np.zeros(6, np.int32)}, "labels are int64, not int32"),
-        ({"y": np.arange(-1, 5) % 4 - 1}, "labels go from -1 to 2"),
+        ({"y": np.arange(-1, 5) % 4 - 1}, "the data has labels of others"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes, words):

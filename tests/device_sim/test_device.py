@@ -345,6 +345,19 @@ def test_a_stale_delta_is_worked_for_only_where_it_may_count(staleness, stays):
 # ------------------------------------------------------------------ mishaps
 
 
+@pytest.mark.parametrize("admit", [False, True])
+def test_nobody_goes_on_with_a_task_that_is_over_though_stale_deltas_count(admit):
+    w = World()
+    w.announce(round_of("t", 1, staleness=2))
+    w.wake()
+    if admit:
+        w.admit("t")
+        w.wake()
+    w.device.hear(round_of("t", 1, staleness=2, open=False, over=True), "z", w.now)
+    assert w.device.jobs == {}
+    assert w.device.running is None
+
+
 def test_a_device_that_leaves_in_the_middle_trains_nothing():
     w = World(whims=Whims(1, drop=1.0))
     w.announce(round_of("t"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from device_sim.data import UnknownData
@@ -17,6 +18,7 @@ from device_sim.engine import HERE, STACKED, WORKERS, Engine
 from device_sim.learner import TorchLearner
 from device_sim.trainer import Job, Run, train
 from device_sim.workers import Died, Workers
+from learning import registry
 from learning.models import UnknownModel, build, model, to_vector
 from schemas.blocks import Manifest
 from schemas.messages import Announcement, Ref
@@ -224,3 +226,30 @@ def test_a_learner_runs_many_as_it_runs_each(engine):
         alone = learner.run(*jobs[i])
         np.testing.assert_allclose(runs[i].delta, alone.delta, rtol=1e-4, atol=1e-6)
         assert (runs[i].samples, runs[i].steps) == (alone.samples, alone.steps)
+
+
+class Quotes(nn.Module):
+    """Raises what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        raise ValueError(f"bad sample {x.tolist()}")
+
+
+def test_what_a_device_objects_to_quotes_nothing_of_its_data(monkeypatch):
+    monkeypatch.setitem(registry.models, "quotes", Quotes)
+    learner = TorchLearner()
+    a = announcement(model="quotes", model_args={}, sizes=(1,))
+    assert learner.objection(a).startswith("ValueError at test_engine.py:")
+    assert "bad sample" not in learner.objection(a)
+    missing = {"path": "nowhere.npz", "devices": 2}
+    assert (
+        learner.objection(announcement(data="npz", data_args=missing)) == "there is no file nowhere.npz on this machine"
+    )
+    assert learner.objection(announcement(data="nobody")).startswith("no data 'nobody' is known here")
+    assert learner.objection(announcement(model_args={"hiden": 8})).startswith(
+        "model 'mlp' takes inputs, hidden, classes"
+    )

@@ -34,6 +34,15 @@ def test_the_first_run_replaces_it_and_the_next_are_averaged():
     assert e.time(50, 0, 0, "another model") == 100
 
 
+def test_a_task_that_is_over_is_forgotten():
+    e = plain()
+    e.measured("t", 50, 500)
+    e.forget("t")
+    e.forget("never seen")
+    assert e.time(50, 0, 0, "t") == 100
+    assert e == plain()
+
+
 def test_down_and_up_are_two_links_and_all_tasks_share_them():
     e = plain()
     e.transferred(100, 50, up=False)

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from device_sim.availability import Availability
-from device_sim.device import PATIENCE, TRAINING, Device
+from device_sim.device import PATIENCE, TRAINING, Board, Device
 from device_sim.fleet import Fleet, Manner
 from device_sim.pseudonym import pseudonym
 from learning.aggregation import quantise
 from processors.oracle import plain
 from schemas.blocks import CODECS, DeltaBlock, Manifest, ModelBlock, Place, slices
-from schemas.facts import Committed, Finalised
+from schemas.facts import Committed, Finalised, Retired
 from schemas.messages import (
     Admission,
     Announcement,
@@ -25,7 +26,7 @@ from schemas.messages import (
     Refusal,
     Registration,
 )
-from schemas.task import Training
+from schemas.task import Training, Upload
 from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
 from schemas.wire import checksum
 from streams.memory import Memory
@@ -85,11 +86,13 @@ class Edge:
         codec: str = "int32",
         keep: float = 1.0,
         reward: float = 1.0,
+        over: bool = False,
+        staleness: int = 0,
     ) -> None:
         a = Announcement(
             task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
             data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
-            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward,
+            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward, over=over, staleness=staleness,
         )  # fmt: skip
         for p in range(P):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
@@ -399,6 +402,24 @@ def test_a_lost_model_is_objected_to_and_stops_nothing_else():
     assert e.deltas() == []
 
 
+def test_a_job_whose_older_model_is_lost_is_given_up_in_words_and_not_fetched_for_ever():
+    """Its round is not the one that is announced by now, and would have counted as a stale one."""
+    e, _ = edge()
+    asked, find, good = [], e.memory._find, e.manifest
+    e.memory._find = lambda t, p: asked.append(p.key) or find(t, p)  # type: ignore[method-assign,func-returns-value]
+    e.manifest = Manifest(good.topic, 0, (Place(0, 0, "gone", 0), good.blocks[1]))
+    e.announce(staleness=2)
+    e.run()
+    e.answer("phone-0")
+    e.manifest = good
+    e.announce(2, cause=6, staleness=2)
+    e.run(4_000)
+    assert asked.count("gone") == 1
+    said = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, Objection)]
+    assert [(o.task, "(gone)" in o.reason) for o in said] == [("t", True)]
+    assert [w.round for w in e.wishes()] == [1, 2], "it goes on with the round that can be done"
+
+
 def test_receipts_and_reports_are_counted():
     e, _ = admitted(2)
     for outcome in ("counted", "counted", "late"):
@@ -440,3 +461,47 @@ def test_what_an_edge_remembers_of_its_devices_times_does_not_grow():
     assert plane.memory.run(lambda: plane.ended("toy"), 4_000_000)
     plane.memory.run(limit=200_000)
     assert len(plane.hosts["fleet-east"].processor.due) <= 3 * plane.devices
+
+
+BY_TASK = ("jobs", "taken", "retry", "quality", "left", "sizes", "reactions")
+
+
+def test_a_device_keeps_nothing_of_tasks_that_are_over():
+    plane = Plane(Memory(seed=3))
+    for n in range(3):
+        plane.submit(replace(spec(f"toy-{n}", demand=4, deadline_s=100, lease_s=50), upload=Upload("top-k+int8")))
+    fleets = [plane.hosts[f"fleet-{z}"].processor for z in plane.zones]
+    assert plane.memory.run(lambda: any(d.left and d.retry for f in fleets for d in f.devices), 100_000)
+    assert plane.memory.run(lambda: all(plane.ended(f"toy-{n}") for n in range(3)), 400_000)
+    plane.memory.run(limit=10_000)
+    for fleet in fleets:
+        assert {(d.id, what) for d in fleet.devices for what in BY_TASK if getattr(d, what)} == set()
+        assert [(b.rounds, b.heard, b.objections) for b in fleet.boards.values()] == [({}, {}, {})]
+
+
+def test_the_last_word_of_a_task_is_said_though_its_leader_dies_before_it_can():
+    plane = Plane(Memory(seed=3))
+    plane.submit(spec(epochs=1, rounds=1, deadline_s=100, lease_s=50))
+    leader = plane.hosts["zone-east"]
+    assert plane.memory.run(lambda: any(isinstance(f, Retired) for f in plane.facts("east")), 100_000)
+    assert not leader.processor.zone.tasks["toy"].retired, "it knows already"
+    leader.crash()
+    leader.restart()
+    plane.memory.run(limit=20_000)
+    assert plane.hosts["fleet-east"].processor.rounds == {}
+
+
+def test_a_device_of_two_zones_keeps_what_it_knows_of_a_task_until_it_is_over_in_both():
+    e, _ = edge()
+    fleet, (d,) = e.host.processor, e.devices
+    fleet.boards["y"] = Board("y")
+    e.announce()
+    e.run()
+    fleet.boards["y"].rounds["t"] = fleet.boards[Z].rounds["t"]
+    e.announce(cause=6, open=False, over=True)
+    e.run()
+    assert ("t" in fleet.boards[Z].rounds, d.sizes) == (False, {"t": (10, 2)})
+    del fleet.boards["y"].rounds["t"]
+    e.announce(cause=7, open=False, over=True)
+    e.run()
+    assert d.sizes == {}

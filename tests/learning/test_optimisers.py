@@ -233,6 +233,21 @@ def test_long_runs_stay_finite_and_v_never_falls_below_0(server):
             assert (state[-5:] >= 0).all()
 
 
+@pytest.mark.parametrize("server", EVERY)
+def test_plain_blocks_take_the_mean_and_have_no_state_whatever_the_optimiser(server):
+    """BatchNorm's variance, say: 4 on the server, 1 on all devices."""
+    model, state = np.array([0.5, -0.5, 4.0, 4.0, 0.1], np.float32), first_state(server, 5)
+    for _ in range(3):
+        sums = np.array([2**24, 2**20, -9 * 2**24, 0, 2**24])
+        new, kept = apply_sums(server, model, sums, [3, 3, 0], SIZES, UNIT, state, plain={1, 2})
+        other, rest = apply_sums(server, model, sums, [3, 0, 0], SIZES, UNIT, state)
+        assert new[2:].tolist() == [float(model[2]) - 3, model[3], model[4]]
+        assert new[:2].tobytes() == other[:2].tobytes()
+        assert kept.tobytes() == rest.tobytes()  # as if nobody had sent the plain ones
+        model, state = new, kept
+        model[2] = 4
+
+
 # ------------------------------------------------------------------ in the globe
 
 
@@ -258,6 +273,17 @@ def test_fedavg_in_the_globe_is_the_merge_itself():
     assert apply_merged(Server(), last, merged, [1], first_state(Server(), 1))[0].tobytes() == merged.tobytes()
     half = Server("fedavg", at="globe", learning_rate=0.5)
     assert apply_merged(half, np.zeros(1, np.float32), np.ones(1, np.float32), [1], first_state(half, 1))[0] == 0.5
+
+
+@pytest.mark.parametrize("server", EVERY)
+def test_in_the_globe_plain_blocks_are_the_merge_itself(server):
+    last, merged = np.array([1, 2, 1e15, 4, 5], np.float32), np.array([1.5, 1.9, 1e-10, 3, 4], np.float32)
+    state = first_state(server, 5)
+    new, kept = apply_merged(server, last, merged, SIZES, state, plain={1})
+    assert new[2:4].tobytes() == merged[2:4].tobytes()
+    other, _ = apply_merged(server, last, merged, SIZES, state)
+    assert new[[0, 1, 4]].tobytes() == other[[0, 1, 4]].tobytes()
+    assert [a[2:4].tobytes() for a in kept.reshape(-1, 5)] == [a[2:4].tobytes() for a in state.reshape(-1, 5)]
 
 
 def test_models_that_do_not_fit_together_are_refused():

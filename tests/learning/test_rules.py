@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from learning import models
-from learning.models import STATISTICS, layout_of, load_vector, rules_of, score, to_vector
+from learning.models import layout_of, load_vector, rules_of, score, to_vector
+from schemas.blocks import STATISTICS
 
 KEPT = {"*running_mean": "keep", "*running_var": "keep"}
 

@@ -67,6 +67,7 @@ COMMANDS = [
     ("no such option", ["up", "--moon"], USAGE, "No such option: --moon"),
     ("no number", ["fleet", "--zone", "east", "--count", "many"], USAGE, "'--count': .*valid integer"),
     ("too small a number", ["fleet", "--zone", "east", "--count", "0"], USAGE, "'--count'"),
+    ("too large a seed", ["simulate", "any.toml", "--seed", str(2**64)], USAGE, "'--seed': .*less than or equal to 9223372036854775807"),
     ("too large a port", ["broker", "start", "--port", "70000"], USAGE, "'--port'"),
     ("runs cannot be kept there", ["up", "--memory", "--runs", "bad.toml"], USAGE, "cannot make bad.toml/.*: Not a directory"),
     ("no broker is known", ["status"], NO_BROKER, "no broker is known: set KAFKA_BOOTSTRAP_SERVERS, pass --bootstrap"),

@@ -92,6 +92,15 @@ def test_dropping_what_was_read_changes_nothing_and_frees_memory(tmp_path, monke
     assert held(whole, "deltas") > 200
 
 
+def test_at_the_finest_clock_too(tmp_path, monkeypatch):
+    """20 ms between two looks: longer than the plane takes from a block to the fact that names it."""
+    text = TEXT.replace("[devices]\nday_seconds = 60", "[clock]\ntick_ms = 1\n[devices]\nday_seconds = 10")
+    text = text.replace("count = 4", "count = 2")
+    swept = simulated(tmp_path, text=text)
+    monkeypatch.setattr(Sweeper, "sweep", lambda self: None)
+    assert simulated(tmp_path, text=text).result.models == swept.result.models
+
+
 def test_it_ends_after_the_days_that_it_is_given(tmp_path):
     text = TEXT.replace("count = 4", "count = 4000").replace("[zones]", "days = 2\n[zones]")
     s = simulated(tmp_path, text=text)
@@ -108,6 +117,8 @@ def test_it_ends_after_the_days_that_it_is_given(tmp_path):
         (("[[tasks]]", "[[tasks]]\ntask = 'x'"), "is not TOML"),
         (("east", "East"), "zone 'East'"),
         (("travel = 0.3", "travel = 2"), "travel"),
+        (("seed = {seed}", f"seed = {2**63}"), "`int` <= 9223372036854775807 - at `$.seed`"),
+        (("[devices]", "[clock]\ntick_ms = 0\n[devices]"), "`int` >= 1 - at `$.clock.tick_ms`"),
     ],
 )
 def test_a_scenario_that_cannot_be_is_refused_in_words(tmp_path, change, words):

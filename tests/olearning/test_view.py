@@ -10,12 +10,14 @@ from olearning.view import View
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Rules, Stretch
 from schemas.messages import AggregatorReport, FleetReport, Priorities, TaskLoad
+from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
 from streams.processor import Answer, Ends, Send, send
 from tests.olearning.watched import ACCURACY, finished, score, watch
 from tests.plane import NS, Plane, spec
 
+WINDOW = Epochs(count=1, rounds=1000, deadline_s=0, window_s=30)
 SLOW = Manner(training=(2_000, 3_000), reaction=50, report=500)
 
 
@@ -351,3 +353,19 @@ def test_a_view_that_cannot_read_on_where_orders_were_looks_where_they_end():
     assert isinstance(effect, Ends)
     (follow,) = view.handle(Answer(effect.tag, {0: 12}), 0)
     assert (follow.topic, follow.offset) == (f"{NS}.east.priorities", 11)
+
+
+def test_a_window_and_who_is_not_done_when_it_is_over():
+    """Without a deadline it waits for a zone that nobody aggregates in, and says for which, and for what there."""
+    plane = Plane(Memory(seed=3), aggregators=1)
+    view = watch(plane)
+    plane.hosts["agg-west-0"].close()
+    plane.submit(changed(spec(lease_s=5, deadline_s=8, minimum=1), epochs=WINDOW))
+    said = []
+    for ms in (15_000, 12_000, 20_000):
+        plane.memory.run(limit=ms)
+        said.append((view.snapshot(plane.memory.now).tasks[0].waits, waits(view, "east")))
+    assert said[0] == ("waiting for the epoch's window to end, in 15 s", "waiting for 6 of 6 devices")
+    assert said[1][1] == "waiting for the epoch's window to end, in 3 s: no lease lasts so short"
+    assert said[2] == ("waiting for west to finish its rounds",) * 2
+    assert waits(view, "west") == "waiting for shard 0 and 3 more (nobody holds it; 12 unread)"

@@ -343,8 +343,8 @@ def test_control_an_aggregator_that_counts_what_is_late(monkeypatch):
 
 
 def test_control_a_leader_that_steps_wrongly(monkeypatch):
-    def too_far(*args):
-        new, state = right(*args)
+    def too_far(*args, **more):
+        new, state = right(*args, **more)
         new[3] = np.nextafter(new[3], np.float32(9))
         return new, state
 

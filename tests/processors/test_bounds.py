@@ -211,7 +211,7 @@ class Clumsy(Arithmetic):
 
     def run(self, a: Announcement, device: Any, base: np.ndarray) -> Any:
         if a.task == "evil":
-            raise IndexError("no such class")
+            raise IndexError("Target 12 is out of bounds")
         return super().run(a, device, base)
 
 
@@ -224,7 +224,8 @@ def test_training_that_fails_is_objected_to_and_stops_nothing_else(monkeypatch):
     assert not [h.stopped for h in plane.hosts.values() if h.stopped]
     said = objections(plane)
     assert {(o.source, o.task) for o in said} == {("fleet-east", "evil"), ("fleet-west", "evil")}
-    assert all("no such class" in o.reason for o in said)
+    assert all(o.reason.startswith("training failed: IndexError at test_bounds.py:") for o in said)
+    assert not any("12" in o.reason.split("(")[1] for o in said), "a label of a device's data"
 
 
 def test_a_model_that_cannot_be_scored_is_objected_to():

@@ -69,6 +69,24 @@ def test_another_leader_knows_the_same():
     assert last(p, 60_000)["east"] == (2, 2, 0)
 
 
+def test_who_does_not_lead_any_more_keeps_no_devices():
+    p = plane()
+    p.standbys()
+    say(p, "east", "a", "b")
+    last(p)
+    first, second = (p.hosts[n].processor for n in ("global", "global-b"))
+    p.hosts["global"].freeze()
+    assert p.memory.run(lambda: bool(second.token), 60_000)
+    p.hosts["global"].thaw()
+    say(p, "east", "c")
+    p.memory.run(limit=10_000)
+    assert (first.token, first.registry.seen) == (0, {})
+    assert {z: sorted(d) for z, d in second.registry.seen.items()} == {"east": ["a", "b", "c"], "west": []}
+    p.hosts["global-b"].crash()
+    assert p.memory.run(lambda: bool(first.token), 60_000)
+    assert last(p, 60_000)["east"] == (3, 3, 0)
+
+
 def test_what_cannot_be_read_is_a_dead_letter():
     p = plane()
     say(p, "east", "a")

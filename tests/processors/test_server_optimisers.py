@@ -10,8 +10,11 @@ from device_sim.fleet import Manner
 from device_sim.pseudonym import seed_of
 from learning import optimisers
 from processors import global_leader, zone_leader
+from processors.auditor import Auditor
 from processors.globe import GlobalCoordinator
+from processors.submitter import Submitter
 from processors.zone import ZoneCoordinator
+from schemas.blocks import STATISTICS, Tensor, layout
 from schemas.facts import Closed, Finalised, Merged
 from schemas.task import Epochs, Rounds, Server, TaskSpec
 from schemas.topics import GLOBAL
@@ -206,6 +209,31 @@ def test_a_task_without_a_server_optimiser_is_plain_fedavg():
     assert not any(f.optimiser for zone in ZONES for f in finals(plane, zone))
 
 
+# ------------------------------------------------------------------ statistics
+
+
+def with_statistics(server: Server) -> Plane:
+    """A plane whose model's second block holds statistics."""
+    plane = Plane(Memory(seed=0), devices=DEVICES, manner=Manner(training=(50, 300), reaction=50, report=500))
+    shape = layout((Tensor("w", (7,)), Tensor("running_var", (5,), group=STATISTICS)))
+    plane.memory.host(lambda life: Submitter(NS, life, task(server), shape, START, 1))
+    finish(plane)
+    return plane
+
+
+@pytest.mark.parametrize("at", ["zone", "globe"])
+def test_statistics_take_the_plain_mean_whatever_the_optimiser(at):
+    """Devices' deltas here go by element, so that what becomes of the statistics does not depend on the weights."""
+    plain, plane = with_statistics(Server()), with_statistics(server_of("fedadam", at))
+    must, model = plain.model("toy"), plane.model("toy")
+    assert model[7:].tobytes() == must[7:].tobytes()
+    assert not (model[:7] == must[:7]).any()
+    for n in (1, ROUNDS * EPOCHS):
+        auditor = plane.memory.host(lambda life, n=n: Auditor(NS, "east", "toy", n))
+        assert plane.memory.run(lambda a=auditor: a.stopped is not None, 60_000)
+        assert (auditor.processor.audit.differs, auditor.processor.audit.missing) == ([], [])
+
+
 # ------------------------------------------------------------------ rounds that fail
 
 
@@ -328,7 +356,9 @@ def test_control_a_leader_that_forgets_the_state_gives_another_model(monkeypatch
     server = server_of(name, at)
     lays = "apply_sums" if at == "zone" else "apply_merged"
     right = getattr(module, lays)
-    monkeypatch.setattr(module, lays, lambda *args: right(*args[:-1], module.first_state(args[0], len(args[1]))))
+    monkeypatch.setattr(
+        module, lays, lambda *args, **more: right(*args[:-1], module.first_state(args[0], len(args[1])), **more)
+    )
     plane = plane_of(server)
     finish(plane)
     assert plane.model("toy").tobytes() != oracle(server).tobytes()
@@ -341,8 +371,8 @@ def test_control_a_state_kept_in_the_process_and_not_read_from_the_fold_dies_wit
         mind = self.__dict__.setdefault("mind", {})
         job.state = mind.get(task, zone_leader.first_state(server, len(START)))
 
-        def remember(*args):
-            new, mind[task] = step(*args)
+        def remember(*args, **more):
+            new, mind[task] = step(*args, **more)
             return new, mind[task]
 
         monkeypatch.setattr(zone_leader, "apply_sums", remember)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from processors.steerer import Change, Steerer
 from schemas.facts import EpochClosed, Finalised, Merged, Opened, Retired, TaskEnded, TaskUpdated
 from schemas.task import Epochs, Server, Training, Upload
-from schemas.topics import GLOBAL
+from schemas.topics import GLOBAL, read, topic
 from streams.memory import Memory
 from tests.plane import NS, Plane, spec
 
@@ -94,6 +94,21 @@ def test_settings_hold_from_the_next_round_and_epoch_on():
     assert set(demands[at:]) == {4}
     assert len(of(plane, Merged)) == 2
     assert len(of(plane, Finalised, "east")) == 10
+
+
+def test_all_devices_of_a_round_train_alike_though_the_task_changes_in_its_midst():
+    """Announcements are repeated while a round lasts: those of the round that was open say what held when it opened."""
+    plane = Plane(Memory(seed=2), devices=3)  # too few: the first round lasts to its deadline
+    plane.submit(replace(SPEC, rounds=replace(SPEC.rounds, deadline_s=30)))
+    until(plane, lambda: _round(plane) == 1)
+    assert steer(plane, Change(spec=replace(SPEC, training=Training(epochs=2))))[0]
+    until(plane, lambda: _round(plane) == 2)
+    plane.memory.run(limit=1_000)
+    log = topic(NS, "east", "announcements").name
+    said = [read(r.topic, r.value, r.headers) for r in plane.memory.records(log, 0)]
+    assert len([a for a in said if a.round == 1]) > 3
+    assert {a.training.epochs for a in said if a.round == 1} == {SPEC.training.epochs}
+    assert {a.training.epochs for a in said if a.round == 2} == {2}
 
 
 def test_what_cannot_change_is_refused_in_words_and_the_task_runs_on():

@@ -91,7 +91,7 @@ EXAMPLES: tuple[Message, ...] = (
         token=5, task="wine", round=4, epoch=1, source=_ref, base=_manifest, demand=20, places=30, minimum=5,
         deadline=1_800_000_030_000, grace=2500, lease=10_000, staleness=1, sizes=(6, 4), unit=-20, largest=2**27, heaviest=5000,
         refill=2, fraction=10, atomic=True, hold=2**26,
-        worth=facts.Worth(contribution=0.5, progress=0.25, starved=1, reward=0.25),
+        worth=facts.Worth(contribution=0.5, progress=0.25, starved=1, reward=0.25), training=_training,
     ),
     facts.Admitted(
         token=5, after=11, ranges={10: (0, 4), 9: (2, 3)}, slots=(facts.Slot(task="wine", round=4, slot=2, device="d-1"),),
@@ -130,7 +130,7 @@ EXAMPLES: tuple[Message, ...] = (
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000,
+        reward=0.125, lease=10_000, over=True,
     ),
     messages.Registration(device="d-1", task="wine", round=4),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.blocks import BLOCK, Layout, Tensor, layout, slices
+from schemas.blocks import BLOCK, STATISTICS, Layout, Tensor, layout, slices
 from schemas.wire import encode
 
 shapes = st.lists(st.integers(0, 9), max_size=3).map(tuple)
@@ -76,3 +76,12 @@ def test_blocks_of_no_size_are_refused(sizes):
 def test_a_block_fits_a_record_with_every_default(width):
     """A sum is twice a delta; Kafka's default for the largest record is a little over 1 MB."""
     assert len(encode({"data": bytes(BLOCK * width), "rest": "x" * 1000})) < 1_000_000
+
+
+def test_blocks_of_statistics_are_plain_and_no_others():
+    tensors = (tensor(5), tensor(2), tensor(3, group=STATISTICS), tensor(4, group=STATISTICS))
+    assert layout(tensors, block=4).sizes == (4, 3, 4, 3)
+    assert layout(tensors, block=4).plain == {2, 3}
+    assert layout(tensors[:2], block=4).plain == set()
+    assert layout(tensors[2:], block=4).plain == {0, 1}
+    assert Layout(tensors, (6, 8)).plain == set()  # cut by somebody else: a block that holds weights, too
