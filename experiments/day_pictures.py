@@ -1,9 +1,17 @@
-"""The picture and the table of accuracy by day, after OLearning's Figs. 5 and 6."""
+"""The picture and the table of accuracy by day, after OLearning's Figs. 5 and 6.
 
+    python -m experiments.day_pictures FOLDER NAME
+
+draws the runs that are in a folder by now, all or some, and leaves out what it lacks.
+"""
+
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any, Protocol
+from typing import Any
 
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
 
@@ -23,18 +31,16 @@ PAPER = {("har", "prox"): 15.04, ("har", "yogi"): 16.62, ("speech", "prox"): 37.
 """The paper's improvement over PyramidFL with four zones, in per cent, and what it was measured on."""
 
 
-class Line(Protocol):
-    """A line of the figure, as `experiments.day_to_accuracy.Line`."""
+@dataclass(frozen=True)
+class Line:
+    """A line of the figure: who chooses devices, the optimiser, and how many zones there are, or how many times as many devices."""
 
-    @property
-    def method(self) -> str: ...
-    @property
-    def optimiser(self) -> str: ...
-    @property
-    def zones(self) -> int: ...
+    method: str
+    optimiser: str
+    zones: int
 
 
-Done = Mapping[tuple[Any, int], Mapping[str, Any]]
+Done = Mapping[tuple[Line, int], Mapping[str, Any]]
 """By line and seed what came out."""
 
 
@@ -65,10 +71,10 @@ def at(xs: Sequence[float], accuracy: Sequence[float], x: float) -> float:
     return smooth(accuracy)[days[-1] if days else 0]
 
 
-def by_line(done: Done) -> dict[Any, list[Mapping[str, Any]]]:
-    """The runs of each line, one a seed."""
-    out: dict[Any, list[Mapping[str, Any]]] = {}
-    for (line, _), run in done.items():
+def by_line(done: Done) -> dict[Line, list[Mapping[str, Any]]]:
+    """The runs of each line, one a seed, in the order of the seeds."""
+    out: dict[Line, list[Mapping[str, Any]]] = {}
+    for (line, _), run in sorted(done.items(), key=lambda x: x[0][1]):
         out.setdefault(line, []).append(run)
     return out
 
@@ -134,19 +140,19 @@ def table(done: Done, work: str) -> str:
         "GB over the air",
         "hours of virtual time",
     )
-    return markdown(head, rows) + "\n" + _beside(runs, work)
+    return markdown(head, rows) + "\n" + _beside(done, work)
 
 
-def _beside(runs: Mapping[Any, Sequence[Mapping[str, Any]]], work: str) -> str:
-    """OLearning beside PyramidFL: what it gains after all days, when it is where that ends, and what it has with as many steps."""
+def _beside(done: Done, work: str) -> str:
+    """OLearning beside PyramidFL, seed by seed: what it gains after all days, when it is where that ends, and what it has with as many
+    steps."""
     rows = []
-    for line, ours in runs.items():
-        peer = next(
-            (p for p in runs if (p.method, p.optimiser, p.zones) == ("pyramidfl", line.optimiser, line.zones)), None
-        )
-        if line.method != "olearning" or peer is None:
+    for line in sorted({x for x, _ in done if x.method == "olearning"}, key=lambda x: (x.zones, x.optimiser)):
+        peer = replace(line, method="pyramidfl")
+        seeds = sorted(s for x, s in done if x == line and (peer, s) in done)
+        pairs = [(done[line, s], done[peer, s]) for s in seeds]
+        if not pairs:
             continue
-        pairs = list(zip(ours, runs[peer], strict=False))
         gains = [100 * (final(o["accuracy"]) / final(p["accuracy"]) - 1) for o, p in pairs]
         days = [reached(o["accuracy"], final(p["accuracy"])) for o, p in pairs]
         alike = [
@@ -171,3 +177,21 @@ def _beside(runs: Mapping[Any, Sequence[Mapping[str, Any]]], work: str) -> str:
         "accuracy of the two after as many local steps",
     )
     return markdown(head, rows)
+
+
+def main(words: Sequence[str]) -> None:
+    """The command."""
+    folder, name = Path(words[0]), words[1]
+    done: dict[tuple[Line, int], dict[str, Any]] = {}
+    work = ""
+    for text in (folder / "raw.jsonl").read_text().splitlines():
+        row = json.loads(text)
+        s = row["settings"]
+        work = s["work"]
+        done[Line(s["method"], s["optimiser"], s["zones"]), s["seed"]] = row["result"]
+    picture(done, folder / name)
+    (folder / "table.md").write_text(table(done, work))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -10,7 +10,6 @@ larger one, `large` is our own: as many devices as the platform is for.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,13 @@ from device_sim.engine import Engine
 from experiments import works
 from experiments.asked import Asked
 from experiments.central import Course, rounds
-from experiments.day_pictures import picture, table
+from experiments.day_pictures import Line, picture, table
 from experiments.peers import OORT, PYRAMIDFL, PYRAMIDFL_CODE, RANDOM, Peer
 from experiments.two_layers import Size, by_day, scenario, task
 from experiments.works import Work
 from schemas.task import parse
 
 OLEARNING = "olearning"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the figure: who chooses devices, the optimiser, and how many zones there are, or how many times as many devices."""
-
-    method: str
-    optimiser: str
-    zones: int
 
 
 def lines(zones: Sequence[int]) -> list[Line]:

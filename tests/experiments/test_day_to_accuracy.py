@@ -8,8 +8,8 @@ import pytest
 from device_sim.capacity import Usual
 from experiments.asked import Cannot
 from experiments.data import SPEECH, converted
-from experiments.day_pictures import at, final, reached, settled, smooth, table
-from experiments.day_to_accuracy import Line, lines, speeds
+from experiments.day_pictures import Line, at, final, main, reached, settled, smooth, table
+from experiments.day_to_accuracy import lines, speeds
 from experiments.two_layers import Size, scenario
 from experiments.works import digits
 from olearning import scenario as scenarios
@@ -59,6 +59,12 @@ def test_the_table_sets_both_beside_each_other_and_beside_the_paper():
     assert "15.04" not in table(done, "digits"), "the paper measured no digits"
 
 
+def test_seeds_are_compared_with_themselves_in_whatever_order_they_came():
+    done = {(Line("olearning", "prox", 4), seed): run(a, 6, 100) for seed, a in ((3, 0.9), (1, 0.6), (2, 0.5))}
+    done |= {(Line("pyramidfl", "prox", 4), seed): run(a, 6, 10) for seed, a in ((1, 0.3), (3, 0.45))}
+    assert "| 4 zones, prox | 100.0 ± 0.0 (2) |" in table(done, "har")
+
+
 def test_both_sides_have_the_same_devices(tmp_path):
     with digits(asked(tmp_path)) as work:
         size = Size(devices=3, demand=2)
@@ -99,6 +105,13 @@ def test_quick_makes_all_of_it_and_a_second_time_does_nothing_again(tmp_path):
         assert (tmp_path / name).stat().st_size > 100
     experiment("day-to-accuracy-har", tmp_path, None, 3, quick=True)
     assert (tmp_path / "raw.jsonl").read_text() == raw
+    whole = (tmp_path / "table.md").read_text()
+    main([str(tmp_path), "again"])
+    assert (tmp_path / "table.md").read_text() == whole
+    (tmp_path / "raw.jsonl").write_text("\n".join(raw.splitlines()[:3]))
+    main([str(tmp_path), "again"])  # what there was before all were done
+    assert (tmp_path / "table.md").read_text() != whole
+    assert (tmp_path / "again.svg").exists()
 
 
 def test_an_unknown_experiment_and_missing_data_are_said(tmp_path):
