@@ -97,7 +97,7 @@ def picture(done: Done, to: Path) -> None:
     for ax in [*axes[0, len(zones) :], *axes[1, 2:]]:
         ax.set_visible(False)
     handles, labels = axes[0, len(zones) - 1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower right", fontsize=8, ncols=1)
+    figure.legend(handles, labels, loc="outside lower center", fontsize=8, ncols=4)
     save(figure, to)
 
 
