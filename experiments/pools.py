@@ -27,8 +27,7 @@ from streams.memory import Host
 from streams.processor import Processor, Record, send
 
 COARSE = 10_000
-"""ms between ticks of aggregators: fewer than really. Only the commits before a round's close wait for one; their interval is
-shortened by half of this, so that it is right in the mean."""
+"""ms between ticks of aggregators: fewer than really. `Worked` gives those that commits wait for."""
 NO_REPORT = 10**9
 KINDS = ("service", "kept", "unread", "sums", "uncommitted", "partials")
 """What a `Held` has."""
@@ -78,7 +77,7 @@ class Pools:
 
     def __init__(self, rounds: Sequence[Round], way: Way, seed: int):
         self.rounds, self.way = rounds, way
-        self.memory = Worked(seed, way.read_ms, way.write_ms)
+        self.memory = Worked(seed, way)
         tasks = sorted({r.task for r in rounds})
         self.pools = [Pool("pool", tasks)] if way.pools == "one" else [Pool(f"of-{t}", [t]) for t in tasks]
         self.of = {task: pool for pool in self.pools for task in pool.tasks}
@@ -114,9 +113,7 @@ class Pools:
 
     def _aggregator(self, zone: str, name: str, life: str) -> Processor:
         way = self.way
-        made = Aggregator(
-            NAMESPACE, zone, name, life, way.interval - COARSE // 2, NO_REPORT, task_oriented=way.complete
-        )
+        made = Aggregator(NAMESPACE, zone, name, life, way.interval, NO_REPORT, task_oriented=way.complete)
         made.tick = COARSE
         return made
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from processors.aggregator import LONGEST, WORTH
 from streams.memory import Host, Memory, Partition
-from streams.processor import Send
+from streams.processor import Send, Tick
 
 PARAMETERS = 11_200_000
 DELTA = 4 * PARAMETERS
@@ -54,11 +54,12 @@ class Way:
 
 
 class Worked(Memory):
-    """A log whose aggregators are at work for a while: `read_ms` for each delta, `write_ms` for each sum, one thing at a time."""
+    """A log whose aggregators are at work for a while: `read_ms` for each delta, `write_ms` for each sum, one thing at a time. And
+    they tick when a commit may be due, whatever their own ticks."""
 
-    def __init__(self, seed: int, read_ms: int, write_ms: int):
+    def __init__(self, seed: int, way: Way):
         super().__init__(seed=seed, latency=(1, 1), session_timeout=SESSION)
-        self.read_ms, self.write_ms = read_ms, write_ms
+        self.way = way
         self.network = self._write
         self.lines: dict[tuple[Host, int], deque[Partition]] = {}
         self.free: dict[tuple[Host, int], int] = {}
@@ -76,7 +77,7 @@ class Worked(Memory):
     def _write(self, host: Host, sent: Send) -> list[int]:
         if ".partials" in sent.topic and not (sent.key or "").endswith("/bits"):
             self.sums += 1
-            return [self._work(host, self.write_ms) + self.delay()]
+            return [self._work(host, self.way.write_ms) + self.delay()]
         return [self.delay()]
 
     def _hand_over(self, host: Host, tp: Partition) -> None:
@@ -93,7 +94,7 @@ class Worked(Memory):
         while line and (line[0] not in host.positions or line[0] in host.paused):
             host.pumping.discard(line.popleft())
         if line:
-            self._for(host, self._work(host, self.read_ms), partial(self._served, host, line))
+            self._for(host, self._work(host, self.way.read_ms), partial(self._served, host, line))
 
     def _served(self, host: Host, line: deque[Partition]) -> None:
         tp = line[0]
@@ -103,5 +104,6 @@ class Worked(Memory):
         if at is not None and host.positions.get(tp) == at + 1:
             self.again += at < self.read_to.get(tp, 0)
             self.read_to[tp] = max(at + 1, self.read_to.get(tp, 0))
+        self._for(host, self.way.interval, lambda: self._give(host, Tick()))
         line.popleft()
         self._serve(host, line)
