@@ -26,7 +26,7 @@ from streams.ledger import Ledger, Zone, ZoneTask, summed
 from streams.memory import Host
 from streams.processor import Processor, Record, send
 
-COARSE = 10_000
+COARSE = 30_000
 """ms between ticks of aggregators: fewer than really. `Worked` gives those that commits wait for."""
 NO_REPORT = 10**9
 KINDS = ("service", "kept", "unread", "sums", "uncommitted", "partials")

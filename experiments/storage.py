@@ -29,7 +29,7 @@ from experiments.worked import DELTA, Way
 
 HOURS, WARM = 25, 1
 """The first hour is not measured."""
-TASKS, DEMAND, DEVICES = 8, 100, 2_400
+TASKS, DEMAND, DEVICES = 4, 100, 1_200
 MANY, MANY_DEVICES = (1, 2, 5, 10, 20, 50, 100), 30_000
 BOUND, TIGHT = 10_000, 2_000
 """ms that 99 of 100 rounds wait at most. With the first, one worker of its own is enough for a task that waits for its rounds to be
@@ -71,7 +71,6 @@ def _days(asked: Asked, seed: int, tasks: int, demand: int, devices: int, hours:
     own = replace(OWN, workers=needed(rounds, lambda n: replace(OWN, workers=n), BOUND))
     ways = {
         "shared": shared,
-        "shared, a commit a minute": replace(shared, interval=MINUTE),
         "shared, a commit in 10 min": replace(shared, interval=10 * MINUTE),
         "shared, as many workers": replace(shared, workers=tasks * own.workers),
         "task-oriented, own workers": own,

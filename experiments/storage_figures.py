@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
+from experiments.worked import SUM, WRITE, WRITE_MIXED
 
 Day = Mapping[str, Any]
 """By name of a way, what the day came to with it."""
@@ -13,7 +14,7 @@ Workers = Sequence[Mapping[str, Mapping[str, int]]]
 """By number of tasks, bound (s) and way, how many workers it takes."""
 OWN, POOLED = "task-oriented, own workers", "task-oriented, one pool"
 SLOW = "shared, a commit in 10 min"
-WAYS = ("shared", "shared, a commit a minute", SLOW, "shared, as many workers", OWN, POOLED)
+WAYS = ("shared", SLOW, "shared, as many workers", OWN, POOLED)
 CRASHES = ("crashes", "crashes, a commit in 10 min")
 MANNERS = {"own": OWN, "pooled": POOLED, "shared": "shared"}
 DAY_S, GB = 86_400, 1_000
@@ -41,8 +42,9 @@ def _all(days: Sequence[Day], way: str, *keys: str, one: float = 1) -> list[floa
 
 
 def _held(days: Sequence[Day]) -> str:
-    head = ["way", "workers", "p99, s", "p99 by the queues, s", "busy worker-hours", "in the service: peak, GB", "mean, GB",
-            "mean as % of its peak", "to lose nothing: peak, GB", "mean, GB"]  # fmt: skip
+    head = ["way", "workers", "p99, s", "p99 by the queues, s", "busy worker-hours", f"if a sum takes {WRITE_MIXED} s",
+            "sums written, GB", "in the service: peak, GB", "mean, GB", "mean as % of its peak", "to lose nothing: peak, GB",
+            "mean, GB"]  # fmt: skip
     rows = []
     for way in WAYS:
         peak, average = (_all(days, way, "held", "service", x, one=GB) for x in ("peak", "mean"))
@@ -52,6 +54,8 @@ def _held(days: Sequence[Day]) -> str:
             spread(_all(days, way, "p99_s"), 2),
             spread(_all(days, way, "model_p99_s"), 2),
             spread(_all(days, way, "busy_s", one=3600), 2),
+            spread([_busy_mixed(d[way]) / 3600 for d in days], 2),
+            spread([x * SUM / 1e9 for x in _all(days, way, "sums")], 0),
             spread(peak, 2),
             spread(average, 2),
             spread([100 * a / p for a, p in zip(average, peak, strict=True)], 0),
@@ -60,20 +64,27 @@ def _held(days: Sequence[Day]) -> str:
     return markdown(head, rows)
 
 
+def _busy_mixed(came: Mapping[str, Any]) -> float:
+    """Seconds of work, if sums are written while deltas are added."""
+    return float(came["busy_s"] - came["sums"] * (WRITE - WRITE_MIXED))
+
+
 def _gains(days: Sequence[Day]) -> str:
-    head = ["shared, against", "the paper", "worker-seconds, allotted", "worker-seconds, busy",
+    head = ["shared, against", "the paper", "worker-seconds, allotted", "busy", f"busy, if a sum takes {WRITE_MIXED} s",
             "byte-hours in the service", "byte-hours to lose nothing"]  # fmt: skip
     rows = []
     for ours in ("shared", SLOW):
         for theirs in (OWN, POOLED):
-            pairs = [
-                [(d[way]["workers"], d[way]["busy_s"], d[way]["held"]["service"]["mean"], d[way]["held"]["kept"]["mean"])
-                 for way in (ours, theirs)] for d in days
-            ]  # fmt: skip
-            gains = [[100 * (1 - a / b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+            gains = [[100 * (1 - a / b) for a, b in zip(_costs(d[ours]), _costs(d[theirs]), strict=True)] for d in days]
             said = "over 40 to 50 %" if theirs == OWN else "–"
             rows.append([f"{ours}; {theirs}", said, *(f"{spread(g, 0)} %" for g in zip(*gains, strict=True))])
     return markdown(head, rows)
+
+
+def _costs(came: Mapping[str, Any]) -> tuple[float, ...]:
+    """What a gain is counted in."""
+    held = came["held"]
+    return came["workers"], came["busy_s"], _busy_mixed(came), held["service"]["mean"], held["kept"]["mean"]
 
 
 def _needed(workers: Sequence[Workers], many: Sequence[int]) -> str:

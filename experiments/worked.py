@@ -22,6 +22,9 @@ ADD_MIXED, ADD_ALONE = 267.0e6, 525.0e6
 parameters=11.2M"), and of one ("consume workers=1 devices=50 parameters=11.2M")."""
 WRITE = 0.408
 """Seconds that a sum takes to be written and committed: by how much the last case's rate is less with its commit (479.2 MB/s)."""
+WRITE_MIXED = 0.042
+"""The same of the case with eight tasks, eight sums in all (267.0 and 256.2 MB/s): other tasks' deltas are added while a sum is on its
+way. `Worked` takes `WRITE`: what a round waits for is its own sum."""
 COMMIT_INTERVAL = min(SUM // WORTH, LONGEST)
 """ms between commits that an aggregator with its defaults has for sums of that size."""
 SESSION = 6_000
@@ -50,7 +53,7 @@ class Way:
 
     @property
     def shards(self) -> int:
-        return 8 if self.pools == "one" else 4 * self.workers
+        return max(4, self.workers)
 
 
 class Worked(Memory):
@@ -96,6 +99,11 @@ class Worked(Memory):
         if line:
             self._for(host, self._work(host, self.way.read_ms), partial(self._served, host, line))
 
+    def _remind(self, host: Host) -> None:
+        works = host.processor.work.values()  # type: ignore[attr-defined]
+        if any(self.now - acc.started >= self.way.interval for work in works for acc in work.open.values()):
+            self._give(host, Tick())
+
     def _served(self, host: Host, line: deque[Partition]) -> None:
         tp = line[0]
         at = host.positions.get(tp)
@@ -104,6 +112,6 @@ class Worked(Memory):
         if at is not None and host.positions.get(tp) == at + 1:
             self.again += at < self.read_to.get(tp, 0)
             self.read_to[tp] = max(at + 1, self.read_to.get(tp, 0))
-        self._for(host, self.way.interval, lambda: self._give(host, Tick()))
+        self._for(host, self.way.interval, partial(self._remind, host))
         line.popleft()
         self._serve(host, line)
