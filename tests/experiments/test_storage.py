@@ -12,6 +12,7 @@ from experiments.pools import Pools, Wrong
 from experiments.queues import latencies, needed
 from experiments.record import Runs
 from experiments.storage import run
+from experiments.storage_figures import OWN, POOLED, SLOW, _gains
 from experiments.uploads import HOUR, MINUTE, ZONES, Round, day
 from experiments.worked import DELTA, SUM, Way
 
@@ -151,3 +152,24 @@ def test_the_experiment_writes_what_it_should(tmp_path):
     assert (tmp_path / "table.md").read_text() == said[-1]
     assert (tmp_path / "storage.png").exists()
     assert (tmp_path / "storage.svg").exists()
+
+
+def test_a_gain_is_what_is_saved_of_the_other_ways_cost():
+    def came(workers: int, busy: float, service: float, kept: float) -> dict:
+        return {
+            "workers": workers,
+            "busy_s": busy,
+            "sums": 0,
+            "held": {"service": {"mean": service}, "kept": {"mean": kept}},
+        }
+
+    day = {
+        "shared": came(1, 30, 5, 150),
+        SLOW: came(1, 15, 5, 50),
+        OWN: came(4, 10, 50, 100),
+        POOLED: came(1, 10, 50, 100),
+    }
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in _gains([day]).splitlines()[2:]]
+    busy = "-200 (1) %"
+    assert rows[0] == ["over 40 to 50 %", "75 (1) %", busy, busy, "90 (1) %", "-50 (1) %"]
+    assert rows[3] == ["–", "0 (1) %", "-50 (1) %", "-50 (1) %", "90 (1) %", "50 (1) %"]
