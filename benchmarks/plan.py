@@ -2,33 +2,24 @@
 
     olearning bench plan --json
 
-As in the paper: m slots of 1 to 10 minutes each, rewards of 0.01 to 1, uniform. It says nothing about times of tasks: here 0.5 to
-5 minutes, uniform, in whole seconds, unless asked otherwise. A mean slot then holds two mean tasks, so up to some 2 m tasks there
-is room for all, and that is what its figures show: greedy as good as the optimum at a large m and few tasks, and not beyond.
-
-Every problem is planned in each way of `ways`. Best known is the best of these plans; if none is proven optimal, CP-SAT goes on
-from it for a minute. No plan is above `knapsack.bound`, the limit of each line; its peer is the best known. A time is that of a
-call, so with building the model; OR-Tools is imported before, which takes a process 1 to 2 s, once.
+Problems are those of `learning.planning`, and each is planned in each of its ways. Best known is the best of these plans; if none is
+proven optimal, CP-SAT goes on from it for a minute. No plan is above `knapsack.bound`, the limit of each line; its peer is the best
+known. A time is that of a call, so with building the model; OR-Tools is imported before, which takes a process 1 to 2 s, once.
 """
 
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from random import Random
 from statistics import mean
 from typing import NamedTuple
 
 from benchmarks.line import Line
-from learning.knapsack import SECONDS, Found, Plan, bound, exact, greedy, plan, solve, total
-
-Problem = tuple[list[float], list[int], list[int]]
-"""Rewards, times and slots, as in `learning.knapsack`; times in seconds."""
+from learning.knapsack import SECONDS, Found, Plan, bound, solve, total
+from learning.planning import TIMES, Problem, drawn, ways
 
 SLOTS = (1, 5, 10, 20, 50)
 TASKS = (10, 25, 50, 100, 150, 200, 300)
-TIMES = (30, 300)
-"""Of tasks, the least and the most [s]."""
 BEST_SECONDS = 60.0
 LIMITS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """CP-SAT's limits of Fig. 8 [s]."""
@@ -45,47 +36,6 @@ class Tried(NamedTuple):
     reward: float
     seconds: float
     cpu: float = 0.0
-
-
-def drawn(seed: int, tasks: int, slots: int, span: tuple[int, int] = TIMES) -> Problem:
-    """A problem as the module says; the same for the same arguments."""
-    dice = Random(f"{seed} {tasks} {slots}")
-    return (
-        [dice.uniform(0.01, 1) for _ in range(tasks)],
-        [dice.randint(*span) for _ in range(tasks)],
-        [dice.randint(60, 600) for _ in range(slots)],
-    )
-
-
-def by_reward(rewards: Sequence[float], times: Sequence[int], slots: Sequence[int]) -> Plan:
-    """The paper's baseline, "reward-maximizing greedy", read to the letter: the largest reward first, into the first slot that
-    holds it. What it cites there is Martello and Toth's, our `greedy`."""
-    room, at = list(slots), dict[int, int]()
-    for t in sorted(range(len(times)), key=lambda t: -rewards[t]):
-        for slot, left in enumerate(room):
-            if times[t] <= left:
-                at[t] = slot
-                room[slot] -= times[t]
-                break
-    return tuple(at.get(t) for t in range(len(times)))
-
-
-def ways(problem: Problem, seconds: float) -> dict[str, Callable[[], Found]]:
-    """Ways to plan, by name: `unhinted` is the paper's. `exact` is for one slot."""
-    rewards, times, slots = problem
-
-    def one() -> Found:
-        found = exact(rewards, times, slots[0])
-        return Found(found or (None,) * len(times), found is not None)
-
-    return {
-        "by_reward": lambda: Found(by_reward(*problem), False),
-        "greedy": lambda: Found(greedy(*problem), False),
-        **({"exact": one} if len(slots) == 1 else {}),
-        "unhinted": lambda: solve(*problem, seconds=seconds),
-        "hinted": lambda: solve(*problem, greedy(*problem), seconds),
-        "plan": lambda: Found(plan(*problem, seconds), False),
-    }
 
 
 def tried(problem: Problem, way: Callable[[], Found]) -> Tried:

@@ -9,8 +9,8 @@ Eq. 7 is printed with the sum over the slots; it runs over the tasks ("the total
 Times and slots are whole numbers of one unit (seconds, ms): round a task's time up and a slot down. Rewards are floats, 0 or
 more. A plan names for each task the index of its slot, or None. A task without reward, or longer than every slot, is left out.
 
-`plan` is what devices call: it chooses between `exact` (one slot), `solve` (CP-SAT) and `greedy`, and is never worse than
-`greedy`. All give the same plan for the same arguments, but for `solve` under a limit in seconds.
+`plan` is what devices call: the better of `greedy` and `by_slot`, and where that may gain, what `solve` (CP-SAT) makes of it. All
+give the same plan for the same arguments, but for `solve` under a limit in seconds.
 """
 
 import math
@@ -22,17 +22,27 @@ import numpy as np
 
 Plan = tuple[int | None, ...]
 
+
+class Found(NamedTuple):
+    """A plan, and whether it was proven that none is better, to the step that rewards are rounded to."""
+
+    plan: Plan
+    proven: bool
+
+
 TABLE = (
     # slots, tasks, share
     (5, 25, 0.0),
     (5, 300, 0.01),
+    (20, 50, 0.01),
     (20, 200, 0.02),
     (50, 150, 0.025),
     (50, 300, 0.04),
 )
-"""Where `plan` asks CP-SAT: the first row with as many slots and tasks holds, and greedy's plan must be further below the bound than
-this share. There 2 s of it bring 0.5 % more reward or above, elsewhere less, as `olearning bench plan` measured (docs/performance.md;
-tests/benchmarks/test_plan.py looks). Problems of the first row take ms. Larger ones than the last were not measured: greedy does them."""
+"""Where `plan` asks CP-SAT: the first row with as many slots and tasks holds, and `quick`'s plan must be further below the bound than
+this share. To greedy's plan 2 s of it add there 0.5 % more reward or above, elsewhere less, as `olearning bench plan` measured
+(docs/performance.md; tests/benchmarks/test_plan.py looks). Problems of the first row take ms. Larger ones than the last were not
+measured: `quick` does them."""
 SECONDS = 2.0
 """CP-SAT's limit, as in the paper's Fig. 7."""
 STATES = 2_000_000
@@ -90,23 +100,26 @@ def plan(
     work: float | None = None,
 ) -> Plan:
     """The plan of a device. Limits as in `solve`; with `work`, the same plan on every machine."""
-    found = greedy(rewards, times, slots)
-    reached = total(rewards, times, slots, found)
-    most = bound(rewards, times, slots)
-    if reached >= most:
-        return found  # there is no better one; above all where everything fits
+    found, proven = quick(rewards, times, slots)
+    if proven:
+        return found
     worth = [time for reward, time in zip(rewards, times, strict=True) if reward > 0]
-    able = [i for i, slot in enumerate(slots) if slot >= min(worth)]
-    if len(able) == 1:
-        (i,) = able
-        one = exact(rewards, times, slots[i], STATES, tuple(None if at is None else 0 for at in found))
-        if one is not None:
-            best = tuple(None if at is None else i for at in one)
-            return best if total(rewards, times, slots, best) > reached else found
+    able = [slot for slot in slots if slot >= min(worth)]
     below = next((share for m, n, share in TABLE if len(able) <= m and len(worth) <= n), 1.0)
-    if reached < (1 - below) * most:
+    if total(rewards, times, slots, found) < (1 - below) * bound(rewards, times, slots):
         return solve(rewards, times, slots, found, seconds, work).plan
     return found
+
+
+def quick(rewards: Sequence[float], times: Sequence[int], slots: Sequence[int]) -> Found:
+    """The better plan of `greedy` and `by_slot`: what there is without the solver. Proven where it reaches the bound, above all
+    where everything fits, and where one slot alone holds any task."""
+    found = greedy(rewards, times, slots)
+    reached = total(rewards, times, slots, found)
+    if reached >= bound(rewards, times, slots):
+        return Found(found, True)
+    other = by_slot(rewards, times, slots)
+    return other if total(rewards, times, slots, other.plan) > reached else Found(found, other.proven)
 
 
 # ------------------------------------------------------------------ greedy
@@ -186,6 +199,8 @@ class _Packing:
 
     def exchange(self) -> None:
         out, times = self.out(), self.times
+        if len(self.room) < 2:
+            return
         for j, k in combinations(range(len(times)), 2):
             if not out:
                 return
@@ -274,14 +289,26 @@ def exact(
     return tuple(best) if total(rewards, times, [slot], tuple(best)) > known else found
 
 
+def by_slot(rewards: Sequence[float], times: Sequence[int], slots: Sequence[int]) -> Found:
+    """Each slot by `exact`, the smallest first, of the tasks that are left: the small tasks find their place before the large slots,
+    which hold any, are filled. Where `exact` gives up, that slot is `greedy`'s. Proven if one slot alone holds any task."""
+    _check(rewards, times, slots)
+    at: list[int | None] = [None] * len(rewards)
+    gone_through = []
+    for i in sorted(range(len(slots)), key=lambda i: (slots[i], i)):
+        left = [t for t, slot in enumerate(at) if slot is None and rewards[t] > 0 and times[t] <= slots[i]]
+        if not left:
+            continue
+        some = [rewards[t] for t in left], [times[t] for t in left]
+        one = exact(*some, slots[i])
+        gone_through.append(one is not None)
+        for t, inside in zip(left, one or greedy(*some, [slots[i]]), strict=True):
+            if inside is not None:
+                at[t] = i
+    return Found(tuple(at), len(gone_through) == sum(gone_through) <= 1)
+
+
 # ------------------------------------------------------------------ the solver
-
-
-class Found(NamedTuple):
-    """A plan, and whether it was proven that none is better, to the step that rewards are rounded to."""
-
-    plan: Plan
-    proven: bool
 
 
 def solve(

@@ -2,7 +2,6 @@
 
 import math
 from itertools import product
-from random import Random
 
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from learning import knapsack
-from learning.knapsack import STEPS, Found, Plan, bound, exact, greedy, plan, solve, stages, total
+from learning.knapsack import STEPS, Found, Plan, bound, by_slot, exact, greedy, plan, quick, solve, stages, total
+from learning.planning import drawn
 
 # Martello and Toth's example, and the sample that comes with OR-Tools.
 BOOK = ([80, 20, 60, 40, 60, 60, 65, 25, 30], [40, 10, 40, 30, 50, 50, 55, 25, 40], [100, 150])
@@ -27,16 +27,6 @@ rewards = st.just(0.0) | st.floats(0.01, 1)
 def problems(draw, most: int = 5, slots: int = 3, longest: int = 20):
     tasks = draw(st.lists(st.tuples(rewards, st.integers(1, longest)), max_size=most))
     return [r for r, _ in tasks], [t for _, t in tasks], draw(st.lists(st.integers(0, 25), max_size=slots))
-
-
-def drawn(seed: int, tasks: int, slots: int) -> tuple[list[float], list[int], list[int]]:
-    """As in the paper's §7.2: slots of 1 to 10 minutes, rewards of 0.01 to 1; times of 0.5 to 5 minutes, in seconds."""
-    dice = Random(seed)
-    return (
-        [dice.uniform(0.01, 1) for _ in range(tasks)],
-        [dice.randint(30, 300) for _ in range(tasks)],
-        [dice.randint(60, 600) for _ in range(slots)],
-    )
 
 
 def feasible(times, slots, plan: Plan) -> bool:
@@ -242,7 +232,7 @@ def test_without_time_there_is_no_plan_and_with_a_hint_there_is():
     hint = greedy(*problem)
     assert solve(*problem, work=0.0) == Found((None,) * 60, False)
     assert solve(*problem, hint, work=0.0) == Found(hint, False)
-    assert plan(*problem, work=0.0) == hint
+    assert plan(*problem, work=0.0) == quick(*problem).plan
 
 
 def test_a_hint_that_cannot_be_is_refused():
@@ -279,7 +269,9 @@ def asked(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize(("tasks", "slots", "who"), [(60, 1, ["exact"]), (60, 5, ["solve"]), (2, 50, [])])
+@pytest.mark.parametrize(
+    ("tasks", "slots", "who"), [(60, 1, ["exact"]), (60, 5, ["exact"] * 5 + ["solve"]), (2, 50, [])]
+)
 def test_who_makes_the_plan(asked, tasks, slots, who):
     """One slot: exact. Where all tasks fit, greedy's plan is best."""
     problem = drawn(3, tasks, slots)
@@ -299,23 +291,24 @@ def test_exact_goes_on_from_a_plan_that_is_known():
 @pytest.mark.parametrize(
     ("tasks", "slots", "below", "who"),
     [
-        *((n, m, share + 1e-6, ["solve"]) for m, n, share in knapsack.TABLE),
-        *((n, m, share - 1e-6, []) for m, n, share in knapsack.TABLE if share),
-        (26, 5, 0.009, []),
-        (25, 6, 0.019, []),
-        (201, 20, 0.03, []),
-        (200, 21, 0.03, []),
-        (301, 2, 0.5, []),
-        (301, 60, 0.5, []),
-        (60, 70, 0.5, []),
+        *((n, m, share + 1e-6, True) for m, n, share in knapsack.TABLE),
+        *((n, m, share - 1e-6, False) for m, n, share in knapsack.TABLE if share),
+        (26, 5, 0.009, False),
+        (25, 6, 0.019, False),
+        (201, 20, 0.03, False),
+        (200, 21, 0.03, False),
+        (301, 2, 0.5, False),
+        (301, 60, 0.5, False),
+        (60, 70, 0.5, False),
     ],
 )
 def test_the_solver_is_asked_by_slots_tasks_and_what_it_could_gain(asked, monkeypatch, tasks, slots, below, who):
     problem = drawn(3, tasks, slots)
-    reached = total(*problem, greedy(*problem))
+    found = quick(*problem).plan
+    reached = total(*problem, found)
     monkeypatch.setattr(knapsack, "bound", lambda *args: reached / (1 - below))
-    assert plan(*problem) == greedy(*problem)
-    assert asked == who
+    assert plan(*problem) == found
+    assert ("solve" in asked) == who
 
 
 def test_slots_too_short_for_any_task_do_not_count(asked):
@@ -327,5 +320,57 @@ def test_slots_too_short_for_any_task_do_not_count(asked):
 def test_one_slot_with_too_many_states_goes_to_the_solver(asked, monkeypatch):
     monkeypatch.setattr(knapsack, "exact", lambda *args: None)
     problem = drawn(4, 60, 1)
+    assert by_slot(*problem) == Found(greedy(*problem), False)
     assert plan(*problem) == greedy(*problem)
     assert asked == ["solve"]
+
+
+# ------------------------------------------------------------------ slot by slot
+
+
+@given(problems(most=12, slots=4))
+def test_by_slot_is_feasible_and_quick_the_better_of_it_and_greedy(problem):
+    rewards, times, slots = problem
+    found, chosen = by_slot(*problem), quick(*problem)
+    assert feasible(times, slots, found.plan)
+    assert all(i is None for i, reward in zip(found.plan, rewards, strict=True) if not reward)
+    reached = [total(*problem, p) for p in (greedy(*problem), found.plan)]
+    assert total(*problem, chosen.plan) in (max(reached), reached[0])
+    assert total(*problem, chosen.plan) == max(reached) or reached[0] >= bound(*problem)
+
+
+@given(problems())
+@settings(max_examples=60)
+def test_what_is_said_to_be_proven_is_brute_force(problem):
+    for found in (by_slot(*problem), quick(*problem)):
+        if found.proven:
+            assert total(*problem, found.plan) == pytest.approx(brute(*problem), rel=1e-12)
+
+
+def test_it_is_proven_where_one_slot_alone_holds_a_task_and_not_else():
+    assert by_slot([3.0, 4.0, 5.0], [5, 5, 6], [10, 4, 3]) == Found((0, 0, None), True)
+    assert by_slot([3.0, 4.0, 5.0], [5, 5, 6], [10, 5]) == Found((None, 1, 0), False)
+
+
+def test_each_slot_is_filled_exactly_the_smallest_first():
+    rewards, times, slots = drawn(5, 60, 2)
+    small, large = sorted(range(2), key=lambda i: slots[i])
+    found = by_slot(rewards, times, slots).plan
+    best = exact(rewards, times, slots[small])
+    assert best is not None
+    assert [t for t, i in enumerate(found) if i == small] == [t for t, i in enumerate(best) if i == 0]
+    assert large in found
+
+
+def test_control_neither_greedy_nor_slot_by_slot_is_always_better():
+    """The reason why `quick` looks at both."""
+    ahead = set()
+    for problem in (drawn(seed, 30, 3) for seed in range(30)):
+        one, other = (total(*problem, p) for p in (greedy(*problem), by_slot(*problem).plan))
+        ahead |= {"greedy"} if one > other else {"by_slot"} if other > one else set()
+    assert ahead == {"greedy", "by_slot"}
+
+
+def test_with_many_tasks_and_slots_it_is_nearer_to_the_bound_than_greedy():
+    problem = drawn(0, 80, 20)
+    assert total(*problem, quick(*problem).plan) > 1.01 * total(*problem, greedy(*problem))
