@@ -16,7 +16,9 @@ SEEDS = 2
 
 
 def asked(folder: Path) -> Asked:
-    return Asked(folder, Runs(folder, "abc"), lambda tree, watchers: None, lambda text: None, seeds=SEEDS, quick=True)
+    return Asked(
+        "planning", folder, Runs(folder, "abc"), lambda tree, watchers: None, lambda text: None, seeds=SEEDS, quick=True
+    )
 
 
 def planned(folder: Path, rewards: dict[str, float] | None = None) -> Planned:

@@ -145,7 +145,7 @@ def test_the_queues_say_about_what_the_real_ones_do(way):
 
 def test_the_experiment_writes_what_it_should(tmp_path):
     said = []
-    run(Asked(tmp_path, Runs(tmp_path, "abc"), None, said.append, seeds=1, quick=True))
+    run(Asked("storage", tmp_path, Runs(tmp_path, "abc"), None, said.append, seeds=1, quick=True))
     rows = [json.loads(line) for line in (tmp_path / "raw.jsonl").read_text().splitlines()]
     days = [r["result"] for r in rows if r["settings"]["what"] == "day"]
     assert len({d["deltas"] for d in days}) == 1  # the same day for all
