@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -15,6 +15,8 @@ from schemas.wire import Slug
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Hours = Annotated[float, msgspec.Meta(ge=-12, le=14)]
+Mechanism = Literal["contribution", "progress", "boost", "quality", "forecast"]
+"""What OLearning's selector can do without: see `olearning/without.py`."""
 Least1 = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -51,7 +53,8 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to simulate. `tasks`: as in task files. It ends when they all have, or after `days` (0: never)."""
+    """What to simulate. `tasks`: as in task files. It ends when they all have, or after `days` (0: never). `without`: what
+    OLearning's selector does without."""
 
     zones: dict[str, Place]
     tasks: tuple[dict[str, Any], ...]
@@ -60,6 +63,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregators: Least1 = 1
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
     evaluate: bool = True
+    without: tuple[Mechanism, ...] = ()
     days: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
