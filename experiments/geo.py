@@ -36,7 +36,7 @@ DEVICES, DEMAND, ROUNDS = 26, 20, 10
 """Of a zone; as in the paper: 1.3 K (K = 20), 10 rounds an epoch."""
 DAY = 240
 """Virtual seconds a day; a look at the clock is a minute and a half."""
-DAYS = 6
+DAYS = 4
 PACE = DAY / 60
 WAYS = ("two layers", "one layer, all", "one layer, paced")
 AMONG, WITHIN = 0.5, 1.0
