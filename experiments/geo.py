@@ -34,6 +34,8 @@ PLACES = {"west": -8.0, "mid": 0.0, "india": 5.5, "east": 8.0}
 """By name the hours from UTC."""
 DEVICES, DEMAND, ROUNDS = 26, 20, 10
 """Of a zone; as in the paper: 1.3 K (K = 20), 10 rounds an epoch."""
+QUICK = 6
+"""Devices of a zone, if it is to be quick."""
 DAY = 240
 """Virtual seconds a day; a look at the clock is a minute and a half."""
 DAYS = 4
@@ -48,9 +50,11 @@ HOUR = DAY * 1000 / 24
 def run(asked: Asked) -> None:
     """Simulate all ways, for all seeds; then draw."""
     days, results = 1 if asked.quick else DAYS, {}
+    small = {"devices": QUICK} if asked.quick else {}
     for seed in range(asked.seeds):
         for way in WAYS:
-            settings = {"way": way, "seed": seed, "days": days, "data": "digits" if asked.data is None else "hapt"}
+            data = "digits" if asked.data is None else "hapt"
+            settings = {"way": way, "seed": seed, "days": days, "data": data, **small}
             asked.say(f"{way}, seed {seed}")
             results[way, seed] = asked.runs.of(settings, partial(simulated, asked, settings))
     picked = [chosen(seed, 2 if asked.quick else 20) for seed in range(asked.seeds)]
@@ -60,17 +64,18 @@ def run(asked: Asked) -> None:
 
 def simulated(asked: Asked, s: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came to."""
+    devices = s.get("devices", DEVICES)
     with TemporaryDirectory(prefix="olearning-geo-") as folder:
         file = Path(folder) / f"{s['data']}-{s['seed']}.npz"
         if asked.data is None:
-            digits(file, len(PLACES), DEVICES, s["seed"], AMONG, WITHIN)
+            digits(file, len(PLACES), devices, s["seed"], AMONG, WITHIN)
         else:
             with converted(asked, HAR) as files:
                 file = files[HAR].rename(file)
         tree = scenario(s, file)
         rounds = Rounds(list(tree["zones"]))
         result = asked.simulate(tree, [rounds])
-    homes = {p: [f"{p}-{n}" for n in range(i * DEVICES, (i + 1) * DEVICES)] for i, p in enumerate(PLACES)}
+    homes = {p: [f"{p}-{n}" for n in range(i * devices, (i + 1) * devices)] for i, p in enumerate(PLACES)}
     place_of = {zone: names(homes, zone) for zone in tree["zones"]}
     accuracy = [(round(e.at / DAY / 1000, 3), round(e.accuracy or 0.0, 4)) for e in result.epochs]
     return {**measured(rounds.done, place_of, s["days"]), "accuracy": accuracy, "updates": result.updates}
@@ -78,17 +83,19 @@ def simulated(asked: Asked, s: Mapping[str, Any]) -> dict[str, Any]:
 
 def scenario(s: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """The scenario of a run, as a file of it would say."""
-    zones: dict[str, Any] = {"all": {"devices": len(PLACES) * DEVICES, "utc_offset": PLACES}}
+    devices = s.get("devices", DEVICES)
+    cohort = DEMAND * devices // DEVICES
+    zones: dict[str, Any] = {"all": {"devices": len(PLACES) * devices, "utc_offset": PLACES}}
     if s["way"] == "two layers":
-        zones = {place: {"devices": DEVICES, "utc_offset": hours} for place, hours in PLACES.items()}
-    demand = len(PLACES) * DEMAND if s["way"] == "one layer, all" else DEMAND
+        zones = {place: {"devices": devices, "utc_offset": hours} for place, hours in PLACES.items()}
+    demand = len(PLACES) * cohort if s["way"] == "one layer, all" else cohort
     hapt = s["data"] == "hapt"
     task = {
         "task": "geo",
         "model": "mlp",
         "model_args": {"inputs": 768, "hidden": 300, "classes": 6} if hapt else {},
         "data": "npz",
-        "data_args": {"path": str(file), "partition": "user"} | ({"devices": len(PLACES) * DEVICES} if hapt else {}),
+        "data_args": {"path": str(file), "partition": "user"} | ({"devices": len(PLACES) * devices} if hapt else {}),
         "training": {"epochs": 5, "batch": 10, "learning_rate": 0.05},
         "rounds": {
             "demand": demand,
