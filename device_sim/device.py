@@ -156,6 +156,11 @@ class Habit:
     reaction: int = 300
 
 
+def own_quality(device: "Device", a: Announcement) -> float:
+    """Eq. 3, of the device's last run of a task; before the first, that of a model which knows nothing."""
+    return device.quality.get(a.task) or first_quality(*device.sizes[a.task])
+
+
 @dataclass
 class Device:
     """A phone of a fleet. `number` says which share of the data is its own; `nights` None: always free."""
@@ -169,6 +174,8 @@ class Device:
     outlook: Outlook | None = None
     journey: Journey | None = None
     habit: Habit = Habit()
+    appraise: Callable[["Device", Announcement], float] = own_quality
+    """What its data are worth to a task."""
     whims: Whims | None = None
     zone: str = ""
     checked_in: str = ""
@@ -369,7 +376,9 @@ class Device:
         busy = sum(self._time(j.work) for j in self.jobs.values() if j.state in (REGISTERED, ADMITTED))
         if self.running:
             busy += max(0, self.running.until - now)
-        offers = [Offer(a.task, a.round, a.reward, self._quality(a), self._time(a), a.deadline) for a in open.values()]
+        offers = [
+            Offer(a.task, a.round, a.reward, self.appraise(self, a), self._time(a), a.deadline) for a in open.values()
+        ]
         windows = self._windows(now)
         first = (now + busy, windows[0][1])
         if first[0] >= first[1]:
@@ -401,9 +410,6 @@ class Device:
         if known is None or known[0] != a.round:
             known = self.reactions[a.task] = a.round, self.die(a.task, a.round, most=self.habit.reaction)
         return known[1]
-
-    def _quality(self, a: Announcement) -> float:
-        return self.quality.get(a.task) or first_quality(*self.sizes[a.task])
 
     def _time(self, a: Announcement) -> int:
         return self.pace.expect(a, self.sizes[a.task][0])

@@ -28,6 +28,8 @@ class Population:
     `day_ms`: ms of the plane's clock that stand for 24 h (0: always free), from `origin_ms` on, which is midnight UTC. `capacity`:
     "steady" (a run takes what the fleet's manner says), "usual", or the path of a capacity file; `bandwidth`: of a file with series.
     `offsets`: by zone its UTC offset in hours, with `zone` among them; `travel`: the chance that a device begins a trip on a day.
+    `homes`: places, with their UTC offsets, where the zone's devices live instead, in equal parts, one after the other; each device
+    is what it would be in a zone of that name.
     Raises `ValueError`, in words, for what cannot be.
     """
 
@@ -35,6 +37,7 @@ class Population:
     count: int
     first: int = 0
     offsets: Mapping[str, float] = field(default_factory=dict)
+    homes: Mapping[str, float] = field(default_factory=dict)
     day_ms: int = 0
     origin_ms: int = 0
     day: str = "nights"
@@ -49,6 +52,8 @@ class Population:
             raise ValueError(f"no day {self.day!r} is known; known: {', '.join(DAYS)}")
         if self.travel and not self.day_ms:
             raise ValueError("devices that travel need days: give a day some seconds")
+        if self.travel and self.homes:
+            raise ValueError(f"zone {self.zone} has several UTC offsets: no device of it can travel")
         if self.offsets and self.zone not in self.offsets:
             raise ValueError(f"the zones with their offsets do not name {self.zone}: {', '.join(self.offsets)}")
 
@@ -56,10 +61,10 @@ class Population:
         return [self._device(n) for n in range(self.first, self.first + self.count)]
 
     def _device(self, number: int) -> Device:
-        id = f"{self.zone}-{number}"
+        home, offset = self._home(number)
+        id = f"{home}-{number}"
         made = Device(id, number, pace=self._pace(id), zone=self.zone, whims=self.whims, habit=self._habit)
         if self.day_ms:
-            offset = self.offsets.get(self.zone, 0.0)
             made.nights = self._free(id, offset)
             made.learns = partial(self._forecast, offset)
             if self.travel and len(self.offsets) > 1:
@@ -69,6 +74,12 @@ class Population:
                 )
                 made.nights = trips
         return made
+
+    def _home(self, number: int) -> tuple[str, float]:
+        """Where a device lives, and the UTC offset there."""
+        if not self.homes:
+            return self.zone, self.offsets.get(self.zone, 0.0)
+        return list(self.homes.items())[(number - self.first) * len(self.homes) // self.count]
 
     def _forecast(self, offset: float, now: int) -> Forecast:
         return Forecast(offset, self.day_ms, now, self.origin_ms)

@@ -109,6 +109,7 @@ def population(zone: str, options: Mapping[str, str]) -> "Population":
         count=int(o["count"]),
         first=int(o.get("first", 0)),
         offsets=offsets,
+        homes=_offsets(o.get("homes", "")),
         day_ms=day_ms,
         origin_ms=int(o.get("origin-ms", 0)),
         day=o.get("day", "nights"),

@@ -4,23 +4,31 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from olearning.errors import USAGE, Trouble
 from schemas.task import MOST_SEED, BadTask, Scalar, TaskSpec, parse
 from schemas.topics import BadName, check_zone
+from schemas.wire import Slug
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Hours = Annotated[float, msgspec.Meta(ge=-12, le=14)]
+Mechanism = Literal["contribution", "progress", "boost", "quality", "forecast"]
+"""What OLearning's selector can do without: see `olearning/without.py`."""
 Least1 = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A zone: its devices, and its hours from UTC."""
+    """A zone: its devices, and its hours from UTC; or by name the places where they live, in equal parts, with their hours."""
 
     devices: Annotated[int, msgspec.Meta(ge=0)]
-    utc_offset: Annotated[float, msgspec.Meta(ge=-12, le=14)] = 0.0
+    utc_offset: Hours | Annotated[dict[Slug, Hours], msgspec.Meta(min_length=1)] = 0.0
+
+    @property
+    def homes(self) -> dict[str, float]:
+        return self.utc_offset if isinstance(self.utc_offset, dict) else {}
 
 
 class Phones(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +53,8 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to simulate. `tasks`: as in task files. It ends when they all have, or after `days` (0: never)."""
+    """What to simulate. `tasks`: as in task files. It ends when they all have, or after `days` (0: never). `without`: what
+    OLearning's selector does without."""
 
     zones: dict[str, Place]
     tasks: tuple[dict[str, Any], ...]
@@ -54,6 +63,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aggregators: Least1 = 1
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
     evaluate: bool = True
+    without: tuple[Mechanism, ...] = ()
     days: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     seed: Annotated[int, msgspec.Meta(ge=0, le=MOST_SEED)] = 0
 
@@ -71,9 +81,13 @@ class Loaded:
         s = self.scenario
         phones: Mapping[str, Scalar] = msgspec.to_builtins(s.devices)
         given = {k.replace("_", "-"): str(v) for k, v in phones.items() if v != ""}
-        offsets = ",".join(f"{z}={h:g}" for z, h in self.offsets.items())
+        offsets, homes = _hours(self.offsets), _hours(s.zones[zone].homes)
         count = str(s.zones[zone].devices)
-        return given | {"count": count, "first": str(first), "offsets": offsets, "seed": str(s.seed)}
+        return given | {"count": count, "first": str(first), "offsets": offsets, "homes": homes, "seed": str(s.seed)}
+
+
+def _hours(places: Mapping[str, float]) -> str:
+    return ",".join(f"{place}={h:g}" for place, h in places.items())
 
 
 def load(path: Path) -> Loaded:
@@ -100,4 +114,8 @@ def check(tree: dict[str, Any], where: str) -> Loaded:
     names = [spec.task for spec in specs]
     if not s.zones or not specs or len(set(names)) < len(names):
         raise Trouble(f"{where}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)
-    return Loaded(s, specs, {z: p.utc_offset for z, p in s.zones.items()})
+    if s.devices.travel and (many := [z for z, p in s.zones.items() if p.homes]):
+        raise Trouble(
+            f"{where}: devices of {', '.join(many)} live at several UTC offsets: set devices.travel to 0", USAGE
+        )
+    return Loaded(s, specs, {z: 0.0 if isinstance(h := p.utc_offset, dict) else h for z, p in s.zones.items()})

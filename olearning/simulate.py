@@ -21,11 +21,13 @@ from olearning.outcome import Epoch, Result
 from olearning.roles import population
 from olearning.scenario import Loaded
 from olearning.sweeper import Sweeper
+from olearning.without import appraisal, plain
 from processors.aggregator import Aggregator
 from processors.evaluator import Evaluator, Scorer
 from processors.globe import GlobalCoordinator
 from processors.submitter import Submitter
 from processors.zone import ZoneCoordinator
+from processors.zone_leader import worth
 from schemas.blocks import Layout
 from schemas.facts import Merged
 from schemas.messages import Evaluation
@@ -98,6 +100,7 @@ class Simulation:
         watchers: Sequence[Processor] = (),
     ):
         self.loaded, s = loaded, loaded.scenario
+        self.appraise = appraisal(s.without) if s.without else worth
         self.memory = Memory(seed=s.seed, latency=(1, 1), batch=BATCH)
         self.counted = Counted(learner)
         self.memory.network = self._network
@@ -115,6 +118,7 @@ class Simulation:
             for n in range(s.aggregators):
                 self._host(partial(self._aggregator, z, n))
             devices = population(z, loaded.options(z, first)).devices()
+            plain(devices, s.without)
             self._host(partial(self._fleet, z, devices))
             first += place.devices
         if scorer:
@@ -146,7 +150,7 @@ class Simulation:
         return GlobalCoordinator(NAMESPACE, self.names, self.partitions, "global", life)
 
     def _zone(self, zone: str, life: str) -> Processor:
-        return ZoneCoordinator(NAMESPACE, zone, self.partitions, f"zone-{zone}", life)
+        return ZoneCoordinator(NAMESPACE, zone, self.partitions, f"zone-{zone}", life, appraise=self.appraise)
 
     def _aggregator(self, zone: str, n: int, life: str) -> Processor:
         return Aggregator(NAMESPACE, zone, f"aggregator-{zone}-{n}", life, 2 * self.tick, 10**9)

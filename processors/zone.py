@@ -4,15 +4,26 @@ from collections.abc import Iterator
 
 from processors.desk import EVERY, ZoneDesk
 from processors.selector import Selector
-from processors.zone_leader import ZoneLeader
+from processors.zone_leader import Appraisal, ZoneLeader, worth
 from schemas.wire import Message
 from streams.processor import Answer, Assigned, Effect, Input, Record, Stop, Tick
 
 
 class ZoneCoordinator(ZoneDesk):
-    def __init__(self, namespace: str, zone: str, partitions: int, name: str, life: str, every: int = EVERY):
+    """`appraise`: what rounds are worth to devices, if not what the paper says."""
+
+    def __init__(
+        self,
+        namespace: str,
+        zone: str,
+        partitions: int,
+        name: str,
+        life: str,
+        every: int = EVERY,
+        appraise: Appraisal = worth,
+    ):
         super().__init__(namespace, zone, partitions, name, life, every)
-        self.leader = ZoneLeader(self)
+        self.leader = ZoneLeader(self, appraise)
         self.selector = Selector(self)
 
     def start(self, now: int) -> Iterator[Effect]:

@@ -1,6 +1,6 @@
 """The zone leader: opens a task's rounds, closes them, adds the partials and finalises (design: Close, Finalise)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +54,20 @@ class Finalising:
     fact: Finalised | None = None
 
 
+Appraisal = Callable[[str, GlobalTask, ZoneTask | None], Worth]
+"""A zone, a task, and what it came to there so far (None: nothing) -> what its next round is worth there."""
+
+
+def worth(zone: str, g: GlobalTask, t: ZoneTask | None) -> Worth:
+    """What a task's next round is worth in a zone (OLearning §5.1 and §4.2)."""
+    contribution, starved = max(FLOOR, g.contribution(zone)), t.starved if t else 0
+    made = progress([Measured(*m) for m in t.measured] if t else [])
+    return Worth(contribution, made, starved, boosted(zone_reward(contribution, made), starved))
+
+
 class ZoneLeader:
-    def __init__(self, desk: ZoneDesk):
-        self.desk = desk
+    def __init__(self, desk: ZoneDesk, appraise: Appraisal = worth):
+        self.desk, self.appraise = desk, appraise
         self.jobs: dict[str, Finalising] = {}
         self.closing: dict[str, Closed] = {}
         self.objections = Objections(desk.namespace, desk.name)
@@ -123,12 +134,6 @@ class ZoneLeader:
     def _window_ends(self, g: GlobalTask) -> int:
         return g.opened_time + round(1000 * g.spec.epochs.window_s)
 
-    def _worth(self, g: GlobalTask, t: ZoneTask | None) -> Worth:
-        """What the next round is worth here (OLearning §5.1 and §4.2)."""
-        contribution, starved = max(FLOOR, g.contribution(self.desk.scope)), t.starved if t else 0
-        made = progress([Measured(*m) for m in t.measured] if t else [])
-        return Worth(contribution, made, starved, boosted(zone_reward(contribution, made), starved))
-
     def _opened(self, g: GlobalTask, t: ZoneTask | None, now: int) -> Opened:
         """The next round: from the zone's own model within an epoch, from the global one at its start."""
         spec, desk = g.spec, self.desk
@@ -161,7 +166,7 @@ class ZoneLeader:
             fraction=FRACTION if spec.rounds.staleness else 0,
             atomic=spec.rounds.atomic,
             hold=HOLD if spec.rounds.atomic else 0,
-            worth=self._worth(g, t),
+            worth=self.appraise(desk.scope, g, t),
             training=spec.training,
         )
 

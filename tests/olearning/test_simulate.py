@@ -7,6 +7,7 @@ import pytest
 
 from olearning.errors import Trouble
 from olearning.outcome import lines
+from olearning.roles import population
 from olearning.scenario import Loaded, load
 from olearning.simulate import Simulation
 from olearning.sweeper import Sweeper
@@ -125,6 +126,26 @@ def test_a_scenario_that_cannot_be_is_refused_in_words(tmp_path, change, words):
     with pytest.raises(Trouble, match=r"scenario\.toml") as e:
         loaded(tmp_path, text=TEXT.replace(*change))
     assert words in str(e.value)
+
+
+def test_a_zone_s_devices_may_live_in_several_places(tmp_path):
+    """Each is what it would be in a zone of that name."""
+    places = "utc_offset = {{ east = 2, west = -2 }}"
+    text = TEXT.replace("travel = 0.3\n", "")
+    one = text.replace("east = {{ devices = 8, utc_offset = 2 }}", "all = {{ devices = 16, " + places + " }}")
+    one = one.replace("west = {{ devices = 8, utc_offset = -2 }}\n", "")
+    apart, together = loaded(tmp_path, text=text), loaded(tmp_path, text=one)
+    crowds = [population(z, apart.options(z, first)).devices() for z, first in (("east", 0), ("west", 8))]
+    found = population("all", together.options("all", 0)).devices()
+    assert [(d.id, d.number, d.nights) for d in found] == [(d.id, d.number, d.nights) for c in crowds for d in c]
+    assert [d.learns(0).utc_offset_h for d in found] == [2.0] * 8 + [-2.0] * 8
+    assert {d.zone for d in found} == {"all"}
+
+
+def test_who_lives_in_several_places_does_not_travel(tmp_path):
+    text = TEXT.replace("devices = 8, utc_offset = 2", "devices = 8, utc_offset = {{ a = 2, b = 3 }}")
+    with pytest.raises(Trouble, match=r"devices of east live at several UTC offsets: set devices\.travel to 0"):
+        loaded(tmp_path, text=text)
 
 
 def test_days_must_have_a_length(tmp_path):
