@@ -124,7 +124,7 @@ def table(done: Done, work: str) -> str:
         ends = [final(r["accuracy"]) for r in some]
         rows.append(
             (
-                f"{line.zones} zones, {line.optimiser}: {NAMES[line.method]}",
+                f"{_zones(line)}, {line.optimiser}: {NAMES[line.method]}",
                 spread(ends),
                 spread([float(settled(r["accuracy"])) for r in some], 0),
                 f"{mean(r['steps'][-1] for r in some):,.0f}",
@@ -141,6 +141,10 @@ def table(done: Done, work: str) -> str:
         "hours of virtual time",
     )
     return markdown(head, rows) + "\n" + _beside(done, work)
+
+
+def _zones(line: Line) -> str:
+    return f"{line.zones} zone{'s' * (line.zones > 1)}"
 
 
 def _beside(done: Done, work: str) -> str:
@@ -162,7 +166,7 @@ def _beside(done: Done, work: str) -> str:
         ]
         rows.append(
             (
-                f"{line.zones} zones, {line.optimiser}",
+                f"{_zones(line)}, {line.optimiser}",
                 spread(gains, 1),
                 f"{PAPER[work, line.optimiser]}" if line.zones == 4 and (work, line.optimiser) in PAPER else "",
                 ", ".join("never" if d is None else str(d) for d in days),

@@ -42,6 +42,7 @@ POOLED = Way("one", 1, complete=True)
 
 
 def run(asked: Asked) -> None:
+    """A day's uploads to real aggregators in each way, the workers that it takes, crashes; then the tables and the picture."""
     many = MANY[:3] if asked.quick else MANY
     days: list[dict[str, Any]] = []
     workers: list[list[Any]] = []
