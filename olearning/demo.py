@@ -30,7 +30,7 @@ SESSION = 3_000
 """ms without a heartbeat until a role's place is given to another."""
 LOADING = 120.0
 """Seconds until all roles are up, at most: fleets load torch, which is slow on a slow machine."""
-PATIENCE = 150.0
+PATIENCE = 240.0
 """Seconds from then to the end, at most."""
 EVENING = 6.0
 """Seconds from the start of the fleets to the first zone's evening: they load torch meanwhile. If it takes longer, nights
