@@ -137,7 +137,7 @@ class _Batches:
         valid = np.arange(rows) < counts[:, :, None]
         self.wanted = valid & (steps[:, None] < taken)[:, :, None]
         for i, n in enumerate(batches.tolist()):
-            _latest(index[i], self.wanted[:, i], n)
+            _latest(index[i], self.wanted[:, i], n, self.steps[i])
         self.last: list[bool] = self.wanted.any(axis=(1, 2)).tolist()
         index += (np.cumsum(sizes) - sizes)[:, None, None]
         self.index = torch.from_numpy(np.ascontiguousarray(index.transpose(1, 0, 2)))
@@ -146,9 +146,9 @@ class _Batches:
         )
 
 
-def _latest(index: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_], batches: int) -> None:
-    """Leave in `wanted` (steps, rows) of one device where it draws each of its samples, `index`, for the last time."""
-    taken = int(wanted.any(axis=1).sum())
+def _latest(index: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_], batches: int, taken: int) -> None:
+    """Leave in `wanted` (steps, rows) of one device that takes so many steps where it draws each of its samples, `index`, for the
+    last time."""
     last = (taken - 1) // batches * batches
     wanted[: max(0, last - batches)] = False
     if last:

@@ -285,16 +285,16 @@ class Fleet:
 
     def _give_up(self, version: str, why: str, now: int) -> Iterator[Send]:
         """A model is gone: who would train from it does not, be its round the last or one that may be stale; all else goes on."""
-        said: set[str] = set()
+        told: set[str] = set()
         for board in self.boards.values():
             for task in [k for k, a in board.rounds.items() if _version(a) == version]:
-                said.add(task)
+                told.add(task)
                 yield from self._object(board, task, why, now)
         for d in self.devices:
             for job in [j for j in d.jobs.values() if j.state != UPLOADING and _version(j.work) == version]:
                 self._over(d, job, now)
-                if job.work.task not in said:
-                    said.add(job.work.task)
+                if job.work.task not in told:
+                    told.add(job.work.task)
                     yield objection(self.namespace, self.name, job.work.task, why, now)
 
     # ------------------------------------------------------------------ the devices

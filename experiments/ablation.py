@@ -21,12 +21,11 @@ import numpy as np
 from device_sim.capacity import Usual
 from experiments.asked import Asked
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
-from experiments.watched import Round, Rounds
-from experiments.zoned import digits
+from experiments.watched import Round, Rounds, accuracy_at, scores
+from experiments.zoned import PLACES, digits
 
 ALL = ("contribution", "progress", "boost", "quality", "forecast")
 WAYS: dict[str, tuple[str, ...]] = {"all in": (), **{f"no {m}": (m,) for m in ALL}, "none in": ALL}
-PLACES = {"west": -8.0, "mid": 0.0, "india": 5.5, "east": 8.0}
 DEVICES, QUICK = 12, 6
 """Of a zone; and if it is to be quick."""
 TASKS = {"a": (6, 10), "b": (4, 5), "c": (3, 10), "d": (2, 5)}
@@ -63,7 +62,7 @@ def simulated(asked: Asked, s: Mapping[str, Any]) -> dict[str, Any]:
         result = asked.simulate(tree, [rounds])
     out: dict[str, Any] = {"updates": result.updates, "bids": result.bids, "tasks": {}}
     for task in TASKS:
-        accuracy = [(round(e.at / DAY / 1000, 3), round(e.accuracy or 0.0, 4)) for e in result.epochs if e.task == task]
+        accuracy = scores([e for e in result.epochs if e.task == task], DAY)
         out["tasks"][task] = measured([r for r in rounds.done if r.task == task]) | {"accuracy": accuracy}
     return out
 
@@ -180,7 +179,7 @@ def _draw(asked: Asked, results: Mapping[tuple[str, int], Any], ways: Collection
             lines = []
             for seed in range(asked.seeds):
                 points = results[way, seed]["tasks"][task]["accuracy"]
-                lines.append([[a for at, a in points if at <= t][-1] for t in grid])
+                lines.append([accuracy_at(points, t) for t in grid])
             if way == "all in":
                 band(ax, grid, lines, color=colour, label=way)
             else:

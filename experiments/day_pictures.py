@@ -5,7 +5,6 @@
 draws the runs that are in a folder by now, all or some, and leaves out what it lacks.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
+from experiments.record import Runs
 
 SMOOTH = 5
 """Days of the moving average."""
@@ -88,12 +88,12 @@ def picture(done: Done, to: Path) -> None:
         for line, some in runs.items():
             if line.zones == z:
                 _draw(ax, line, some, "days")
-        ax.set(title=f"{z} zone{'s' * (z > 1)}", xlabel="days", ylabel="accuracy on unseen people")
+        ax.set(title=_zones(z), xlabel="days", ylabel="accuracy on unseen people")
     for ax, x, label in zip(axes[1], ("steps", "bytes"), ("local steps", "bytes over the air"), strict=False):
         for line, some in runs.items():
             if line.zones == zones[-1]:
                 _draw(ax, line, some, x)
-        ax.set(title=f"{zones[-1]} zones", xlabel=label, ylabel="accuracy", xscale="log")
+        ax.set(title=_zones(zones[-1]), xlabel=label, ylabel="accuracy", xscale="log")
     for ax in [*axes[0, len(zones) :], *axes[1, 2:]]:
         ax.set_visible(False)
     handles, labels = axes[0, len(zones) - 1].get_legend_handles_labels()
@@ -124,7 +124,7 @@ def table(done: Done, work: str) -> str:
         ends = [final(r["accuracy"]) for r in some]
         rows.append(
             (
-                f"{_zones(line)}, {line.optimiser}: {NAMES[line.method]}",
+                f"{_zones(line.zones)}, {line.optimiser}: {NAMES[line.method]}",
                 spread(ends),
                 spread([float(settled(r["accuracy"])) for r in some], 0),
                 f"{mean(r['steps'][-1] for r in some):,.0f}",
@@ -143,8 +143,8 @@ def table(done: Done, work: str) -> str:
     return markdown(head, rows) + "\n" + _beside(done, work)
 
 
-def _zones(line: Line) -> str:
-    return f"{line.zones} zone{'s' * (line.zones > 1)}"
+def _zones(count: int) -> str:
+    return f"{count} zone{'s' * (count > 1)}"
 
 
 def _beside(done: Done, work: str) -> str:
@@ -166,7 +166,7 @@ def _beside(done: Done, work: str) -> str:
         ]
         rows.append(
             (
-                f"{_zones(line)}, {line.optimiser}",
+                f"{_zones(line.zones)}, {line.optimiser}",
                 spread(gains, 1),
                 f"{PAPER[work, line.optimiser]}" if line.zones == 4 and (work, line.optimiser) in PAPER else "",
                 ", ".join("never" if d is None else str(d) for d in days),
@@ -188,8 +188,7 @@ def main(words: Sequence[str]) -> None:
     folder, name = Path(words[0]), words[1]
     done: dict[tuple[Line, int], dict[str, Any]] = {}
     work = ""
-    for text in (folder / "raw.jsonl").read_text().splitlines():
-        row = json.loads(text)
+    for row in Runs(folder, "").rows.values():
         s = row["settings"]
         work = s["work"]
         done[Line(s["method"], s["optimiser"], s["zones"]), s["seed"]] = row["result"]

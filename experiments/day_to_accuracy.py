@@ -11,13 +11,14 @@ larger one, `large` is our own: as many devices as the platform is for.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from device_sim.capacity import Capacity, Usual, capacities
+from device_sim.capacity import Capacity
 from device_sim.engine import Engine
+from device_sim.pace import Phone
+from device_sim.population import Population
 from experiments import works
 from experiments.asked import Asked
 from experiments.central import Course, rounds
@@ -113,9 +114,8 @@ def one_layer(work: Work, size: Size, line: Line, engine: Engine, seed: int) -> 
 
 def speeds(work: Work, size: Size, zones: int, seed: int) -> list[Capacity]:
     """Of the devices of so many zones, in their order: the ones that they have on the platform."""
-    all_of_them = Usual() if work.capacity == "usual" else capacities(Path(work.capacity))
-    return [
-        all_of_them.of(seed, f"z{z}-{(z - 1) * size.devices + i}")
-        for z in range(1, zones + 1)
-        for i in range(size.devices)
-    ]
+    n = size.devices
+    there = [Population(f"z{z}", n, (z - 1) * n, capacity=work.capacity, seed=seed) for z in range(1, zones + 1)]
+    paces = [d.pace for zone in there for d in zone.devices()]
+    assert all(isinstance(p, Phone) for p in paces)
+    return [p.capacity for p in paces if isinstance(p, Phone)]

@@ -27,11 +27,9 @@ from device_sim.availability import Availability
 from experiments.asked import Asked
 from experiments.data import HAR, converted
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
-from experiments.watched import Round, Rounds, jain, names
-from experiments.zoned import digits
+from experiments.watched import Round, Rounds, accuracy_at, jain, names, scores
+from experiments.zoned import PLACES, digits
 
-PLACES = {"west": -8.0, "mid": 0.0, "india": 5.5, "east": 8.0}
-"""By name the hours from UTC."""
 DEVICES, DEMAND, ROUNDS = 26, 20, 10
 """Of a zone; as in the paper: 1.3 K (K = 20), 10 rounds an epoch."""
 QUICK = 6
@@ -77,8 +75,11 @@ def simulated(asked: Asked, s: Mapping[str, Any]) -> dict[str, Any]:
         result = asked.simulate(tree, [rounds])
     homes = {p: [f"{p}-{n}" for n in range(i * devices, (i + 1) * devices)] for i, p in enumerate(PLACES)}
     place_of = {zone: names(homes, zone) for zone in tree["zones"]}
-    accuracy = [(round(e.at / DAY / 1000, 3), round(e.accuracy or 0.0, 4)) for e in result.epochs]
-    return {**measured(rounds.done, place_of, s["days"]), "accuracy": accuracy, "updates": result.updates}
+    return {
+        **measured(rounds.done, place_of, s["days"]),
+        "accuracy": scores(result.epochs, DAY),
+        "updates": result.updates,
+    }
 
 
 def scenario(s: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -212,11 +213,6 @@ def _table(
 def _days(results: Mapping[tuple[str, int], dict[str, Any]]) -> list[int]:
     last = min(len(r["by_day"]) for r in results.values())
     return sorted({1, 2, last} & set(range(1, last + 1)))
-
-
-def accuracy_at(points: Sequence[Sequence[float]], day: float) -> float:
-    """Of the last global model by then."""
-    return [a for at, a in points if at <= day][-1]
 
 
 def _draw(asked: Asked, results: Mapping[tuple[str, int], dict[str, Any]], days: int) -> None:

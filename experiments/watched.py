@@ -1,11 +1,11 @@
 """What happened in a simulation, round by round, read off its zones' ledgers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from device_sim.fleet import Manner
 from device_sim.pseudonym import pseudonym
+from experiments.asked import Epoch
 from schemas.facts import Closed, Finalised, Opened
 from streams.ledger import Zone
 from streams.processor import Answer, Effect, Input, Membership, Record
@@ -103,7 +103,11 @@ def jain(shares: Sequence[float]) -> float:
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
-def within(rounds: Sequence[Round], day_ms: int, days: int) -> list[list[Round]]:
-    """The rounds of each day, by when they were closed."""
-    edges = [n * day_ms for n in range(days + 1)]
-    return [[r for r in rounds if a <= r.closed < b] for a, b in pairwise(edges)]
+def scores(epochs: Iterable[Epoch], day_s: float) -> list[tuple[float, float]]:
+    """When each of these epochs was merged, in days, and its accuracy."""
+    return [(round(e.at / day_s / 1000, 3), round(e.accuracy or 0.0, 4)) for e in epochs]
+
+
+def accuracy_at(points: Sequence[Sequence[float]], day: float) -> float:
+    """Of the last global model by then, as `scores` has them."""
+    return [a for at, a in points if at <= day][-1]

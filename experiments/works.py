@@ -55,17 +55,30 @@ def features(asked: Asked, devices: int = DEVICES) -> Iterator[Work]:
 
 
 def _har(asked: Asked, name: str, path: str, inputs: int, hidden: str, devices: int) -> Work:
-    return Work(
-        name=name,
-        model="mlp",
-        model_args={"inputs": inputs, "hidden": hidden, "classes": 6},
-        data="npz",
-        data_args={"path": path, "partition": "user", "devices": devices},
-        training=HAR_TRAINING,
-        capacity=str(archive(asked, CAPACITY)),
-        selection=oort.HAR,
-        pyramid=pyramidfl.HAR,
-    )
+    args = {"inputs": inputs, "hidden": hidden, "classes": 6}
+    return _by_user(asked, name, path, "mlp", args, HAR_TRAINING, oort.HAR, pyramidfl.HAR, devices)
+
+
+def _speech(asked: Asked, name: str, path: str, model: str, args: Mapping[str, Any], devices: int) -> Work:
+    args = {"shape": "1,32,32", "classes": 20, **args}
+    return _by_user(asked, name, path, model, args, SPEECH_TRAINING, oort.SPEECH, pyramidfl.SPEECH, devices)
+
+
+def _by_user(
+    asked: Asked,
+    name: str,
+    path: str,
+    model: str,
+    args: Mapping[str, Any],
+    training: Mapping[str, Any],
+    selection: oort.Settings,
+    pyramid: pyramidfl.Settings,
+    devices: int,
+) -> Work:
+    """Data of people, each spread over some devices; speeds are those of the capacity file."""
+    data_args = {"path": path, "partition": "user", "devices": devices}
+    capacity = str(archive(asked, CAPACITY))
+    return Work(name, model, args, "npz", data_args, training, capacity, selection, pyramid)
 
 
 @contextmanager
@@ -81,20 +94,6 @@ def resnet(asked: Asked, devices: int = DEVICES) -> Iterator[Work]:
     """The same words with ResNet-8."""
     with converted(asked, SPEECH, classes=20) as files:
         yield _speech(asked, "speech-resnet8", str(files[SPEECH]), "resnet8", {}, devices)
-
-
-def _speech(asked: Asked, name: str, path: str, model: str, args: Mapping[str, Any], devices: int) -> Work:
-    return Work(
-        name=name,
-        model=model,
-        model_args={"shape": "1,32,32", "classes": 20, **args},
-        data="npz",
-        data_args={"path": path, "partition": "user", "devices": devices},
-        training=SPEECH_TRAINING,
-        capacity=str(archive(asked, CAPACITY)),
-        selection=oort.SPEECH,
-        pyramid=pyramidfl.SPEECH,
-    )
 
 
 @contextmanager

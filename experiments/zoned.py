@@ -9,6 +9,9 @@ from device_sim.data import load
 from device_sim.data_shares import SPLIT, Split, by_dirichlet
 from device_sim.dataset import Dataset, Int64, rows
 
+PLACES = {"west": -8.0, "mid": 0.0, "india": 5.5, "east": 8.0}
+"""Time zones of experiments: by name the hours from UTC."""
+
 
 def dealt(dataset: Dataset, zones: int, devices: int, seed: int, among: float, within: float) -> Int64:
     """Whose each training sample is, (n,): device d of zone z is number z · `devices` + d.

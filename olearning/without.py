@@ -11,8 +11,9 @@ another function, or less knowledge, in its place.
 from collections.abc import Collection
 
 from device_sim.device import Device
-from learning.rewards import FLOOR, Measured, boosted, progress, zone_reward
+from learning.rewards import boosted, zone_reward
 from olearning.scenario import Mechanism
+from processors import zone_leader
 from processors.zone_leader import Appraisal
 from schemas.facts import Worth
 from schemas.messages import Announcement
@@ -26,11 +27,12 @@ def appraisal(without: Collection[Mechanism]) -> Appraisal:
     """What rounds are worth to a zone's devices, as `processors.zone_leader.worth` says it, but for what is left out."""
 
     def worth(zone: str, g: GlobalTask, t: ZoneTask | None) -> Worth:
-        share = 1 / len(g.zones) if "contribution" in without else max(FLOOR, g.contribution(zone))
-        measured = [Measured(*m) for m in t.measured] if t and "progress" not in without else []
-        made, starved = progress(measured), t.starved if t else 0
+        whole = zone_leader.worth(zone, g, t)
+        share = 1 / len(g.zones) if "contribution" in without else whole.contribution
+        made = 1.0 if "progress" in without else whole.progress
         announced = zone_reward(share, made)
-        return Worth(share, made, starved, announced if "boost" in without else boosted(announced, starved))
+        reward = announced if "boost" in without else boosted(announced, whole.starved)
+        return Worth(share, made, whole.starved, reward)
 
     return worth
 
