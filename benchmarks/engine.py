@@ -20,7 +20,8 @@ from device_sim.batched import widths
 from device_sim.engine import HERE, STACKED, WORKERS, Engine
 from device_sim.trainer import Job, one_thread
 from learning.models import build, model, to_vector
-from schemas.task import Scalar, Training
+from schemas.task import Training
+from schemas.wire import Scalar
 
 BATCHES, BATCH = 5, 16
 SGD, ADAMW = Training(1, BATCH, 0.01), Training(1, BATCH, 1e-3, optimiser="adamw")

@@ -24,7 +24,8 @@ from device_sim.optimiser import Optimiser
 from device_sim.trainer import Float32, Job, Run
 from learning.models import build
 from learning.words import Plain
-from schemas.task import Scalar, Training
+from schemas.task import Training
+from schemas.wire import Scalar
 
 STACK = 2**20
 """Values of weights, and of what goes with them in a step, that are stacked at once, 4 MB: more would leave the cache, fewer make

@@ -26,7 +26,8 @@ from learning import registry
 from learning.words import Plain, said
 from schemas.blocks import Layout, Tensor, layout
 from schemas.messages import Announcement
-from schemas.task import BadTask, Scalar, TaskSpec
+from schemas.task import BadTask, TaskSpec
+from schemas.wire import Scalar
 
 Vector = npt.NDArray[np.float32]
 Arrays = list[npt.NDArray[Any]]

@@ -23,7 +23,7 @@ from device_sim.dataset import Dataset as Dataset
 from device_sim.dataset import held_out as held_out
 from learning.plugins import names, plugin
 from learning.words import Plain
-from schemas.task import Scalar
+from schemas.wire import Scalar
 
 GROUP = "olearning.data"
 """The entry points that are looked up when no data of a name is known."""

@@ -23,7 +23,7 @@ import numpy as np
 from device_sim.data_npz import read
 from device_sim.dataset import Dataset, Float32, Int64, rows
 from learning.words import Plain
-from schemas.task import Scalar
+from schemas.wire import Scalar
 
 SPLIT: dict[str, Scalar] = {
     "partition": "dirichlet",

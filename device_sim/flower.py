@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from device_sim.client import Arrays, Client, Config, Context, Metrics, client
 from device_sim.data import SPLIT
-from schemas.task import Scalar
+from schemas.wire import Scalar
 
 SCORED = 10
 """Partitions on which the evaluator scores."""

@@ -20,7 +20,8 @@ from device_sim.data import Dataset
 from device_sim.optimiser import Optimiser
 from device_sim.pseudonym import seed_of as seed_of
 from learning.models import build, load_vector, score, to_vector
-from schemas.task import Scalar, Training
+from schemas.task import Training
+from schemas.wire import Scalar
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

@@ -1,6 +1,6 @@
 """What model arguments say, or why they cannot be: a task file holds numbers and text, and no lists."""
 
-from schemas.task import Scalar
+from schemas.wire import Scalar
 
 
 def positive(name: str, value: Scalar) -> int:

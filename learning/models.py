@@ -31,7 +31,7 @@ from learning.plugins import names, plugin
 from learning.registry import UnknownModel as UnknownModel
 from learning.registry import model as model
 from schemas.blocks import STATISTICS, Layout, Tensor, layout
-from schemas.task import Scalar
+from schemas.wire import Scalar
 
 Float32 = npt.NDArray[np.float32]
 

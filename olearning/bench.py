@@ -13,7 +13,7 @@ import typer
 from olearning.connect import choose
 from olearning.errors import NO_BROKER, USAGE, Trouble
 from olearning.hosting import emit_or_end
-from schemas.task import MOST_SEED
+from schemas.wire import MOST_SEED
 
 if TYPE_CHECKING:
     from benchmarks.line import Line

@@ -21,8 +21,8 @@ try:
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
-    from schemas.task import MOST_SEED
     from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
+    from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
     from streams.processor import Effect, Input, Stop

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from olearning.errors import USAGE, Trouble
-from schemas.task import MOST_SEED, BadTask, Scalar, TaskSpec, parse
+from schemas.task import BadTask, TaskSpec, parse
 from schemas.topics import BadName, check_zone
-from schemas.wire import Slug
+from schemas.wire import MOST_SEED, Scalar, Slug
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Hours = Annotated[float, msgspec.Meta(ge=-12, le=14)]

@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.blocks import Layout, Manifest, Place
 from schemas.messages import Ref
+from schemas.sharing import Sharing, Tenant
 from schemas.task import TaskSpec, Training, Wanted
 from schemas.wire import Count, Ident, Message, Part, Slug
 
@@ -102,6 +103,13 @@ class Opened(Message, frozen=True):
     hold: Count = 0
     """Bytes of incomplete deltas that a shard holds at most, when `atomic`."""
     worth: Worth = Worth(contribution=1.0, progress=1.0, starved=0, reward=1.0)
+    tenant: Slug = "default"
+    cost: Count = 0
+    """Bytes that a device of the round moves at most, the model to it and its delta back: what a slot takes of its tenant's day."""
+    fill: Count = 0
+    """Until when (ms) devices are admitted, if not until the deadline; 0: until then."""
+    serve: Count = 0
+    """For how many ms a round that has its devices waits for their deltas, if not until the deadline; 0: until then."""
     training: Training | None = None
     """What all devices of the round do, though the task may change meanwhile. None: in ledgers from before this was said."""
 
@@ -295,6 +303,8 @@ class TaskUpdated(Message, frozen=True):
     spec: TaskSpec
     wanted: Wanted
     by: str = ""
+    enough: dict[Slug, Count] = {}
+    """By zone, a round that is to end with what it has."""
 
 
 class TaskRefused(Message, frozen=True):
@@ -303,6 +313,31 @@ class TaskRefused(Message, frozen=True):
     token: Count
     task: Slug
     submission: Count
+    reason: str
+
+
+class TenantSet(Message, frozen=True):
+    """What a tenant may have from here on, as its record at `submission` of `global.tenants` says."""
+
+    token: Count
+    submission: Count
+    tenant: Tenant
+
+
+class SharingSet(Message, frozen=True):
+    """By which policy devices are shared from here on, as the record at `submission` of `global.tenants` says."""
+
+    token: Count
+    submission: Count
+    sharing: Sharing
+
+
+class WishRefused(Message, frozen=True):
+    """The record at `submission` of `global.tenants`, under this key, does not hold, and why."""
+
+    token: Count
+    submission: Count
+    key: Ident
     reason: str
 
 
@@ -386,6 +421,6 @@ ZONE_FACTS = (
     Founded, Rules, Checkpoint, Claimed, Opened, Admitted, Committed, Closed, Finalised, Lost, Abandoned, Retired,
 )  # fmt: skip
 GLOBAL_FACTS = (
-    Founded, Rules, Checkpoint, Claimed, ZoneJoined, TaskAdmitted, TaskUpdated, TaskRefused, EpochOpened, Taken, EpochClosed,
+    Founded, Rules, Checkpoint, Claimed, ZoneJoined, TaskAdmitted, TaskUpdated, TaskRefused, TenantSet, SharingSet, WishRefused, EpochOpened, Taken, EpochClosed,
     Merged, Scored, TaskEnded,
 )  # fmt: skip

@@ -5,8 +5,9 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
-from schemas.task import Scalar, Training
-from schemas.wire import Count, Ident, Message, Part, Slug
+from schemas.sharing import Abilities, Needs
+from schemas.task import Training
+from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
 
 
 class Ref(Part, frozen=True):
@@ -21,7 +22,7 @@ class CheckIn(Message, frozen=True):
     device."""
 
     device: Ident
-    abilities: dict[str, Scalar] = {}
+    abilities: Abilities = {}
     gone: bool = False
 
 
@@ -55,14 +56,17 @@ class Announcement(Message, frozen=True):
     """For how many ms an admitted device holds its slot."""
     over: bool = False
     """The task is over here: this is the last word on it."""
+    needs: Needs = Needs()
 
 
 class Registration(Message, frozen=True):
-    """`<zone>.registrations`: a device's wish to take part in a round of a task."""
+    """`<zone>.registrations`: a device's wish to take part in a round of a task, with its public abilities: a tenant's pseudonym is not
+    that of its check-in, so the plane cannot look them up."""
 
     device: Ident
     task: Slug
     round: Count
+    abilities: Abilities = {}
 
 
 class Admission(Message, frozen=True):

@@ -7,14 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.blocks import Layout, Manifest, codec
-from schemas.wire import Count, Message, Part, Slug
+from schemas.sharing import Needs
+from schemas.wire import Count, Message, Part, Scalar, Slug
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 YEAR = 366 * 86_400.0
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
-MOST_SEED = 2**63 - 1
-"""What all that draws can begin from, and any message can say."""
-Scalar = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=MOST_SEED)] | float | bool
 
 
 class BadTask(ValueError):
@@ -71,6 +69,10 @@ class Rounds(Part, frozen=True):
     refill: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     staleness: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
     atomic: bool = False
+    fill_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+    """The scheduling time-out: a round that has not got its devices by then goes on with those it has. 0: none but the deadline."""
+    serve_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+    """The execution time-out, from when a round has its devices: it closes with the deltas that came. 0: none but the deadline."""
 
     @property
     def places(self) -> int:
@@ -227,6 +229,9 @@ class TaskSpec(Part, frozen=True):
     limits: Limits = Limits()
     upload: Upload = Upload()
     zones: tuple[Slug, ...] = ()
+    needs: Needs = Needs()
+    silent_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+    """The task is stopped if its tenant says nothing of it for so long (`olearning task keep`). 0: never."""
 
     def __post_init__(self) -> None:
         if len(set(self.zones)) < len(self.zones):
@@ -245,7 +250,7 @@ CHANGEABLE = ("training", "rounds", "epochs", "stop")
 
 class Submission(Message, frozen=True):
     """`global.tasks`: a task with the layout of its model and where version 0 lies. A later record of a task that runs changes its
-    settings, or what is `wanted` of it; `by` says who did."""
+    settings, or what is `wanted` of it; `by` says who did. Any record is a sign of life of its tenant."""
 
     spec: TaskSpec
     layout: Layout
@@ -253,6 +258,8 @@ class Submission(Message, frozen=True):
     seed: Count = 0
     wanted: Wanted = "run"
     by: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    enough: dict[Slug, Count] = {}
+    """By zone, a round that its tenant ends early, with what came."""
 
 
 def fixed(old: TaskSpec, new: TaskSpec) -> str:

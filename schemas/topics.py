@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from schemas import blocks, facts, messages, task
+from schemas import blocks, facts, messages, sharing, task
 from schemas.wire import SLUG, Malformed, Message, decode
 
 DAY = 86_400_000
@@ -38,6 +38,8 @@ class Kind:
 _ZONE, _GLOBAL = ("zone",), (GLOBAL,)
 TABLE: tuple[Kind, ...] = (
     Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True),
+    Kind("tenants", "tenant", (sharing.Tenant, sharing.Sharing), "quotas, weights, and the policy by which devices are shared", _GLOBAL,
+         partitions="one", compact=True),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
          partitions="one", broker_time=True),
     Kind("checkpoints", "place", (blocks.FoldBlock,), "the fold of the ledger, in pieces; a Checkpoint says which",
@@ -45,7 +47,7 @@ TABLE: tuple[Kind, ...] = (
     Kind("models", "task, version, token, block", (blocks.ModelBlock,), "model blocks; a manifest in the ledger says which",
          (*_GLOBAL, *_ZONE), bulk=True),
     Kind("checkins", "device", (messages.CheckIn,), '"I am here"', retention=DAY),
-    Kind("announcements", "task", (messages.Announcement,), "open rounds, one copy in every partition", compact=True),
+    Kind("announcements", "task", (messages.Announcement, sharing.SharingPlan), "open rounds and the plan of the sharing policy, one copy in every partition", compact=True),
     Kind("registrations", "device", (messages.Registration,), "wishes to take part", retention=DAY),
     Kind("admissions", "device", (messages.Admission, messages.Refusal), "slots with leases, refusals", retention=DAY),
     Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True),

@@ -22,6 +22,9 @@ SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"  # `$` alone lets a last li
 Slug = Annotated[str, msgspec.Meta(pattern=SLUG)]
 Ident = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 """Names of processes, devices and places."""
+MOST_SEED = 2**63 - 1
+"""What all that draws can begin from, and any message can say."""
+Scalar = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=MOST_SEED)] | float | bool
 
 
 class Malformed(ValueError):

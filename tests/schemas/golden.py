@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from schemas import blocks, facts, messages, task, topics
+from schemas import blocks, facts, messages, sharing, task, topics
 from schemas.wire import Message, encode
 
 FILE = Path(__file__).with_name("golden.json")
@@ -44,6 +44,8 @@ _spec = task.TaskSpec(
         refill=2,
         staleness=3,
         atomic=True,
+        fill_s=12.0,
+        serve_s=15.0,
     ),
     epochs=task.Epochs(count=3, rounds=4, deadline_s=600.0, enough=1, window_s=300.0, zones=2),
     stop=task.Stop(accuracy=0.9, loss=0.25, patience=3, delta=0.01, reward=0.001, wait_s=30.0),
@@ -60,7 +62,11 @@ _spec = task.TaskSpec(
     limits=task.Limits(unit=-20, largest=128.0, heaviest=5000),
     upload=task.Upload(codec="top-k+int8+zstd", keep=0.25),
     zones=("asia", "europe"),
+    needs=sharing.Needs(public={"ram": 4.0, "cpu": 6.0}, private={"samples": 100.0}),
+    silent_s=1800.0,
 )
+_tenant = sharing.Tenant(tenant="acme", weight=2.0, quota=sharing.Quota(tasks=3, devices=500, bytes=2**40), by="ann")
+_sharing = sharing.Sharing(policy="irs", args={"tiers": 2}, by="ann")
 _counts = facts.Counts(counted=5, duplicate=4, late=3, invalid=2, incomplete=1)
 _update = facts.Update(zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654, progress=0.125)
 _load = messages.TaskLoad(
@@ -90,7 +96,7 @@ EXAMPLES: tuple[Message, ...] = (
     facts.Opened(
         token=5, task="wine", round=4, epoch=1, source=_ref, base=_manifest, demand=20, places=30, minimum=5,
         deadline=1_800_000_030_000, grace=2500, lease=10_000, staleness=1, sizes=(6, 4), unit=-20, largest=2**27, heaviest=5000,
-        refill=2, fraction=10, atomic=True, hold=2**26,
+        refill=2, fraction=10, atomic=True, hold=2**26, tenant="acme", cost=2**21, fill=1_800_000_012_000, serve=15_000,
         worth=facts.Worth(contribution=0.5, progress=0.25, starved=1, reward=0.25), training=_training,
     ),
     facts.Admitted(
@@ -113,8 +119,11 @@ EXAMPLES: tuple[Message, ...] = (
     facts.Retired(token=5, task="wine", source=_ref),
     facts.ZoneJoined(token=6, zone="asia", ledger="led-1", partitions=8),
     facts.TaskAdmitted(token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42, submission=3),
-    facts.TaskUpdated(token=6, task="wine", submission=13, spec=_spec, wanted="pause", by="ann"),
+    facts.TaskUpdated(token=6, task="wine", submission=13, spec=_spec, wanted="pause", by="ann", enough={"asia": 4}),
     facts.TaskRefused(token=6, submission=12, task="wine", reason="no zone called 'mars'"),
+    facts.TenantSet(token=6, submission=2, tenant=_tenant),
+    facts.SharingSet(token=6, submission=3, sharing=_sharing),
+    facts.WishRefused(token=6, submission=4, key=".sharing", reason="no policy called 'luck'"),
     facts.EpochOpened(token=6, task="wine", epoch=1, manifest=_manifest, zones=("asia",)),
     facts.Taken(token=6, task="wine", epoch=1, ranges={"europe": (0, 40), "asia": (3, 50)}, updates=(_update,)),
     facts.EpochClosed(token=6, task="wine", epoch=1, why="all", ends={"europe": 40, "asia": 50}),
@@ -124,15 +133,24 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     facts.Scored(token=6, task="wine", epoch=1, accuracy=0.875, loss=0.5),
     facts.TaskEnded(token=6, task="wine", why="epochs done"),
-    task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42, wanted="stop", by="ann"),
-    messages.CheckIn(device="d-1", abilities={"ram_gb": 8, "os": "android", "npu": True, "load": 0.25}, gone=True),
+    _tenant,
+    _sharing,
+    sharing.SharingPlan(
+        zone="asia", at=1_800_000_000_000, policy="irs", chosen=True,
+        rules=(sharing.Rule(
+            turns=(sharing.Turn(share=0.5, tasks=("wine", "beer")), sharing.Turn(share=0.5, tasks=("beer",))),
+            meets=({"ram": 4.0},), lacks=({"cpu": 9.0},),
+        ),),
+    ),
+    task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42, wanted="stop", by="ann", enough={"asia": 4}),
+    messages.CheckIn(device="d-1", abilities={"ram": 8.0, "cpu": 7.5}, gone=True),
     messages.Announcement(
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000, over=True,
+        reward=0.125, lease=10_000, over=True, needs=_spec.needs,
     ),
-    messages.Registration(device="d-1", task="wine", round=4),
+    messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
     messages.Refusal(device="d-1", task="wine", round=4, reason="full", retry_ms=5000, cause=_ref),
     messages.Receipt(device="d-1", task="wine", round=4, slot=2, outcome="counted", blocks=(0, 1), offsets=(7, 8)),

@@ -87,6 +87,7 @@ def test_what_a_zone_a_globe_and_a_task_have():
     assert both == {"ledger", "checkpoints", "models"}
     assert {t.kind.what for t in zone_topics("demo", GLOBAL)} == both | {
         "tasks",
+        "tenants",
         "evaluations",
         "metrics",
         "dead-letters",
@@ -100,7 +101,7 @@ def test_what_a_zone_a_globe_and_a_task_have():
 def test_partitions():
     """All that devices send or read, and what holds their deltas, has the zone's P; what must be in one order has one."""
     for t in every("demo", "asia", "wine"):
-        ordered = {"ledger", "checkpoints", "tasks", "evaluations", "priorities", "metrics", "dead-letters"}
+        ordered = {"ledger", "checkpoints", "tasks", "tenants", "evaluations", "priorities", "metrics", "dead-letters"}
         assert t.partitions(8) == (1 if t.kind.what in ordered else 8), t.name
         if t.kind.key == "device":
             assert t.partitions(5) == 5
@@ -113,6 +114,7 @@ def test_settings_at_the_broker():
         assert all(type(v) is str for v in settings.values())
     assert {w for w, c in config.items() if c["cleanup.policy"] == "compact"} == {
         "tasks",
+        "tenants",
         "evaluations",
         "announcements",
     }
