@@ -35,16 +35,20 @@ from schemas.facts import (
     Retired,
     Rules,
     Scored,
+    SharingSet,
     Taken,
     TaskAdmitted,
     TaskEnded,
     TaskRefused,
     TaskUpdated,
+    TenantSet,
     Update,
+    WishRefused,
     ZoneJoined,
 )
 from schemas.messages import Ref
 from schemas.partitioner import shard_of
+from schemas.sharing import SHARING, Tenant
 from schemas.task import TaskSpec, fixed
 from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
@@ -267,6 +271,10 @@ class GlobalTask(Part, frozen=True):
     best: Score | None = None
     """The last score, and the one with the lowest loss that was better by more than the stop rule's `delta`."""
     why: str = ""
+    heard: int = 0
+    """When its tenant said something of it last (ms)."""
+    enough: dict[str, int] = {}
+    """By zone, the last round that its tenant wanted ended early."""
 
     def contribution(self, zone: str) -> float:
         """The zone's share (OLearning's eq. 1): 1/n before the first merge."""
@@ -295,6 +303,16 @@ class Globe(Part, frozen=True):
     zones: dict[str, Joined] = {}
     tasks: dict[str, GlobalTask] = {}
     refused: dict[str, TaskRefused] = {}
+    tenants: dict[str, TenantSet] = {}
+    """What holds for those that were ever said something of."""
+    sharing: SharingSet | None = None
+    """None: nobody said anything yet."""
+    wishes: dict[str, WishRefused] = {}
+    """By key of `global.tenants`, the last record that was refused."""
+
+    def tenant(self, name: str) -> Tenant:
+        """What a tenant may have."""
+        return self.tenants[name].tenant if name in self.tenants else Tenant(tenant=name)
 
 
 S = TypeVar("S", Zone, Globe)
@@ -749,6 +767,7 @@ def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
         taken=dict.fromkeys(f.zones, 0),
         submission=f.submission,
         first=f.manifest,
+        heard=time,
     )
     refused = {k: v for k, v in g.refused.items() if k != f.spec.task}
     return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)
@@ -760,7 +779,8 @@ def _task_updated(g: Globe, at: int, time: int, f: TaskUpdated) -> Globe:
     _require(t.wanted != "stop", f"{f.task} is stopped")
     what = fixed(t.spec, f.spec)
     _require(not what, f"{what} of {f.task} cannot change")
-    new = replace(t, spec=f.spec, wanted=f.wanted, by=f.by, submission=f.submission)
+    enough = {**t.enough, **{z: max(n, t.enough.get(z, 0)) for z, n in f.enough.items()}}
+    new = replace(t, spec=f.spec, wanted=f.wanted, by=f.by, submission=f.submission, heard=time, enough=enough)
     return replace(g, tasks={**g.tasks, f.task: new})
 
 
@@ -770,6 +790,29 @@ def _task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
     _require(t is None or t.submission < f.submission, f"{f.task} is admitted")
     _require(last is None or last.submission < f.submission, f"submission {f.submission} is refused before")
     return replace(g, refused={**g.refused, f.task: f})
+
+
+def _wish(g: Globe, f: TenantSet | SharingSet | WishRefused, key: str) -> None:
+    """Records of `global.tenants` under one key are dealt with in order, each once."""
+    _lead(g, f.token)
+    last = g.sharing if key == SHARING else g.tenants.get(key)
+    newest = max((x.submission for x in (last, g.wishes.get(key)) if x), default=-1)
+    _require(f.submission > newest, f"record {newest} of {key} is dealt with already")
+
+
+def _tenant_set(g: Globe, at: int, time: int, f: TenantSet) -> Globe:
+    _wish(g, f, f.tenant.tenant)
+    return replace(g, tenants={**g.tenants, f.tenant.tenant: f})
+
+
+def _sharing_set(g: Globe, at: int, time: int, f: SharingSet) -> Globe:
+    _wish(g, f, SHARING)
+    return replace(g, sharing=f)
+
+
+def _wish_refused(g: Globe, at: int, time: int, f: WishRefused) -> Globe:
+    _wish(g, f, f.key)
+    return replace(g, wishes={**g.wishes, f.key: f})
 
 
 def _task(g: Globe, f: Any, *states: str) -> GlobalTask:
@@ -865,6 +908,9 @@ TRANSITIONS: Mapping[type, Mapping[type, Transition]] = {
         TaskAdmitted: _task_admitted,
         TaskUpdated: _task_updated,
         TaskRefused: _task_refused,
+        TenantSet: _tenant_set,
+        SharingSet: _sharing_set,
+        WishRefused: _wish_refused,
         EpochOpened: _epoch_opened,
         Taken: _taken,
         EpochClosed: _epoch_closed,
