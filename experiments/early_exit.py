@@ -18,7 +18,7 @@ from learning.rewards import FLOOR
 RULES: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "accuracy 0.85": {"accuracy": 0.85},
-    "patience 3": {"patience": 3, "delta": 0.001},
+    "patience 5": {"patience": 5, "delta": 0.01},
     "patience 10": {"patience": 10, "delta": 0.001},
     "reward": {"reward": FLOOR},
 }
