@@ -199,6 +199,13 @@ class ZoneTask(Part, frozen=True):
         return r.opened.staleness if r and r.opened else 0
 
 
+class Spent(Part, frozen=True):
+    """Bytes that a tenant's devices may have moved in a zone on a `day` (UTC, days since 1970): `Opened.cost` for each slot given."""
+
+    day: int
+    bytes: int
+
+
 class Zone(Part, frozen=True):
     """The state of a zone's ledger below `position`."""
 
@@ -219,6 +226,13 @@ class Zone(Part, frozen=True):
     """Offset of the last `Admitted`."""
     registrations: tuple[int, ...] = ()
     """By partition, the first registration not dealt with."""
+    spent: dict[str, Spent] = {}
+    """By tenant, on the last day on which its devices had slots. Those of days before are forgotten with the next `Admitted`."""
+
+    def spent_on(self, tenant: str, day: int) -> int:
+        """Bytes that this tenant's devices may have moved on that day."""
+        s = self.spent.get(tenant)
+        return s.bytes if s and s.day >= day else 0
 
 
 # ------------------------------------------------------------------ the globe
@@ -479,7 +493,16 @@ def places_taken(t: ZoneTask) -> int:
     assert r.opened
     if not r.opened.refill:
         return len(r.devices) - len(r.lapsed | r.voided)
-    return sum(len(x.devices) - len(x.done | x.lapsed | x.voided) for x in working(t))
+    return _busy(t)
+
+
+def at_work(t: ZoneTask) -> int:
+    """How many devices hold a slot of the task, and are neither done nor given up."""
+    return _busy(t) if t.state == "open" and not t.retired else 0
+
+
+def _busy(t: ZoneTask) -> int:
+    return sum(len(r.devices) - len(r.done | r.lapsed | r.voided) for r in working(t))
 
 
 def _filled(t: ZoneTask) -> ZoneTask:
