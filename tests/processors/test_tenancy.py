@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from device_sim.fleet import Manner
+from processors.globe import GlobalCoordinator
 from processors.steerer import Change, Steerer
 from processors.submitter import Submitter
 from processors.tenancy import MOST, dealt
@@ -18,7 +19,7 @@ from schemas.task import Submission, TaskSpec
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Message
 from streams.memory import Host, Memory
-from streams.processor import Send, send
+from streams.processor import Ends, Send, send
 from tests.plane import LAYOUT, NS, START, Plane, spec
 from tests.processors.test_crash_points import MODES, Doomed, kind_of
 
@@ -297,6 +298,28 @@ def test_a_word_that_lies_unread_when_the_time_is_up_counts():
     p.hosts["global"].thaw()
     p.memory.run(limit=15_000)
     assert [f.wanted for f in of(p, TaskUpdated)] == ["run"]
+
+
+def test_it_reads_the_tasks_to_their_end_before_it_calls_a_tenant_silent():
+    """On a broker, an answer may come before the records that lie below it."""
+    p = plane()
+    assert submitted(p, "toy", silent_s=30.0)[0]
+    desk = GlobalCoordinator(NS, p.zones, 2, "global", "2")
+    desk.reading.ledger.state = p.globe()
+    tenancy = desk.tenancy
+    later = p.globe().tasks["toy"].heard + 30_000
+    assert list(tenancy.silence(later - 1, set())) == []
+    (ask,) = tenancy.silence(later, set())
+    assert ask == Ends(ask.tag, topic(NS, GLOBAL, "tasks").name)
+    assert list(tenancy.silence(later, set())) == [], "it is asked already"
+    tenancy.read = 1
+    tenancy.answer(desk.requests.close(ask.tag), {0: 2}, later)
+    assert list(tenancy.silence(later, set())) == [], "there is a record more"
+    tenancy.read = 2
+    assert list(tenancy.silence(later, {"toy"})) == [], "and it is of this task"
+    tenancy.answer(("silence", "toy"), {0: 2}, later)
+    (stop,) = tenancy.silence(later, set())
+    assert read(stop.topic, stop.value, stop.headers).wanted == "stop"
 
 
 # ------------------------------------------------------------------ rounds that are ended early
