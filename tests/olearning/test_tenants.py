@@ -281,3 +281,28 @@ def test_a_view_that_comes_later_knows_the_devices_from_the_metrics():
     p.memory.host(lambda life: late)
     assert p.memory.run(lambda: late.caught_up, 2_000)
     assert {z.zone: z.seen for z in late.snapshot(late.now).zones} == {"east": 4, "west": 0}
+
+
+# ------------------------------------------------------------------ what happened
+
+
+def test_what_tenants_said_and_what_became_of_it_are_events(command):
+    p = plane(devices=0)
+    view = watch(p)
+    command(p, "tenant", "set", "acme", "--tasks", "1", "--by", "ann")
+    command(p, "sharing", "set", "reward", "--by", "ann")
+    command(p, "sharing", "set", "lottery")
+    p.submit(spec())
+    p.memory.run(limit=2_000)
+    command(p, "task", "end-round", "toy", "--zone", "east", "--by", "ann")
+    p.memory.run(limit=500)
+    said = [e.text for e in view.drain()]
+    for text in (
+        "global: tenant acme: weight 1, 1 open task, devices at work without limit, bytes a day without limit (ann)",
+        "global: devices are shared by reward, as ann said",
+        "east: toy round 1 is to end with what came (ann)",
+    ):
+        assert text in said, text
+    assert any(
+        x.startswith("global: another sharing policy refused: there is no sharing policy 'lottery'") for x in said
+    )
