@@ -31,13 +31,14 @@ from processors.zone_leader import worth
 from schemas.blocks import Layout
 from schemas.facts import Merged
 from schemas.messages import Evaluation
+from schemas.sharing import SHARING
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, read, topic, zone_topics
 from schemas.wire import checksum
 from streams.ledger import Globe
 from streams.memory import Host, Memory
 from streams.models import Lost, assemble
-from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record, Send
+from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record, Send, send
 from streams.reading import Reading
 
 NAMESPACE = "sim"
@@ -123,6 +124,11 @@ class Simulation:
             first += place.devices
         if scorer:
             self._host(partial(self._evaluator, scorer))
+        tenants = topic(NAMESPACE, GLOBAL, "tenants")
+        for owner in s.tenants:
+            self.memory.append(send(tenants, owner.message(), owner.tenant))
+        if s.sharing:
+            self.memory.append(send(tenants, s.sharing.message(), SHARING))
         for spec in loaded.specs:
             layout, vector = prepare(spec, s.seed)
             self.memory.host(partial(self._submitter, spec, layout, vector))
