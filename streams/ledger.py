@@ -836,10 +836,20 @@ def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
     return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)
 
 
+def silent(t: GlobalTask, time: int) -> bool:
+    """Whether at this time, of the ledger's clock (ms), the task's tenant has said nothing of it for too long."""
+    return t.spec.silent_s > 0 and time - t.heard >= 1000 * t.spec.silent_s
+
+
 def _task_updated(g: Globe, at: int, time: int, f: TaskUpdated) -> Globe:
     t = _task(g, f, "admitted", "open", "closed", "merged")
-    _require(f.submission > t.submission, f"submission {t.submission} holds for {f.task}")
     _require(t.wanted != "stop", f"{f.task} is stopped")
+    if f.submission == t.submission and (f.spec, f.wanted, f.enough) == (t.spec, "stop", {}):
+        _require(
+            silent(t, time), f"submission {t.submission} holds for {f.task}, and its tenant was heard of at {t.heard}"
+        )
+        return replace(g, tasks={**g.tasks, f.task: replace(t, wanted="stop", by=f.by)})
+    _require(f.submission > t.submission, f"submission {t.submission} holds for {f.task}")
     what = fixed(t.spec, f.spec)
     _require(not what, f"{what} of {f.task} cannot change")
     enough = {**t.enough, **{z: max(n, t.enough.get(z, 0)) for z, n in f.enough.items()}}
@@ -852,7 +862,8 @@ def _task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
     last, t = g.refused.get(f.task), g.tasks.get(f.task)
     _require(t is None or t.submission < f.submission, f"{f.task} is admitted")
     _require(last is None or last.submission < f.submission, f"submission {f.submission} is refused before")
-    return replace(g, refused={**g.refused, f.task: f})
+    tasks = {**g.tasks, f.task: replace(t, heard=time)} if t else g.tasks
+    return replace(g, tasks=tasks, refused={**g.refused, f.task: f})
 
 
 def _wish(g: Globe, f: TenantSet | SharingSet | WishRefused, key: str) -> None:
