@@ -10,8 +10,7 @@ from collections.abc import Generator, Iterator
 
 from msgspec.structs import replace
 
-from learning.sharing.plans import REWARD, plan
-from learning.sharing.policy import Job, Market
+from learning.sharing.policy import Job, Market, PolicyFailed, plan
 from processors.crowd import Crowd
 from processors.desk import ZoneDesk
 from processors.quotas import Allowance
@@ -23,8 +22,10 @@ from streams.ledger import GlobalTask, ZoneTask, places_taken
 from streams.letters import objection
 from streams.processor import Effect, Send, send
 
-EVERY = 1_000
-"""ms between two plans, at least."""
+REWARD = "reward"
+"""The policy by which devices choose: it looks at no device."""
+EVERY, RARELY = 1_000, 5_000
+"""ms between two plans, at least; and at most, since time alone counts for some policies."""
 GRACE = 5_000
 """ms for which a device may still follow the plan before."""
 KINDS = 10_000
@@ -63,7 +64,7 @@ class Plans:
     # ------------------------------------------------------------------ making it
 
     def react(self, now: int) -> Iterator[Effect]:
-        """Make a plan anew, if something changed and the last is a second old; announce it if it is another."""
+        """Make a plan anew, if something changed and the last is old enough; announce it if it is another."""
         sharing = self.sharing
         if sharing is None:
             return
@@ -72,10 +73,8 @@ class Plans:
         else:
             yield from self.crowd.follow(self.desk.zone.partitions)
         known = (self.desk.zone.position, self.desk.globe.state.position, sharing)
-        other = sharing != self.known[2]
-        if not other and (
-            now - self.made < EVERY or not (known != self.known or self.crowd.changed or self._turned(now))
-        ):
+        changed = known != self.known or self.crowd.changed or self._turned(now)
+        if sharing == self.known[2] and now - self.made < (EVERY if changed else RARELY):
             return
         self.known, self.made = known, now
         new = yield from self._plan(sharing, now)
@@ -89,13 +88,14 @@ class Plans:
         return now // DAY != self.made // DAY or any(self.made < fill <= now for fill in fills)
 
     def _plan(self, sharing: Sharing, now: int) -> Generator[Send, None, SharingPlan]:
-        """What the policy says. One of someone's own may fail: then devices choose by reward, and the tasks' owners are told."""
+        """What the policy says. One of someone's own may be missing here, or fail: then devices choose by reward, and the tasks' owners
+        are told."""
         zone, at = self.desk.scope, self.desk.zone.position
         market = self.market(now)
         try:
             return plan(sharing.policy, sharing.args, market, zone, at)
-        except Exception as e:
-            why = f"sharing policy {sharing.policy} failed in zone {zone}, devices choose by reward: {type(e).__name__}: {e}"
+        except PolicyFailed as e:
+            why = f"devices of zone {zone} choose by reward: {e}"
             if why != self._failed:
                 self._failed = why
                 for job in market.jobs:
@@ -140,6 +140,9 @@ class Plans:
             round=r.round,
             fill_s=t.fill_ms / 1000,
             serve_s=t.serve_ms / 1000,
+            waits_s=max(0, now - r.opened_time) / 1000 if r.full_at is None else 0.0,
+            fill_within_s=max(0, o.fill - r.opened_time) / 1000,
+            deadline_s=max(0, o.deadline - r.opened_time) / 1000,
         )
 
     def announce(self) -> Iterator[Send]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from learning.sharing import policy
 from processors import plans
 from processors.crowd import FEW, LAST, LATELY, MOST, Crowd
 from processors.quotas import LATER, SOON, Allowance, part
@@ -195,7 +196,8 @@ def test_a_plan_is_made_at_most_once_a_second_and_said_only_if_it_differs(monkey
     assert len(r.plans()) == 1
     before = len(made)
     r.memory.run(limit=30_000)
-    assert len(made) <= before + 1, "nothing changed"
+    assert all(b - a >= plans.RARELY for a, b in pairwise(made[before:])), "nothing changed, but time passes"
+    assert len(made) >= before + 5
 
 
 def test_the_market_is_what_the_folds_and_the_check_ins_say(monkeypatch):
@@ -228,17 +230,17 @@ def test_the_market_is_what_the_folds_and_the_check_ins_say(monkeypatch):
 
 
 def test_a_policy_of_someone_s_own_that_fails_stops_nobody(monkeypatch):
-    def fails(*_: Any) -> SharingPlan:
+    def fails(*_: Any) -> Any:
         raise KeyError("luck")
 
     r = shared()
-    monkeypatch.setattr(plans, "plan", fails)
+    monkeypatch.setitem(policy._known, "mine", policy._Known(fails, {}))
     r.policy("mine")
     settled(r)
     assert r.plan.chosen
     assert isinstance(r.ask("a", "t"), Admission)
     (said,) = [m for m in r.messages("metrics", GLOBAL) if isinstance(m, Objection)]
-    assert "sharing policy mine failed" in said.reason
+    assert said.reason.startswith("devices of zone z choose by reward: sharing policy 'mine' failed")
     assert "luck" in said.reason
 
 
@@ -269,6 +271,7 @@ def test_a_policy_changed_in_the_middle_of_a_round_holds_from_its_fact_on(monkey
     assert [p.policy for p in r.plans()] == ["one", "two"]
     assert "to other tasks" in r.ask("b", "t").reason
     assert isinstance(r.ask("a", "t"), Admission), "who has a slot keeps it"
+    monkeypatch.undo()
     r.policy("reward")
     assert isinstance(r.ask("b", "t"), Admission)
     assert r.plans()[-1].chosen

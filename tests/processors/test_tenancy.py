@@ -74,7 +74,7 @@ def test_a_tenant_and_a_policy_are_set():
 @pytest.mark.parametrize(
     ("wish", "key", "why"),
     [
-        (Sharing(policy="lottery"), SHARING, "there is no sharing policy 'lottery' here; known: "),
+        (Sharing(policy="lottery"), SHARING, "no sharing policy 'lottery' is known here; known: "),
         (Sharing(policy="reward", args={"tiers": 4}), SHARING, "tiers"),
         (Sharing(policy="reward"), "acme", "a sharing policy has the key .sharing, not acme"),
         (ACME, "labs", "it is about tenant acme, and its key is labs"),
