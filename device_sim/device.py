@@ -446,14 +446,18 @@ class Device:
         return all(own.get(name, 0.0) >= least for name, least in a.needs.private.items())
 
     def _open(self, board: Board, now: int) -> Iterator[Announcement]:
-        """The rounds that it may register for now; `next` is when it may for others."""
+        """The rounds that it may register for now; `next` is when it may for others. Under a plan it reacts to all alike, or chance
+        would go before the plan's order."""
+        plan = board.plan
+        slow = self.die("plan", plan.at, most=self.habit.reaction) if plan and not plan.chosen else None
         for a in board.rounds.values():
             key = (self.zone, a.task)
             if not a.open or board.objections[a.task] or now >= a.deadline or key in self.jobs:
                 continue
             if self.taken.get(key, 0) >= a.round or a.task not in self.sizes or not self._able(a):
                 continue
-            at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + self._reaction(a))
+            reaction = self._reaction(a) if slow is None else slow
+            at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + reaction)
             if at <= now:
                 yield a
             else:

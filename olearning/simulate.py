@@ -185,7 +185,8 @@ class Simulation:
     # ------------------------------------------------------------------ running
 
     def run(self) -> Iterator[float]:
-        """Let it run to its end; says now and then how far it is, from 0 to 1. Raises `ValueError` if a task is refused, or a role stops."""
+        """Let it run to its end; says now and then how far it is, from 0 to 1. Raises `ValueError` if a task, a tenant or
+        the sharing policy is refused, or a role stops."""
         began, days = time.perf_counter(), self.loaded.scenario.days
         end = days * 1000 * self.loaded.scenario.devices.day_seconds
         before = gc.get_threshold()
@@ -197,6 +198,9 @@ class Simulation:
                 for h in self.memory.hosts:
                     if h.stopped and not h.stopped.ok:  # without it the tasks might never end
                         raise ValueError(h.stopped.reason)
+                for key, wish in self.globe.processor.globe.wishes.items():  # type: ignore[attr-defined]
+                    what = "the sharing policy" if key == SHARING else f"tenant {key}"
+                    raise ValueError(f"{what} is refused: {wish.reason}")
                 self.sweeper.sweep()
                 self.result.seconds = time.perf_counter() - began
                 yield self._share(end)
