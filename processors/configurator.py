@@ -12,7 +12,6 @@ from processors.registry import Registry
 from processors.standing import open_tasks
 from processors.tenancy import Tenancy
 from processors.zone_leader import FRACTION, HOLD
-from schemas.blocks import codec
 from schemas.facts import TaskAdmitted, TaskRefused, TaskUpdated
 from schemas.task import Submission, fixed
 from schemas.topics import GLOBAL, read, task_topics, topic
@@ -235,6 +234,4 @@ def _submission(refused: TaskRefused | None) -> int:
 
 def delta_bytes(s: Submission) -> int:
     """How many bytes a delta of the task has at most, as its codec writes it."""
-    how = codec(s.spec.upload.codec)
-    sizes = [how.size(n, s.spec.upload.share) for n in s.layout.sizes]
-    return sum(n + (n // 256 + 64 if how.packed else 0) for n in sizes)  # zstd's own bound: what does not shrink grows
+    return s.spec.upload.bytes(s.layout.sizes)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from learning.sharing.registry import unknown
+from learning.sharing.policy import unknown
 from processors.desk import GlobalDesk
 from processors.offers import AGAIN
 from processors.registry import EVERY, REPEAT

@@ -74,7 +74,7 @@ def test_a_tenant_and_a_policy_are_set():
 @pytest.mark.parametrize(
     ("wish", "key", "why"),
     [
-        (Sharing(policy="lottery"), SHARING, "there is no sharing policy 'lottery' here; known: "),
+        (Sharing(policy="lottery"), SHARING, "no sharing policy 'lottery' is known here; known: "),
         (Sharing(policy="reward", args={"tiers": 4}), SHARING, "tiers"),
         (Sharing(policy="reward"), "acme", "a sharing policy has the key .sharing, not acme"),
         (ACME, "labs", "it is about tenant acme, and its key is labs"),
@@ -386,7 +386,7 @@ def test_how_tenants_stand_is_in_the_metrics():
     p.memory.run(limit=8_000)
     last = reports(p)[-1]
     assert last.policy == "reward"
-    assert last.tenants == {"acme": Standing(2.0, Quota(tasks=2), tasks=1, devices=12, bytes=0)}
+    assert last.tenants == {"acme": Standing(2.0, Quota(tasks=2), tasks=1, devices=12, bytes=12 * 2 * 4 * 12)}
 
 
 def test_what_does_not_change_is_said_again_before_the_metrics_forget_it():
