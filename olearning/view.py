@@ -292,7 +292,7 @@ class View:
             leader=globe.leader.holder,
             leader_token=globe.leader.token,
             tasks=tuple(tasks),
-            zones=tuple(self._zone(name, standing, now) for name in sorted(self.books)),
+            zones=tuple(self._zone(name, now) for name in sorted(self.books)),
             letters=dict(sorted(self.letters.reasons.items(), key=lambda x: -x[1])),
             voids=dict(self.globe_book.voids),
             tenants=tuple(self._tenant(name, s) for name, s in standing.items()),
@@ -326,7 +326,7 @@ class View:
             phase=phase(g),
         )
 
-    def _zone(self, name: str, standing: Mapping[str, Standing], now: int) -> ZoneView:
+    def _zone(self, name: str, now: int) -> ZoneView:
         book = self.books[name]
         zone = book.zone
         fleets, aggregators = self.sources.of(FleetReport, name), self.sources.of(AggregatorReport, name)
@@ -345,9 +345,7 @@ class View:
             word = shard_word(h.holder, gone, words)
             shards.append(ShardView(s, h.holder, h.token, here, sum(u[s] for u in unread.values()), word))
         tasks = [g for g in self.globe.tasks.values() if name in g.zones]
-        rounds = tuple(
-            self._round(g, name, zone.tasks.get(g.spec.task), shards, unread, devices, standing, now) for g in tasks
-        )
+        rounds = tuple(self._round(g, name, zone.tasks.get(g.spec.task), shards, unread, devices, now) for g in tasks)
         return ZoneView(
             zone=name,
             position=zone.position,
@@ -384,7 +382,6 @@ class View:
         shards: Sequence[ShardView],
         unread: Mapping[str, list[int]],
         devices: Mapping[str, int],
-        standing: Mapping[str, Standing],
         now: int,
     ) -> RoundView:
         """A task in a zone."""
@@ -392,9 +389,8 @@ class View:
         left, known = unread.get(task, []), {z: self.books[z].zone for z in g.zones if z in self.books}
         r = t.rounds.get(t.round) if t else None
         o = r.opened if r else None
-        presence, lack = self.present.get(name), ""
-        if g.state != "ended":
-            lack = shortage(g, standing[g.spec.tenant], presence, o.cost if o else 0)
+        presence = self.present.get(name)
+        lack = shortage(g, self.globe, book.zone, name, presence, now)
         shared = rivals(task, book.zone, self.globe.sharing.sharing.policy) if self.globe.sharing else ""
         waits = zone_waits(g, book.zone, name, shards, left, devices, known, now, lack, shared)
         able = presence.eligible.get(task) if presence else None

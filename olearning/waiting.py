@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
 from processors.early_exit import waits_until, why_over
-from schemas.messages import Presence, Standing
+from processors.quotas import Allowance
+from schemas.messages import Presence
 from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask
 
 STANDS_STILL = "waiting for a person: "
@@ -63,13 +64,12 @@ def zone_waits(
     return f"waiting for the globe: {_globe_step(g)}"
 
 
-def shortage(g: GlobalTask, standing: Standing, presence: Presence | None, cost: int) -> str:
-    """Why no device more can come to a task's round in a zone, or "". `cost`: bytes that a device of it moves."""
-    tenant, quota = g.spec.tenant, standing.quota
-    if quota.devices and standing.devices >= quota.devices:
-        return f"its tenant {tenant} has {standing.devices} of {quota.devices} devices at work"
-    if quota.bytes and standing.bytes + cost > quota.bytes:
-        return f"its tenant {tenant} has moved {standing.bytes:,} of {quota.bytes:,} bytes today, and a device of it moves {cost:,}"
+def shortage(g: GlobalTask, globe: Globe, zone: Zone, name: str, presence: Presence | None, now: int) -> str:
+    """Why no device more can come to the round that a task has open in a zone, or "". `presence`: the devices seen there."""
+    t = zone.tasks.get(g.spec.task)
+    o = t.rounds[t.round].opened if t and t.state == "open" else None
+    if o and (why := Allowance(globe, zone, name, now).over(g.spec.tenant, o.cost)[0]):
+        return why
     eligible = presence.eligible.get(g.spec.task) if presence else None
     if presence and presence.devices and eligible and not eligible.devices:
         bounds = g.spec.needs.public

@@ -70,16 +70,16 @@ def test_tenants_and_policy_outlive_a_killed_coordinator_and_the_quota_holds(liv
     code, out, errors = live.run("tenant", "set", "acme", "--tasks", "1", "--weight", "2", "--by", "ann")
     assert (code, errors) == (OK, "")
     assert out == "tenant acme: weight 2, 1 open task, devices at work without limit, bytes a day without limit\n"
-    assert live.run("sharing", "set", "reward", "--by", "ann")[0] == OK
+    assert live.run("sharing", "set", "srsf", "--by", "ann")[0] == OK
     code, _, errors = live.run("sharing", "set", "lottery")
-    assert (code, "there is no sharing policy 'lottery' here" in errors) == (FAILED, True)
+    assert (code, "no sharing policy 'lottery' is known here" in errors) == (FAILED, True)
     code, out, errors = live.run("submit", live.file("first", "acme"))
     assert (code, out) == (OK, "first runs in east\n"), errors
 
     live.kill("global", 2.0)
     code, out, errors = live.run("tenant", "set", "labs", "--weight", "3")  # said while nobody leads
     assert (code, out.startswith("tenant labs: weight 3")) == (OK, True), errors
-    assert live.run("sharing")[1] == "devices are shared by reward, as ann said\n"
+    assert live.run("sharing")[1] == "devices are shared by srsf, as ann said\n"
     code, _, errors = live.run("submit", live.file("second", "acme"))
     assert code == FAILED
     assert "second is refused: tenant acme may have 1 open task and has 1 (first): wait until" in errors

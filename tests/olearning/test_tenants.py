@@ -19,7 +19,7 @@ from streams.ledger import Spent
 from streams.memory import Memory
 from streams.processor import Processor, Stop, send
 from tests.olearning.watched import watch
-from tests.plane import NS, Plane, spec
+from tests.plane import LAYOUT, NS, Plane, spec
 
 BUSY = Manner(training=(9_000, 9_000), reaction=50, report=500)
 
@@ -97,9 +97,11 @@ def test_the_policy_is_shown_set_and_refused(command):
     assert command(p, "sharing") == (OK, "devices are shared by reward, as ann said\n", "")
     code, out, _ = command(p, "sharing", "--json")
     assert (code, json.loads(out)) == (OK, {"policy": "reward", "args": {}, "by": "ann"})
+    code, out, _ = command(p, "sharing", "set", "irs-tiers", "--arg", "tiers=4")
+    assert (code, out) == (OK, "devices are shared by irs-tiers (tiers=4)\n")
     code, _, errors = command(p, "sharing", "set", "lottery", "--arg", "tickets=4")
     assert code == FAILED
-    assert errors.startswith("olearning: it stays as it was: there is no sharing policy 'lottery' here")
+    assert errors.startswith("olearning: it stays as it was: no sharing policy 'lottery' is known here")
     assert command(p, "sharing", "set", "Not A Name")[0] == USAGE
     assert command(p, "sharing", "set", "reward", "--arg", "tickets")[0] == USAGE
 
@@ -137,8 +139,8 @@ def test_tenants_are_shown_with_what_they_have_of_what_they_may(command):
     acme, labs = json.loads(out)
     assert code == OK
     assert acme == {
-        "tenant": "acme", "weight": 2.0, "tasks": ["toy"], "most_tasks": 2, "devices": 12, "most_devices": 12, "bytes": 0,
-        "most_bytes": 0,
+        "tenant": "acme", "weight": 2.0, "tasks": ["toy"], "most_tasks": 2, "devices": 12, "most_devices": 12,
+        "bytes": 12 * 2 * 4 * sum(LAYOUT.sizes), "most_bytes": 0,
     }  # fmt: skip
     assert (labs["tenant"], labs["weight"], labs["tasks"], labs["most_tasks"]) == ("labs", 1.0, ["more"], 0)
     text = command(p, "tenants")[1]
@@ -217,7 +219,21 @@ def test_the_queue_says_that_the_tenant_s_devices_are_all_at_work(command):
     command(p, "tenant", "set", "acme", "--devices", "12")
     p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
     p.memory.run(limit=4_000)
-    assert row(p, command)["why"] == "9 of 9 devices: its tenant acme has 12 of 12 devices at work"
+    why = "quota of tenant acme: its 6 devices at once in this zone are at work"
+    assert row(p, command)["why"] == f"9 of 9 devices: {why}"
+
+
+def test_the_queue_says_that_today_s_bytes_are_used(command):
+    p = plane(manner=BUSY)
+    cost = 2 * 4 * sum(LAYOUT.sizes)
+    command(p, "tenant", "set", "acme", "--bytes", str(9 * cost))
+    p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
+    p.memory.run(limit=4_000)
+    west = row(p, command, zone="west")
+    assert west["slots"] == 4, "the zone's part is 4.5"
+    assert f"bytes a day in this zone are used, a device takes {cost}" in west["why"]
+    (t,) = json.loads(command(p, "tenants", "--json")[1])
+    assert (t["bytes"], t["most_bytes"]) == (8 * cost, 9 * cost)
 
 
 def test_the_queue_says_that_nobody_can_do_it_and_why(command):
@@ -238,8 +254,8 @@ def test_the_queue_says_with_whom_devices_are_shared_once_somebody_said_how(comm
         p.submit(spec(task, demand=9, minimum=1, deadline_s=50))
     p.memory.run(limit=3_000)
     assert "shared" not in row(p, command)["why"]
-    command(p, "sharing", "set", "reward")
-    assert row(p, command)["why"].endswith(", shared by reward with more")
+    command(p, "sharing", "set", "srsf")
+    assert row(p, command)["why"].endswith(", shared by srsf with more")
 
 
 def test_devices_that_can_do_a_task_by_zone_and_bound(command):
@@ -303,6 +319,4 @@ def test_what_tenants_said_and_what_became_of_it_are_events(command):
         "east: toy round 1 is to end with what came (ann)",
     ):
         assert text in said, text
-    assert any(
-        x.startswith("global: another sharing policy refused: there is no sharing policy 'lottery'") for x in said
-    )
+    assert any(x.startswith("global: another sharing policy refused: no sharing policy 'lottery'") for x in said)

@@ -61,7 +61,7 @@ def test_a_refusal_says_why_and_that_nothing_changed():
     p = plane()
     ok, said = verdict(p, wish(p, SHARING, Sharing(policy="lottery", by="ann")))
     assert not ok
-    assert said.startswith("it stays as it was: there is no sharing policy 'lottery' here; known: ")
+    assert said.startswith("it stays as it was: no sharing policy 'lottery' is known here; known: ")
 
 
 def test_a_policy_is_set_and_said():
