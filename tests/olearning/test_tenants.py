@@ -1,6 +1,9 @@
 """The operators' commands and tables against a plane in memory: what they say, as text and as JSON, and their exit codes."""
 
 import json
+import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from olearning.tenants import setting
 from olearning.view import View
 from schemas.messages import CheckIn, TenantsReport
 from schemas.sharing import Needs, Quota, Tenant
+from schemas.task import parse
 from schemas.topics import DAY, GLOBAL, read, topic
 from streams.ledger import Spent
 from streams.memory import Memory
@@ -297,6 +301,15 @@ def test_a_view_that_comes_later_knows_the_devices_from_the_metrics():
     p.memory.host(lambda life: late)
     assert p.memory.run(lambda: late.caught_up, 2_000)
     assert {z.zone: z.seen for z in late.snapshot(late.now).zones} == {"east": 4, "west": 0}
+
+
+def test_the_page_s_task_file_is_one():
+    page = (Path(__file__).parents[2] / "docs/tenants.md").read_text()
+    blocks = [tomllib.loads(b) for b in re.findall(r"(?s)```toml\n(.*?)```", page)]
+    task = parse(next(b for b in blocks if "task" in b))
+    assert (task.needs.public, task.silent_s, task.rounds.places) == ({"ram": 8, "cpu": 9}, 86_400, 26)
+    needs = next(b for b in blocks if "task" not in b)["needs"]
+    assert parse({"task": "t", "model": "m", "data": "d", "needs": needs}).needs.private == {"samples": 100}
 
 
 # ------------------------------------------------------------------ what happened
