@@ -1,5 +1,7 @@
 """The topic table: names that Kafka takes and that read back, scopes, settings."""
 
+import os
+import pickle
 import re
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.messages import Registration
-from schemas.topics import DAY, GLOBAL, TABLE, BadName, parse, task_topics, topic, zone_topics
+from schemas.topics import DAY, GLOBAL, TABLE, BadName, parse, read, task_topics, topic, zone_topics
 from schemas.wire import Malformed, decode, encode
 
 slugs = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -135,3 +137,24 @@ def test_rows_are_told_apart_and_explained():
     assert len({k.what for k in TABLE}) == len(TABLE)
     assert all(k.about and k.key for k in TABLE)
     assert [k.what for k in TABLE if not k.carries] == ["shards"]
+
+
+class Evil:
+    """Whoever unpickles this runs what the sender says."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_pickle_is_refused_on_every_topic_and_never_run(tmp_path):
+    """Propius' clients, jobs and servers send each other pickles."""
+    value = pickle.dumps(Evil(tmp_path / "ran"))
+    for t in every("demo", "asia", "wine"):
+        with pytest.raises(Malformed):
+            read(t.name, value)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(value)
+    assert (tmp_path / "ran").exists(), "it would have run"
