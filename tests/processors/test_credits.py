@@ -42,3 +42,23 @@ def test_copies_and_late_reports_change_nothing_and_the_silent_are_forgotten():
     assert edges.credits("s", 1.0, 0, 0).shares == {"a": 2}
     edges.forget(SILENT)
     assert edges.names == {}
+
+
+@pytest.mark.parametrize("off", [1, 16, 300])
+def test_a_capacity_that_was_measured_too_low_does_not_hold_for_ever(off):
+    """Aggregators do a megabyte a second, and were seen to do a part of it; edges have more than they can ever send."""
+    edges, backlog, rates, most = Edges("z"), 0.0, [], 0.0
+    for second in range(120):
+        edges.hear(report("a", 10**12, at=second + 1), second)
+        rates.append(edges.credits("s", 1e6 / off, int(backlog), second).rate)
+        backlog = max(0.0, backlog + rates[-1] - 1e6)
+        most = max(most, backlog)
+    assert sum(min(r, 1e6) for r in rates[60:]) > 0.8 * 60 * 1e6
+    assert most < 2 * AIM_S * 1e6
+
+
+def test_edges_that_have_nothing_to_send_say_nothing_of_the_capacity():
+    edges = Edges("z")
+    for second in range(50):
+        edges.hear(report("a", 0, at=second + 1), second)
+        assert edges.credits("s", 1e6, 0, second).rate == 2e6

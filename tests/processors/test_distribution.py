@@ -138,7 +138,7 @@ class Crowd(Plane):
 
 def crowd(scheduler: bool, rogue: int | None = None, killed: bool = False, **more: Any) -> Crowd:
     """A task to its end. `rogue`: somebody says all the time that edges may send so much; `killed`: the scheduler is, for good, as soon as
-    deltas wait for credit."""
+    deltas wait for credit, and its last word is that none may be sent."""
     manner = Manner(training=(1_000, 1_500), reaction=50, report=500, together=DEVICES)
     p = Crowd(
         Slow(seed=3), zones=("east",), partitions=4, aggregators=2, devices=DEVICES, manner=manner, scheduler=scheduler
@@ -147,12 +147,19 @@ def crowd(scheduler: bool, rogue: int | None = None, killed: bool = False, **mor
     while not p.memory.run(p.watch, 100):
         assert p.memory.now < 400_000
         if rogue is not None and p.memory.now % 1_000 < 100:
-            c = Credits("rogue", "east", p.memory.now, rogue, {}, rogue, "")
-            p.memory.append(send(topic(NS, "east", "credits"), c, key="east"))
+            say(p, rogue)
         if killed and p.hosts["fleet-east"].processor.outboxes["east"].waiting:  # type: ignore[attr-defined]
             p.hosts["scheduler"].crash()
+            killed, rogue = False, None
+            say(p, 0)
     assert not [h.stopped for h in p.memory.hosts if h.stopped and not h.stopped.ok]
     return p
+
+
+def say(p: Plane, rate: int) -> None:
+    """Credits of that rate."""
+    c = Credits("somebody", "east", p.memory.now, rate, {}, rate, "")
+    p.memory.append(send(topic(NS, "east", "credits"), c, key="east"))
 
 
 @cache
