@@ -23,7 +23,6 @@ from schemas.messages import Announcement, Ref
 from schemas.task import Training
 from streams.processor import Fetch, Requests
 from streams.queries import Cluster
-from streams.reader import AHEAD
 
 
 class Versions(msgspec.Struct):
@@ -90,7 +89,7 @@ async def work(bootstrap: str, versions: Versions, count: int) -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         how, n = line.split()
         if how == "raw" and not plain:
-            plain = [AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, fetch_max_bytes=AHEAD) for _ in edges]
+            plain = [AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None) for _ in edges]
             await asyncio.gather(*(c.start() for c in plain))
         before, held = sum(e.edge.fetched for e in edges), sum(e.edge.held for e in edges)
         gc.collect()

@@ -70,8 +70,8 @@ class _Ask:
 
 
 def version(a: Announcement) -> str:
-    """What the model of a round is known by: keys of blocks are unique within their topic."""
-    return f"{a.base.topic}/{a.base.blocks[0].key}"
+    """What the model of a round is known by: a tenant's keys of blocks are unique within their topic."""
+    return f"{a.tenant}/{a.base.topic}/{a.base.blocks[0].key}"
 
 
 def contents(a: Announcement) -> tuple[Block, ...]:

@@ -144,6 +144,15 @@ def test_a_block_of_another_tenant_is_another(log):
     assert len(log.asked) == 6
 
 
+def test_a_version_that_begins_with_another_tenant_s_block_is_not_his(log):
+    """A manifest that somebody submits may name any blocks."""
+    a = log.round(log.write(ONE))
+    own = log.write(step(ONE, much=0.5))
+    mixed = replace(a, tenant="labs", base=replace(a.base, blocks=(a.base.blocks[0], *own.blocks[1:])))
+    assert log.get(mixed).tobytes() != ONE.tobytes()
+    assert log.get(a).tobytes() == ONE.tobytes()
+
+
 def test_a_block_that_is_not_at_its_place_is_asked_for_where_another_version_has_it(log):
     one, two = log.round(log.write(ONE)), log.round(log.write(step(ONE, (0,))))
     first, second = log.want(one), log.want(two)
@@ -159,7 +168,7 @@ def test_what_is_nowhere_is_given_up_by_all_that_want_it_and_can_be_wanted_again
     fetches = log.want(one) + log.want(two)
     kept = {key: log.values.pop(key) for key in keys(one.base, 1) + keys(two.base, 1)}
     gone = log.carry(fetches)
-    assert {g.version for g in gone} == {f"n.z.models/{m.base.blocks[0].key}" for m in (one, two)}
+    assert {g.version for g in gone} == {f"acme/n.z.models/{m.base.blocks[0].key}" for m in (one, two)}
     assert "block 1 of n.z.models version 2" in gone[0].why
     assert log.edge.model(one) is None
     log.values |= kept
