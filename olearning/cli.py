@@ -245,6 +245,9 @@ def fleet(
     late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
     interrupted: Annotated[float, typer.Option(help="The share of uploads that break off.", min=0, max=1)] = 0.0,
     resend: Annotated[float, typer.Option(help="The share of deltas that are sent twice.", min=0, max=1)] = 0.0,
+    room_mb: Annotated[
+        float | None, typer.Option(help="MB of models that the edge keeps.  [default: 268]", min=0)
+    ] = None,
     seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0, max=MOST_SEED)] = 0,
     load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
@@ -259,6 +262,8 @@ def fleet(
     habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth, "phones": phones}
     fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
     options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
+    if room_mb is not None:
+        options["room-mb"] = str(room_mb)
     own = _own(load)
     try:
         population(zone, options | {"count": "1"}).devices()  # reads the files
