@@ -77,6 +77,8 @@ class Job:
     since: int
     state: str = REGISTERED
     slot: int = 0
+    lease: int = 0
+    """Until when it holds the slot (ms)."""
     until: int = 0
     """When training, or the next block's upload, is done (ms)."""
     blocks: Sequence[object] = ()
@@ -285,7 +287,7 @@ class Device:
     def admitted(self, zone: str, m: Admission, now: int) -> None:
         job = self.jobs.get((zone, m.task))
         if job and (job.state, job.work.round) == (REGISTERED, m.round):
-            job.state, job.slot = ADMITTED, m.slot
+            job.state, job.slot, job.lease = ADMITTED, m.slot, m.lease_until
             self.next = now
 
     def refused(self, zone: str, m: Refusal, now: int) -> None:

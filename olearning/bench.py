@@ -100,6 +100,28 @@ def bench_aggregate(
     _measure(work, bootstrap, as_json)
 
 
+@bench.command("distribute")
+def bench_distribute(
+    edges: Annotated[str, typer.Option(help="How many, with commas.  [default: 1,4,16,64]")] = "",
+    parameters: Annotated[str, typer.Option(help="Sizes of models, with commas.  [default: 1.2M,11.2M]")] = "",
+    repeat: Annotated[int | None, typer.Option(help="Versions measured of each.  [default: 3]", min=1)] = None,
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Versions of a model out to edges, from their blocks and as differences, in bytes a second."""
+    from benchmarks import distribute
+
+    many = _counts(edges) or ((1, 2) if quick else distribute.EDGES)
+    sizes = _counts(parameters) or ((70_000,) if quick else distribute.PARAMETERS)
+    times = repeat or (1 if quick else distribute.REPEAT)
+
+    def work(report: Report, bootstrap: str) -> None:
+        distribute.run(report, bootstrap=bootstrap, edges=many, parameters=sizes, repeat=times)
+
+    _measure(work, bootstrap, as_json)
+
+
 @bench.command("forecast")
 def bench_forecast(
     devices: Annotated[int | None, typer.Option(help="How many.  [default: 1000]", min=1)] = None,

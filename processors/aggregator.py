@@ -58,7 +58,10 @@ COMMIT_INTERVAL = 500
 WORTH = 10_000
 """Bytes of a sum for which a commit may be put off by another ms: sums take at most 10 MB/s of the log, but for those that a
 round waits for."""
-LONGEST = 10_000
+PAYS, SPARSE = 4, 6
+"""A commit with less than `PAYS` times the bytes of its sum in deltas waits `SPARSE` times as long: with little to do, the sums that an
+aggregator writes are a part of what arrives, and not more than that."""
+LONGEST = 30_000
 """ms that a commit is put off at most; a claim that outlives it moves its shard whatever happens."""
 WINDOW = 16
 """Pieces of a sum that are on their way at once: memory."""
@@ -90,9 +93,11 @@ class Aggregator:
         commit_interval: int = COMMIT_INTERVAL,
         report_interval: int = 1_000,
         task_oriented: bool = False,
+        worth: float | None = None,
     ):
+        """`worth`: see `WORTH`."""
         self.name, self.life, self.zone_name, self.namespace = name, life, zone, namespace
-        self.commit_interval, self.report_interval = commit_interval, report_interval
+        self.commit_interval, self.report_interval, self.worth = commit_interval, report_interval, worth or WORTH
         self.tick = min(100, commit_interval)
         self.ledger_topic = topic(namespace, zone, "ledger")
         self.partials = topic(namespace, zone, "partials")
@@ -513,13 +518,14 @@ class Aggregator:
         """Whether there should be no second sum beside this one."""
         return acc is not None and acc.total is not None and acc.total.nbytes > HEAVY
 
-    def _patience(self, acc: Accumulator) -> int:
-        """ms that an accumulator waits for more."""
-        worth = 0 if acc.total is None else acc.total.nbytes // WORTH
-        return max(self.commit_interval, min(worth, LONGEST))
+    def patience(self, acc: Accumulator) -> int:
+        """ms that an accumulator waits for more: as its sum is dear, and by what went into it."""
+        size = 0 if acc.total is None else acc.total.nbytes
+        worth = size // self.worth * (SPARSE if acc.bytes < PAYS * size else 1)
+        return max(self.commit_interval, min(round(worth), LONGEST))
 
     def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
-        if now - acc.started >= self._patience(acc) or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
+        if now - acc.started >= self.patience(acc) or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
             return True
         r = t.rounds.get(acc.round)
         if r is None or r.opened is None:

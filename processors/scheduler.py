@@ -1,5 +1,5 @@
 """The scheduler (OLearning §6, the elastic manager): reads what aggregators report, says which tasks of each zone come first,
-and how many aggregators its load calls for.
+how many aggregators its load calls for, and how fast its edges may send (`processors/credits.py`).
 
 It advises. Its orders are no facts: nothing rests on one, an aggregator obeys only a fresh one, and none means that all is
 read as it comes. So it may be killed at any time, and two may speak at once. The group of the metrics' one partition says
@@ -9,9 +9,10 @@ who does; the others listen, so that who takes over knows as much.
 from collections.abc import Iterator, Mapping
 
 from processors import priorities
+from processors.credits import Edges
 from processors.loads import Loads
 from processors.priorities import PATIENCE, Demand, Steady
-from schemas.messages import AggregatorReport, Priorities, SchedulerReport
+from schemas.messages import AggregatorReport, FleetReport, Priorities, SchedulerReport
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
 from streams.ledger import Globe
@@ -43,6 +44,7 @@ class Scheduler:
         self.membership: Membership | None = Membership(f"{namespace}.{GLOBAL}.schedulers", self.metrics.name)
         self.reading = Reading(namespace, GLOBAL, Globe())
         self.zones: dict[str, Loads] = {}
+        self.edges: dict[str, Edges] = {}
         self.steady: dict[str, Steady] = {}
         self.speaks = False
         self.said: dict[str, tuple[tuple[str, ...], int]] = {}
@@ -83,6 +85,8 @@ class Scheduler:
             return  # nothing rests on it
         if isinstance(message, AggregatorReport) and message.zone in self.reading.state.zones:
             self.zones.setdefault(message.zone, Loads()).hear(message, now)
+        elif isinstance(message, FleetReport) and message.zone in self.reading.state.zones:
+            self.edges.setdefault(message.zone, Edges(message.zone)).hear(message, now)
 
     # ------------------------------------------------------------------ what it says
 
@@ -93,6 +97,7 @@ class Scheduler:
                 demands = loads.demands(self._weights())
                 yield from self._order(zone, demands, now)
                 yield self._report(zone, loads, demands, now)
+                yield from self._credits(zone, loads, demands, now)
 
     def _weights(self) -> dict[str, float]:
         """By task, what its tenant weighs."""
@@ -109,6 +114,15 @@ class Scheduler:
             yield send(
                 topic(self.namespace, zone, "priorities"), Priorities(self.name, zone, now, names, why), key=zone
             )
+
+    def _credits(self, zone: str, loads: Loads, demands: list[Demand], now: int) -> Iterator[Send]:
+        """How fast the zone's edges may send, as long as it is known what its aggregators manage."""
+        edges = self.edges.setdefault(zone, Edges(zone))
+        edges.forget(now)
+        capacity = loads.capacity * len(loads.aggregators)
+        if capacity and edges.names:
+            credits = edges.credits(self.name, capacity, sum(d.bytes for d in demands), now)
+            yield send(topic(self.namespace, zone, "credits"), credits, key=zone)
 
     def _report(self, zone: str, loads: Loads, demands: list[Demand], now: int) -> Send:
         workers, capacity = len(loads.aggregators), loads.capacity

@@ -113,5 +113,8 @@ def said(holds: Tenant | Sharing) -> str:
 
 def quota_words(quota: Quota) -> str:
     """What a tenant may have at most, in words."""
-    limits = ((quota.tasks, "open tasks"), (quota.devices, "devices at work"), (quota.bytes, "bytes a day"))
-    return ", ".join(f"{n:,} {what}" if n else f"{what} without limit" for n, what in limits)
+    limits = ((quota.tasks, "open task", ""), (quota.devices, "device", " at work"), (quota.bytes, "byte", " a day"))
+    return ", ".join(
+        f"{n:,} {what}{'' if n == 1 else 's'}{more}" if n else f"{what}s{more} without limit"
+        for n, what, more in limits
+    )

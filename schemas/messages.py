@@ -58,6 +58,10 @@ class Announcement(Message, frozen=True):
     """The task is over here: this is the last word on it."""
     needs: Needs = Needs()
 
+    def takes(self, round: int) -> bool:
+        """Whether a delta of that round may still count, as far as this says."""
+        return (self.open and round == self.round) or 0 < self.staleness >= self.round - round >= 0
+
 
 class Registration(Message, frozen=True):
     """`<zone>.registrations`: a device's wish to take part in a round of a task, with its public abilities: a tenant's pseudonym is not
@@ -162,6 +166,19 @@ class Priorities(Message, frozen=True):
     why: dict[Slug, str]
 
 
+class Credits(Message, frozen=True):
+    """`<zone>.credits`: how many bytes of deltas a second the zone's edges may send together, `rate`, and why so many. `shares`: by edge,
+    of those that had deltas waiting; any other edge may send `other`. Who hears none for long sends as it likes."""
+
+    source: Ident
+    zone: Slug
+    at: Count
+    rate: Count
+    shares: dict[Ident, Count]
+    other: Count
+    why: str
+
+
 class SchedulerReport(Message, frozen=True):
     """`global.metrics`: how many aggregators a zone has (`workers`) and how many its load calls for (`wanted`), and why.
     Bytes a second, and bytes that are not aggregated; `capacity` is what one aggregator was seen to do, 0: unknown."""
@@ -178,7 +195,11 @@ class SchedulerReport(Message, frozen=True):
 
 
 class FleetReport(Message, frozen=True):
-    """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start."""
+    """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start.
+
+    Of models, in bytes: `fetched` are records read from the log; `handed` is what devices began to train from, out of the edge's
+    copy. Of deltas: `waiting` bytes have no credit yet, and `left` blocks were not sent, since their round was over meanwhile.
+    """
 
     source: Ident
     zone: Slug
@@ -186,6 +207,10 @@ class FleetReport(Message, frozen=True):
     states: dict[str, Count]
     blocks: Count
     bytes: Count
+    fetched: Count = 0
+    handed: Count = 0
+    waiting: Count = 0
+    left: Count = 0
 
 
 class Eligible(Part, frozen=True):

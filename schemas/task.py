@@ -220,6 +220,13 @@ class Upload(Part, frozen=True):
         )  # zstd's own bound: what does not shrink grows
 
 
+class Distribute(Part, frozen=True):
+    """How versions go out. `differences`: beside its blocks, a version is also written as differences from the one before, where these
+    are shorter (`docs/distribution.md` says from how many edges on that pays)."""
+
+    differences: bool = False
+
+
 class TaskSpec(Part, frozen=True):
     """A task. `model` and `data` name what devices and `submit` know how to build; the plane reads neither."""
 
@@ -240,6 +247,7 @@ class TaskSpec(Part, frozen=True):
     needs: Needs = Needs()
     silent_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
     """The task is stopped if its tenant says nothing of it for so long (`olearning task keep`). 0: never."""
+    distribute: Distribute = Distribute()
 
     def __post_init__(self) -> None:
         if len(set(self.zones)) < len(self.zones):

@@ -100,3 +100,13 @@ def test_what_cannot_be_read_is_a_dead_letter():
 def test_fleets_check_in_by_themselves():
     p = Plane(Memory(seed=1), devices=5)
     assert last(p) == {"east": (5, 5, 0), "west": (5, 5, 0)}
+
+
+def test_no_device_is_left_out_however_many_there_are_and_wherever():
+    """Propius' scheduler reads the first of its client databases alone, and 1,000 clients of it."""
+    p = plane()
+    for zone, devices in (("east", 1_500), ("west", 1_200)):
+        say(p, zone, *(f"{zone}-{n}" for n in range(devices)))
+    assert last(p) == {"east": (1_500, 1_500, 0), "west": (1_200, 1_200, 0)}
+    seen = p.hosts["global"].processor.registry.seen
+    assert {z: d.table.shape for z, d in seen.items()} == {"east": (1_500, 5), "west": (1_200, 5)}

@@ -12,10 +12,20 @@ from processors.globe import GlobalCoordinator
 from processors.steerer import Change, Steerer
 from processors.submitter import Submitter
 from processors.tenancy import MOST, dealt
-from schemas.facts import SharingSet, TaskAdmitted, TaskEnded, TaskRefused, TaskUpdated, TenantSet, WishRefused
+from schemas.facts import (
+    Closed,
+    Finalised,
+    SharingSet,
+    TaskAdmitted,
+    TaskEnded,
+    TaskRefused,
+    TaskUpdated,
+    TenantSet,
+    WishRefused,
+)
 from schemas.messages import CheckIn, Standing, TenantsReport
 from schemas.sharing import SHARING, Needs, Quota, Sharing, Tenant
-from schemas.task import Submission, TaskSpec
+from schemas.task import Rounds, Submission, TaskSpec
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Message
 from streams.memory import Host, Memory
@@ -62,11 +72,11 @@ def steer(p: Plane, change: Change, task: str = "toy") -> tuple[bool, str]:
 
 def test_a_tenant_and_a_policy_are_set():
     p = plane()
-    at = say(p, ACME, "acme"), say(p, Sharing(policy="reward", by="ann"), SHARING)
+    at = say(p, ACME, "acme"), say(p, Sharing(policy="max-min", by="ann"), SHARING)
     p.memory.run(limit=1_000)
     globe = p.globe()
     assert (globe.tenant("acme"), globe.tenants["acme"].submission) == (ACME, at[0])
-    assert (globe.sharing.sharing.policy, globe.sharing.submission) == ("reward", at[1])
+    assert (globe.sharing.sharing.policy, globe.sharing.submission) == ("max-min", at[1])
     p.memory.run(limit=20_000)
     assert (len(of(p, TenantSet)), len(of(p, SharingSet))) == (1, 1)
 
@@ -333,6 +343,23 @@ def test_rounds_are_ended_early_where_they_are_open():
     assert (ok, said) == (True, "toy: round 1 in east, round 1 in west end now with what came")
     (fact,) = of(p, TaskUpdated)
     assert (fact.enough, fact.wanted, fact.spec.task) == ({"east": 1, "west": 1}, "run", "toy")
+
+
+def test_a_round_that_its_tenant_ends_is_finalised_with_what_came_and_the_next_one_opens():
+    p = Plane(Memory(seed=3), zones=("east", "west"), devices=6)
+    assert submitted(p, "toy", rounds=Rounds(demand=9, minimum=1, over_commit=1.0, deadline_s=600, lease_s=300))[0]
+    done = lambda: {z: len([f for f in p.facts(z) if isinstance(f, Finalised)]) for z in p.zones}  # noqa: E731
+    p.memory.run(limit=20_000)
+    assert done() == {"east": 0, "west": 0}, "nine are wanted, and there are six"
+    assert steer(p, Change(ends=("east",)))[0]
+    assert p.memory.run(lambda: done() == {"east": 1, "west": 0}, 20_000)
+    (closed,) = [f for f in p.facts("east") if isinstance(f, Closed)]
+    (final,) = [f for f in p.facts("east") if isinstance(f, Finalised)]
+    assert (closed.why, final.devices, final.manifest is not None) == ("the tenant ended it", 6, True)
+    p.memory.run(limit=20_000)
+    assert (p.zone("east").tasks["toy"].round, done()) == (2, {"east": 1, "west": 0}), (
+        "the next one lasts as long as it lasts"
+    )
 
 
 def test_in_one_zone_alone():

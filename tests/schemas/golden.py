@@ -17,7 +17,8 @@ FILE = Path(__file__).with_name("golden.json")
 
 _ref = messages.Ref(ledger="led-1", offset=70_000)
 _place = blocks.Place(partition=3, offset=2**33, key="wine/7/0", checksum=2**64 - 1)
-_manifest = blocks.Manifest(topic="demo.global.models", version=7, blocks=(_place,))
+_difference = blocks.Difference(offset=2**34, base=2**63)
+_manifest = blocks.Manifest(topic="demo.global.models", version=7, blocks=(_place,), differences=(_difference,))
 _tensors = (
     blocks.Tensor(name="a.weight", shape=(2, 3), group="a"),
     blocks.Tensor(name="b.bias", shape=(4,), group="b"),
@@ -64,6 +65,7 @@ _spec = task.TaskSpec(
     zones=("asia", "europe"),
     needs=sharing.Needs(public={"ram": 4.0, "cpu": 6.0}, private={"samples": 100.0}),
     silent_s=1800.0,
+    distribute=task.Distribute(differences=True),
 )
 _tenant = sharing.Tenant(tenant="acme", weight=2.0, quota=sharing.Quota(tasks=3, devices=500, bytes=2**40), by="ann")
 _sharing = sharing.Sharing(policy="irs", args={"tiers": 2}, by="ann")
@@ -82,6 +84,7 @@ _load = messages.TaskLoad(
 
 EXAMPLES: tuple[Message, ...] = (
     blocks.ModelBlock(task="wine", version=7, block=1, data=memoryview(b"\x00\x00\x80\x3f")),
+    blocks.DifferenceBlock(task="wine", version=7, block=1, base=2**63, data=memoryview(b"\x01\x00\x00\x00")),
     blocks.DeltaBlock(
         task="wine", round=4, slot=2, device="d-1", block=1, codec="int32", exponent=3, weight=50, samples=50, loss=123456,
         data=memoryview(b"\x01\x00\x00\x00"),
@@ -165,7 +168,14 @@ EXAMPLES: tuple[Message, ...] = (
         source="sched-1", zone="asia", at=1_800_000_000_000, workers=2, wanted=3, arriving=2**23, backlog=2**30, capacity=2**28,
         why="much waits",
     ),
-    messages.FleetReport(source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900),
+    messages.Credits(
+        source="sched-1", zone="asia", at=1_800_000_000_000, rate=2**24, shares={"fleet-2": 2**23, "fleet-1": 2**22}, other=2**21,
+        why="much waits",
+    ),
+    messages.FleetReport(
+        source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900, fetched=2**20,
+        handed=2**22, waiting=2**19, left=2,
+    ),
     messages.RegistryReport(
         source="global-1",
         at=1_800_000_000_000,

@@ -55,6 +55,7 @@ def test_a_full_task_reads_back():
         "zones": ["asia", "europe"],
         "needs": {"public": {"ram": 4.0, "os": 8.0}, "private": {"samples": 100.0}},
         "silent_s": 1800.0,
+        "distribute": {"differences": True},
     }
     spec = parse(tree)
     assert spec.zones == ("asia", "europe")
