@@ -167,6 +167,7 @@ class ZoneLeader:
             atomic=spec.rounds.atomic,
             hold=HOLD if spec.rounds.atomic else 0,
             worth=self.appraise(desk.scope, g, t),
+            tenant=spec.tenant,
             training=spec.training,
         )
 

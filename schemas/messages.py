@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
-from schemas.sharing import Abilities, Needs
+from schemas.sharing import Abilities, Needs, Weight
 from schemas.task import Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
 
@@ -153,13 +153,15 @@ class AggregatorReport(Message, frozen=True):
 
 
 class Priorities(Message, frozen=True):
-    """`<zone>.priorities`: which tasks aggregators are to work for first, best first, and why each stands where it does."""
+    """`<zone>.priorities`: which of a tenant's tasks aggregators are to work for first, best first, and why each stands where it does;
+    and by tenant what it weighs, if not 1: that is how tenants share the work."""
 
     source: Ident
     zone: Slug
     at: Count
     order: tuple[Slug, ...]
     why: dict[Slug, str]
+    weights: dict[Slug, Weight] = {}
 
 
 class SchedulerReport(Message, frozen=True):

@@ -61,7 +61,6 @@ COMMANDS = [
     ("a bad zone", ["run", "zone", "--zone", "A_b"], USAGE, "zone 'A_b': use"),
     ("the globe is no zone", ["fleet", "--zone", "global", "--count", "1"], USAGE, "not 'global'"),
     ("an empty zone", ["run", "global", "--zones", "east,,west"], USAGE, "zone '': use"),
-    ("a weight without a number", ["run", "scheduler", "--weights", "acme"], USAGE, "write TENANT=NUMBER"),
     ("a zone twice", ["up", "--zones", "east,west,east"], USAGE, "zone east is named more than once"),
     ("no such command", ["dance"], USAGE, "No such command 'dance'"),
     ("no such option", ["up", "--moon"], USAGE, "No such option: --moon"),
@@ -397,11 +396,11 @@ def test_a_shape_is_checked_and_makes_its_roles() -> None:
 
 
 def test_a_role_gets_its_settings_on_the_command_line_and_in_memory() -> None:
-    given = {"weights": "acme=4", "patience": "500", "partitions": "4"}
+    given = {"patience": "500", "partitions": "4"}
     scheduler = Role("scheduler", "s", "good", options=given)
     assert scheduler.command("x:1")[2:5] == ["olearning", "run", "scheduler"]
     built: Any = scheduler.build("1")
-    assert (built.weights, built.patience) == ({"acme": 4.0}, 500)
+    assert built.patience == 500
     for start in Start:
         aggregator: Any = Role("aggregator", "a", "good", "east", {"start": start.value}).build("1")
         assert aggregator.order.task_oriented is (start is Start.COMPLETE)

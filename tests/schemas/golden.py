@@ -159,7 +159,8 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     messages.AggregatorReport(source="agg-1", zone="asia", at=1_800_000_000_000, shards={10: 17, 9: 3}, tasks=(_load,)),
     messages.Priorities(
-        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"}
+        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"},
+        weights={"acme": 2.5},
     ),
     messages.SchedulerReport(
         source="sched-1", zone="asia", at=1_800_000_000_000, workers=2, wanted=3, arriving=2**23, backlog=2**30, capacity=2**28,
