@@ -36,6 +36,7 @@ from learning.codecs import read_values, write_values
 from learning.words import said
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Refusal, Registration
+from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
 from streams.letters import dead_letter, objection
@@ -190,6 +191,8 @@ class Fleet:
         match message:
             case Announcement():
                 yield from self._announced(message, self.boards[zone], now)
+            case SharingPlan():
+                self._planned(message, self.boards[zone], now)
             case Admission() | Refusal() if d := self.by_name.get((zone, message.device)):
                 if isinstance(message, Refusal):
                     d.refused(zone, message, now)
@@ -234,6 +237,16 @@ class Fleet:
                     continue  # it has none of this task, and bids for no round of it
             before = d.next
             d.hear(a, board.zone, now)
+            if d.next != before:
+                self._push(d)
+
+    def _planned(self, plan: SharingPlan, board: Board, now: int) -> None:
+        if board.plan and (plan == board.plan or plan.at < board.plan.at):
+            return
+        board.plan = plan
+        for d in self.devices:
+            before = d.next
+            d.planned(plan, now)
             if d.next != before:
                 self._push(d)
 
@@ -321,10 +334,11 @@ class Fleet:
             match act:
                 case device.CheckIn(zone, gone):
                     name = self._name(d, zone, "")
-                    yield send(topic(self.namespace, zone, "checkins"), CheckIn(name, {}, gone), name)
+                    here = CheckIn(name, {} if gone else d.abilities, gone)
+                    yield send(topic(self.namespace, zone, "checkins"), here, name)
                 case Wish(job):
                     name = self._name(d, job.zone, job.work.tenant)
-                    wish = Registration(name, job.work.task, job.work.round)
+                    wish = Registration(name, job.work.task, job.work.round, d.abilities)
                     yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
                 case Begin(job):
                     if self.manner.ahead:

@@ -235,6 +235,9 @@ def fleet(
         str, typer.Option(help="Speeds: steady, usual (log-normal), or a capacity file (.npz).")
     ] = "steady",
     bandwidth: Annotated[str, typer.Option(help="A file with bandwidth series (.npz).")] = "",
+    phones: Annotated[
+        str, typer.Option(help="What devices report of themselves: usual, or a phones file (.npz).")
+    ] = "",
     drop: Annotated[float, typer.Option(help="The share of runs that a device leaves.", min=0, max=1)] = 0.0,
     slow: Annotated[float, typer.Option(help="The share of runs that take three times as long.", min=0, max=1)] = 0.0,
     late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
@@ -251,7 +254,7 @@ def fleet(
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
     more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions, "offsets": offsets}
-    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth}
+    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth, "phones": phones}
     fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
     options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
     own = _own(load)

@@ -115,6 +115,7 @@ def population(zone: str, options: Mapping[str, str]) -> "Population":
         day=o.get("day", "nights"),
         capacity=o.get("capacity", "steady"),
         bandwidth=o.get("bandwidth", ""),
+        phones=o.get("phones", ""),
         travel=float(o.get("travel", 0)),
         whims=whims,
         seed=seed,

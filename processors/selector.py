@@ -7,6 +7,8 @@ from itertools import islice
 
 from processors.desk import ZoneDesk
 from processors.offers import AGAIN
+from processors.plans import Plans, short
+from processors.quotas import LATER, Allowance
 from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
 from schemas.messages import Admission, Announcement, Refusal, Registration
 from schemas.topics import read, topic
@@ -43,11 +45,13 @@ class Selector:
         """By task, its round and who holds which slot in it."""
         self.settled: dict[str, dict[int, int]] = {}
         """By task and round, the slots below which every device has delivered, was given up or has lapsed."""
+        self.plans = Plans(desk)
 
     # ------------------------------------------------------------------ leadership
 
     def begin(self) -> Iterator[Effect]:
         """Take over: read registrations from where the fold is, say again what is open and who has a slot."""
+        yield from self.plans.end()  # whatever it was in an earlier leadership
         yield from self._follow()
         yield from self._announce_all()
         for task, t in self.desk.zone.tasks.items():
@@ -62,6 +66,7 @@ class Selector:
 
     def end(self) -> Iterator[Effect]:
         self.offered = None
+        yield from self.plans.end()
         yield from (Unfollow(self.registrations.name, p) for p in self.waiting)
         self.waiting = {}
 
@@ -137,11 +142,13 @@ class Selector:
         if now - self.announced >= REPEAT:
             self.announced = now
             yield from self._announce_all()
+            yield from self.plans.announce()
         if self.offered and now - self.offered[0] >= AGAIN:
             self.offered = (now, *self.offered[1:])
             yield send(self.desk.ledger_topic, self.offered[1])
 
     def react(self, now: int) -> Iterator[Effect]:
+        yield from self.plans.react(now)
         if self.offered is None and (made := self._decide(now)):
             self.offered = (now, *made)
             yield send(self.desk.ledger_topic, made[0])
@@ -155,6 +162,10 @@ class Selector:
         lapsed = list(islice(self._lapsed(now), BATCH)) if self.look else []
         self.look = len(lapsed) == BATCH
         ended = Counter(x.task for x in lapsed)
+        allowance = Allowance(self.desk.globe.state, zone, self.desk.scope, now)
+        for task, n in ended.items():
+            if (g := self.desk.globe.state.tasks.get(task)) is not None:
+                allowance.ended(g.spec.tenant, n)
         budget = BATCH
         new: dict[str, dict[str, int]] = {}
         full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
@@ -178,14 +189,42 @@ class Selector:
                     answers.append(self._admission(wish.task, r, held[wish.device], zone.admitted))
                 elif wish.device in mine:
                     pass  # it asked twice; one answer is under way
-                elif self._room(t, r.opened, len(mine), ended[wish.task], len(held) + len(mine)):
+                elif refusal := self._against(
+                    wish, t, r.opened, len(mine), ended[wish.task], len(held), allowance, now
+                ):
+                    answers.append(self._refuse(wish, *refusal))
+                else:
                     mine[wish.device] = len(held) + len(mine)
                     slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device))
-                else:
-                    answers.append(self._refuse(wish, "the round is full"))
+                    allowance.taken(r.opened.tenant, r.opened.cost)
         if not ranges and not lapsed:
             return None
         return Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), answers
+
+    def _against(
+        self,
+        wish: Registration,
+        t: ZoneTask,
+        o: Opened,
+        new: int,
+        ended: int,
+        held: int,
+        allowance: Allowance,
+        now: int,
+    ) -> tuple[str, int] | None:
+        """Why this device gets no slot of a round that is open, and after how many ms it may try again; None: it gets one."""
+        g = self.desk.globe.state.tasks.get(wish.task)
+        if g and (lacks := short(wish, g.spec.needs.public)):
+            return lacks, LATER
+        if 0 < o.fill <= now:
+            return "the round takes no more devices", RETRY
+        if not self._room(t, o, new, ended, held + new):
+            return "the round is full", RETRY
+        why, retry = allowance.over(o.tenant, o.cost)
+        if why:
+            return why, retry
+        why = self.plans.against(wish, now)
+        return (why, RETRY) if why else None
 
     def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
         """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
@@ -218,8 +257,8 @@ class Selector:
         self.held[task] = (r.round, held)
         return held
 
-    def _refuse(self, wish: Registration, reason: str) -> Refusal:
-        return Refusal(wish.device, wish.task, wish.round, reason, RETRY, self.desk.ref(self.desk.zone.position))
+    def _refuse(self, wish: Registration, reason: str, retry: int = RETRY) -> Refusal:
+        return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
     def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:
         """What the `Admitted` at this offset gave, or an older one said again."""
@@ -269,6 +308,7 @@ class Selector:
             reward=o.worth.reward,
             lease=o.lease,
             over=t.retired,
+            needs=spec.needs,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

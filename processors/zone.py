@@ -35,6 +35,8 @@ class ZoneCoordinator(ZoneDesk):
                 yield from self.feed(event)
             case Record(topic=name) if name == self.globe_reading.topic:
                 yield from self.read(self.globe_reading, event)
+            case Record(topic=name) if name == self.selector.plans.crowd.topic:
+                self.selector.plans.crowd.checkin(event)
             case Record():
                 yield from self.selector.registration(event)
                 if self.token:
@@ -46,6 +48,10 @@ class ZoneCoordinator(ZoneDesk):
                 yield from effects
             case Answer(tag=("registrations", int(p)), value=log):
                 yield from self.selector.skip(p, log)
+            case Answer(tag=("crowd", int(n)), value=dict(ends)):
+                yield from self.selector.plans.crowd.ended(n, ends)
+            case Answer(tag=("crowd", int(n), int(p)), value=log):
+                yield from self.selector.plans.crowd.skip(n, p, log)
             case Answer(error=error) if error:
                 yield Stop(f"zone {self.scope}: {error}")
             case Answer(tag, value):

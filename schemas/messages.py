@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
-from schemas.sharing import Abilities, Needs, Weight
+from schemas.sharing import Abilities, Needs, Quota, Weight
 from schemas.task import Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
 
@@ -190,20 +190,48 @@ class FleetReport(Message, frozen=True):
     bytes: Count
 
 
+class Eligible(Part, frozen=True):
+    """How many of a zone's devices meet the public needs of a task, and by bound how many do not."""
+
+    devices: Count
+    below: dict[str, Count] = {}
+
+
 class Presence(Part, frozen=True):
-    """A zone's devices heard of within a day, how many came and how many said goodbye since the registry began to read."""
+    """A zone's devices heard of within a day, how many came and how many said goodbye since the registry began to read. `eligible` by
+    task that has public needs and has not ended."""
 
     devices: Count
     came: Count
     left: Count
+    eligible: dict[Slug, Eligible] = {}
 
 
 class RegistryReport(Message, frozen=True):
-    """`global.metrics`: how many devices each zone has, from their check-ins."""
+    """`global.metrics`: how many devices each zone has, and for which tasks, from their check-ins."""
 
     source: Ident
     at: Count
     zones: dict[Slug, Presence]
+
+
+class Standing(Part, frozen=True):
+    """What a tenant has of what it may have: tasks that have not ended, devices at work, and bytes of the present day (UTC)."""
+
+    weight: float
+    quota: Quota
+    tasks: Count
+    devices: Count
+    bytes: Count
+
+
+class TenantsReport(Message, frozen=True):
+    """`global.metrics`: how tenants stand, and by which policy devices are shared."""
+
+    source: Ident
+    at: Count
+    policy: Slug
+    tenants: dict[Slug, Standing]
 
 
 class Objection(Message, frozen=True):

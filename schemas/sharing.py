@@ -67,6 +67,8 @@ class Sharing(Message, frozen=True):
 
 SHARING = ".sharing"
 """No tenant can have this name."""
+UNSAID = Sharing(policy="reward")
+"""What holds until somebody says something."""
 
 
 class Turn(Part, frozen=True):

@@ -1,6 +1,6 @@
 """What a tenant asks for: a task, as its file says it and as `global.tasks` carries it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Annotated, Any, Literal
 
@@ -210,6 +210,14 @@ class Upload(Part, frozen=True):
     def share(self) -> float:
         """The share of a block's values that is sent."""
         return (self.keep or KEEP) if codec(self.codec).sparse else 1.0
+
+    def bytes(self, sizes: Sequence[int]) -> int:
+        """How many bytes a delta with blocks of these sizes (in values) has at most."""
+        how = codec(self.codec)
+        raw = [how.size(n, self.share) for n in sizes]
+        return sum(
+            n + (n // 256 + 64 if how.packed else 0) for n in raw
+        )  # zstd's own bound: what does not shrink grows
 
 
 class TaskSpec(Part, frozen=True):

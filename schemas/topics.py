@@ -60,7 +60,7 @@ TABLE: tuple[Kind, ...] = (
     Kind("evaluations", "task", (messages.Evaluation,), "the last score of each task's global model, for its stop rule", _GLOBAL,
          partitions="one", compact=True),
     Kind("metrics", "source", (messages.AggregatorReport, messages.SchedulerReport, messages.FleetReport, messages.RegistryReport,
-                               messages.Evaluation, messages.Objection),
+                               messages.TenantsReport, messages.Evaluation, messages.Objection),
          "what the roles measure", _GLOBAL, partitions="one", retention=DAY),
     Kind("dead-letters", "original", (messages.DeadLetter,), "what could not be read or was refused", _GLOBAL,
          partitions="one", retention=30 * DAY),

@@ -28,6 +28,7 @@ PLANE = [
     "learning.optimisers",
     "learning.registry",
     "learning.rewards",
+    "learning.sharing",
     "learning.strategies",
     "olearning.cli",
 ]

@@ -168,7 +168,27 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     messages.FleetReport(source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900),
     messages.RegistryReport(
-        source="global-1", at=1_800_000_000_000, zones={"europe": messages.Presence(devices=7, came=9, left=2)}
+        source="global-1",
+        at=1_800_000_000_000,
+        zones={
+            "europe": messages.Presence(
+                devices=7, came=9, left=2, eligible={"wine": messages.Eligible(devices=3, below={"ram": 4, "os": 1})}
+            )
+        },
+    ),
+    messages.TenantsReport(
+        source="global-1",
+        at=1_800_000_000_000,
+        policy="irs",
+        tenants={
+            "acme": messages.Standing(
+                weight=2.5,
+                quota=sharing.Quota(tasks=3, devices=40, bytes=2**33),
+                tasks=2,
+                devices=17,
+                bytes=2**30,
+            )
+        },
     ),
     messages.Objection(source="fleet-1", at=1_800_000_000_000, task="wine", reason="no model 'oak' is known here"),
     messages.Evaluation(
