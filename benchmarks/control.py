@@ -95,7 +95,7 @@ def _settings(said: dict[str, float], limit: dict[str, float]) -> dict[str, Any]
     return {
         "p50_ms": round(said["p50_ms"], 2),
         "p99_ms": round(said["p99_ms"], 2),
-        "max_ms": round(said["max_ms"], 1),
+        "max_ms": round(said["max_ms"], 2),
         "sent_in_s": round(said["sending"], 3),
         "limit_p50_ms": round(limit["p50_ms"], 2),
         "limit_p99_ms": round(limit["p99_ms"], 2),

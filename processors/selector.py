@@ -309,6 +309,7 @@ class Selector:
             lease=o.lease,
             over=t.retired,
             needs=spec.needs,
+            adapt=spec.adapt,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

@@ -6,7 +6,7 @@ import msgspec
 
 from schemas.blocks import Manifest
 from schemas.sharing import Abilities, Needs, Quota, Weight
-from schemas.task import Training
+from schemas.task import Adapt, Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
 
 
@@ -57,6 +57,8 @@ class Announcement(Message, frozen=True):
     over: bool = False
     """The task is over here: this is the last word on it."""
     needs: Needs = Needs()
+    adapt: Adapt = Adapt()
+    """How far devices may depart from `training` and `codec`."""
 
 
 class Registration(Message, frozen=True):
