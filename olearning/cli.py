@@ -282,8 +282,9 @@ def submit(
 
     find(bootstrap, namespace)  # before torch is loaded
     load_code(load)
-    make = submitter(file, namespace, seed, wait)
-    print(visit(namespace, bootstrap, make(new_life()), patience=None, seconds=None).reason)
+    made = submitter(file, namespace, seed, wait)(new_life())
+    client = f"tenant-{made.spec.tenant}"
+    print(visit(namespace, bootstrap, made, patience=None, seconds=None, client=client).reason)
 
 
 TaskName = Annotated[str, typer.Argument(help="The task.")]
