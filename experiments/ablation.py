@@ -187,4 +187,4 @@ def _draw(asked: Asked, results: Mapping[tuple[str, int], Any], ways: Collection
         ax.set(title=f"task {task}: {demand} devices, {epochs} passes", xlabel="day", ylim=(0, 1), xlim=(0, days))
     axes[0, 0].set_ylabel("accuracy")
     axes[0, 0].legend(fontsize=7)
-    save(figure, asked.out / "ablation")
+    save(figure, asked.out / asked.name)

@@ -10,6 +10,7 @@ larger one, `large` is our own: as many devices as the platform is for.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -82,13 +83,12 @@ def _run(asked: Asked, make: Make, size: Size, zones: Sequence[int], some: Seque
         for seed in range(1, asked.seeds + 1):
             for line in some:
                 settings = {"work": work.name, "seed": seed} | msgspec.to_builtins(line) | msgspec.to_builtins(size)
-
-                def go(line: Line = line, seed: int = seed) -> dict[str, Any]:
-                    asked.say(f"{work.name}, seed {seed}: {line.method}, {line.optimiser}, {line.zones} zones")
-                    if line.method == OLEARNING:
-                        return by_day(asked, scenario(work, size, line.optimiser, line.zones, seed))
-                    return one_layer(work, size, line, engine, seed)
-
+                asked.say(f"{work.name}, seed {seed}: {line.method}, {line.optimiser}, {line.zones} zones")
+                go: Callable[[], dict[str, Any]]
+                if line.method == OLEARNING:
+                    go = partial(by_day, asked, scenario(work, size, line.optimiser, line.zones, seed))
+                else:
+                    go = partial(one_layer, work, size, line, engine, seed)
                 done[line, seed] = asked.runs.of(settings, go)
             picture(done, asked.out / asked.name)  # as far as it is
     (asked.out / "table.md").write_text(table(done, work.name))

@@ -5,6 +5,7 @@ steps and bytes of the run without a rule; lost is accuracy, of the last model b
 """
 
 from collections.abc import Mapping
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -18,7 +19,7 @@ from learning.rewards import FLOOR
 RULES: Mapping[str, Mapping[str, Any]] = {
     "none": {},
     "accuracy 0.85": {"accuracy": 0.85},
-    "patience 3": {"patience": 3, "delta": 0.001},
+    "patience 5": {"patience": 5, "delta": 0.01},
     "patience 10": {"patience": 10, "delta": 0.001},
     "reward": {"reward": FLOOR},
 }
@@ -44,14 +45,10 @@ def run(asked: Asked) -> None:
                         "rule": rule,
                         "seed": seed,
                     }
-
-                    def go(
-                        optimiser: str = optimiser, stop: Mapping[str, Any] = stop, seed: int = seed
-                    ) -> dict[str, Any]:
-                        asked.say(f"{work.name}, seed {seed}: {optimiser}, {stop or 'no rule'}")
-                        return by_day(asked, scenario(work, size, optimiser, ZONES, seed, stop))
-
-                    runs.setdefault((optimiser, rule), []).append(asked.runs.of(settings, go))
+                    asked.say(f"{work.name}, seed {seed}: {optimiser}, {rule}")
+                    tree = scenario(work, size, optimiser, ZONES, seed, stop)
+                    done = asked.runs.of(settings, partial(by_day, asked, tree))
+                    runs.setdefault((optimiser, rule), []).append(done)
     picture(runs, asked)
     (asked.out / "table.md").write_text(table(runs))
 

@@ -234,4 +234,4 @@ def _draw(asked: Asked, results: Mapping[tuple[str, int], dict[str, Any]], days:
     share.axhline(1 / len(PLACES), color="black", linewidth=0.8, linestyle=":")
     share.set_xticks(range(len(PLACES)), [f"{p}\n{h:+g} h" for p, h in PLACES.items()])
     share.set(ylabel="share of counted deltas")
-    save(figure, asked.out / "geo")
+    save(figure, asked.out / asked.name)

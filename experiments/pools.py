@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.uploads import MINUTE, Round
-from experiments.worked import DELTA, SUM, Way, Worked
+from experiments.worked import DELTA, SUM, VALUES, WORTH_HERE, Way, Worked
 from processors.aggregator import Aggregator
 from schemas.blocks import DeltaBlock, Manifest, Place, SumBlock
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Finalised, Founded, Opened, Slot
@@ -31,7 +31,7 @@ COARSE = 30_000
 NO_REPORT = 10**9
 KINDS = ("service", "kept", "unread", "sums", "uncommitted", "partials")
 """What a `Held` has."""
-NAMESPACE, SIZES, TOKEN = "storage", (4,), 1
+NAMESPACE, SIZES, TOKEN = "storage", (VALUES,), 1
 
 
 class Wrong(RuntimeError):
@@ -113,7 +113,7 @@ class Pools:
 
     def _aggregator(self, zone: str, name: str, life: str) -> Processor:
         way = self.way
-        made = Aggregator(NAMESPACE, zone, name, life, way.interval, NO_REPORT, task_oriented=way.complete)
+        made = Aggregator(NAMESPACE, zone, name, life, way.interval, NO_REPORT, way.complete, WORTH_HERE)
         made.tick = COARSE
         return made
 

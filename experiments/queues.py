@@ -107,7 +107,7 @@ def _on_arrival(rounds: Sequence[Round], way: Way) -> list[int]:
         w.free = max(w.free, at) + way.read_ms
         if r.task not in w.open:
             w.open[r.task] = 0
-            w.due.append((at + way.interval, r.task, at))
+            w.due.append((at + way.pause_ms, r.task, at))
             began[id(w), r.task] = at
         w.open[r.task] += 1
         left = missing.setdefault(r.task, r.demand)

@@ -40,10 +40,6 @@ class Runs:
                 f.write(json.dumps(self.rows[key]) + "\n")
         return self.rows[key]["result"]
 
-    def row(self, settings: Settings) -> Row:
-        """The line of a run that was done."""
-        return self.rows[_key(settings)]
-
 
 def _key(settings: Settings) -> str:
     return json.dumps(settings, sort_keys=True)

@@ -56,7 +56,7 @@ def run(asked: Asked) -> None:
             workers[-1].append(asked.runs.of(settings, partial(_workers, seed, *size)))
     text = figures.tables(days, workers, many)
     (asked.out / "table.md").write_text(text)
-    figures.picture(days, workers, many, asked.out / "storage")
+    figures.picture(days, workers, many, asked.out / asked.name)
     asked.say(text)
 
 

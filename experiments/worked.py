@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from processors.aggregator import LONGEST, WORTH
+from processors.aggregator import COMMIT_INTERVAL, LONGEST, WORTH, Aggregator
 from streams.memory import Host, Memory, Partition
 from streams.processor import Send, Tick
 
@@ -25,8 +25,10 @@ WRITE = 0.408
 WRITE_MIXED = 0.042
 """The same of the case with eight tasks, eight sums in all (267.0 and 256.2 MB/s): other tasks' deltas are added while a sum is on its
 way. `Worked` takes `WRITE`: what a round waits for is its own sum."""
-COMMIT_INTERVAL = min(SUM // WORTH, LONGEST)
-"""ms between commits that an aggregator with its defaults has for sums of that size."""
+VALUES = 4
+"""Of the block that stands for a delta."""
+WORTH_HERE = WORTH * 8 * VALUES / SUM
+"""What an aggregator is told, so that it puts off the commit of such a block's sum as long as that of a real one."""
 SESSION = 6_000
 """ms until the group gives up a worker that died: the roles' default."""
 
@@ -34,7 +36,7 @@ SESSION = 6_000
 @dataclass(frozen=True)
 class Way:
     """`pools`: "one" for all tasks, or one of its own for each "task"; `workers` of each; `complete`: task-oriented, a round's deltas
-    are cached until it is complete; `interval` between commits in ms; `crashes` in a day, spread evenly."""
+    are cached until it is complete; `interval`: that of the commits as the command has it, in ms; `crashes` in a day, spread evenly."""
 
     pools: str
     workers: int
@@ -46,6 +48,11 @@ class Way:
     def read_ms(self) -> int:
         """ms that a delta takes. Task by task the sum stays in the caches."""
         return round(1000 * DELTA / (ADD_ALONE if self.complete else ADD_MIXED))
+
+    @property
+    def pause_ms(self) -> int:
+        """ms between two commits of a worker that has much to do."""
+        return max(self.interval, min(SUM // WORTH, LONGEST))
 
     @property
     def write_ms(self) -> int:
@@ -100,8 +107,9 @@ class Worked(Memory):
             self._for(host, self._work(host, self.way.read_ms), partial(self._served, host, line))
 
     def _remind(self, host: Host) -> None:
-        works = host.processor.work.values()  # type: ignore[attr-defined]
-        if any(self.now - acc.started >= self.way.interval for work in works for acc in work.open.values()):
+        worker = host.processor
+        assert isinstance(worker, Aggregator)
+        if any(self.now - acc.started >= worker.patience(acc) for w in worker.work.values() for acc in w.open.values()):
             self._give(host, Tick())
 
     def _served(self, host: Host, line: deque[Partition]) -> None:

@@ -47,6 +47,8 @@ TOGETHER = 1_000_000
 BATCH = 1_000
 SWEEP = 20
 """Ticks between two looks for what can be dropped."""
+ROOM = 2**24
+"""Bytes of models that each zone's edge keeps besides those at work: there are many in one process."""
 RARELY = (50_000, 20, 50)
 """How many new objects the collector of circles lets come before it looks."""
 
@@ -172,6 +174,7 @@ class Simulation:
             together=TOGETHER,
             ahead=True,
             tick=self.tick,
+            room=ROOM,
         )
         others = [z for z in self.names if z != zone] if s.devices.travel else []
         return Fleet(NAMESPACE, zone, f"fleet-{zone}", life, devices, self.counted, manner, others)

@@ -155,6 +155,8 @@ class Accumulator:
     """The first slot of the round that was not done when it was last looked."""
     samples: int = 0
     loss: int = 0
+    bytes: int = 0
+    """Of the blocks that are in the sum."""
     told: dict[Told, tuple[list[int], list[int]]] = field(default_factory=dict)
     """Blocks and offsets of each receipt; sent when the commit is accepted."""
     outcomes: int = 0
@@ -203,6 +205,7 @@ class Accumulator:
         factor = staleness_factor(self.round - b.round, o.fraction)
         values.add(self.total[slices(o.sizes)[b.block]], b.exponent, factor)
         self.weights[b.block] += b.weight
+        self.bytes += len(b.data)
         if b.round not in self.bitmaps:
             self.bitmaps[b.round] = Bitmap(len(o.sizes))
         self.bitmaps[b.round].set(b.slot, b.block)

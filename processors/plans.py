@@ -65,17 +65,16 @@ class Plans:
 
     def react(self, now: int) -> Iterator[Effect]:
         """Make a plan anew, if something changed and the last is old enough; announce it if it is another."""
-        sharing = self.sharing
-        if sharing is None:
+        sharing, same = self.sharing, self.sharing == self.known[2]
+        if sharing is None or (same and now - self.made < EVERY):
+            return
+        known = (self.desk.zone.position, self.desk.globe.state.position, sharing)
+        if same and now - self.made < RARELY and not (known != self.known or self.crowd.changed or self._turned(now)):
             return
         if sharing.policy == REWARD:
             yield from self.crowd.end()
         else:
             yield from self.crowd.follow(self.desk.zone.partitions)
-        known = (self.desk.zone.position, self.desk.globe.state.position, sharing)
-        changed = known != self.known or self.crowd.changed or self._turned(now)
-        if sharing == self.known[2] and now - self.made < (EVERY if changed else RARELY):
-            return
         self.known, self.made = known, now
         new = yield from self._plan(sharing, now)
         if self.plan is None or replace(new, at=0) != replace(self.plan, at=0):

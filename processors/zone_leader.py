@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learning.aggregation import largest_in_units, mean_norm
+from learning.differences import differences
 from learning.optimisers import apply_sums, first_state, state_sizes
 from learning.rewards import FLOOR, Measured, boosted, progress, zone_reward
 from learning.strategies import StrategyFailed
@@ -307,19 +308,21 @@ class ZoneLeader:
         assert job.state is not None
         sizes, server, unit = r.opened.sizes, self._server(task), r.opened.unit - r.opened.fraction
         try:
-            plain = self.desk.globe.state.tasks[task].layout.plain
+            g = self.desk.globe.state.tasks[task]
+            plain = g.layout.plain
             new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state, plain=plain)
         except StrategyFailed as e:
             self.objections.failed[task] = str(e)
             self.jobs.pop(task)
             return
         job.norm = mean_norm(job.total, job.weights, sizes, unit)
+        short = differences(job.base, r.opened.base, new, sizes) if g.spec.distribute.differences else {}
         job.base = job.state = None
         job.total = job.total[:0]
         self.written += 1
         where = f"{self.desk.token}/{self.written}"
         to, partitions = topic(self.desk.namespace, self.desk.scope, "models"), self.desk.zone.partitions
-        job.writing["block"] = Writing(to, partitions, task, r.round, where, new, sizes)
+        job.writing["block"] = Writing(to, partitions, task, r.round, where, new, sizes, short)
         if state.size:
             pieces = state_sizes(server, new.size)
             job.writing["state block"] = Writing(to, partitions, task, r.round, f"{where}/optimiser", state, pieces)

@@ -106,9 +106,23 @@ def test_a_commit_is_put_off_as_its_sum_is_dear(monkeypatch: pytest.MonkeyPatch,
     assert waited >= aggregator.LONGEST if worth == 1 else waited < 1_000
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_a_commit_that_does_not_pay_waits_for_more(monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
+    """A sum of 96 bytes at 1/10 byte for a ms: about a second, if four times its bytes went into it, which eight deltas of 48 are."""
+    monkeypatch.setattr(aggregator, "WORTH", 0.1)
+    rig = Rig(1, demand=9, minimum=1, deadline_s=60.0)
+    rig.admit(1, DEVICES)
+    began = rig.memory.now
+    for d in DEVICES[: 8 if many else 7]:
+        rig.send(*blocks(d, rig.slot(1, d)))
+    rig.until(lambda: bool(rig.facts(Committed)))
+    waited = rig.memory.now - began
+    assert waited < 2_000 if many else 5 * 960 < waited < 7 * 960
+
+
 def test_two_workers_commit_as_soon_as_the_demand_is_there_for_all_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """More devices are at work than the round needs: who has its share commits, then who has what is missing."""
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for 10 s
+    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for half a minute
     rig = Rig(2, demand=4, over_commit=2.0, minimum=1, deadline_s=60.0)
     rig.admit(1, DEVICES[:8])
     rig.until(lambda: {h.holder for h in rig.zone.shards} == {"agg-0", "agg-1"})
@@ -123,7 +137,7 @@ def test_two_workers_commit_as_soon_as_the_demand_is_there_for_all_they_know(mon
 @pytest.mark.parametrize("kind", [{}, {"refill": 1, "staleness": 2}])
 def test_unequal_workers_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch, kind: dict[str, int]) -> None:
     """One has three of the four deltas: of what is missing after its first commit, either has its share."""
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for 10 s
+    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for half a minute
     rig = Rig(2, demand=4, over_commit=2.0, minimum=1, deadline_s=60.0, **kind)
     rig.admit(1, DEVICES[:8])
     rig.until(lambda: {h.holder for h in rig.zone.shards} == {"agg-0", "agg-1"})

@@ -103,7 +103,17 @@ def test_what_a_zone_a_globe_and_a_task_have():
 def test_partitions():
     """All that devices send or read, and what holds their deltas, has the zone's P; what must be in one order has one."""
     for t in every("demo", "asia", "wine"):
-        ordered = {"ledger", "checkpoints", "tasks", "tenants", "evaluations", "priorities", "metrics", "dead-letters"}
+        ordered = {
+            "ledger",
+            "checkpoints",
+            "tasks",
+            "tenants",
+            "evaluations",
+            "priorities",
+            "credits",
+            "metrics",
+            "dead-letters",
+        }
         assert t.partitions(8) == (1 if t.kind.what in ordered else 8), t.name
         if t.kind.key == "device":
             assert t.partitions(5) == 5
@@ -120,7 +130,11 @@ def test_settings_at_the_broker():
         "evaluations",
         "announcements",
     }
-    assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {"ledger", "priorities"}
+    assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {
+        "ledger",
+        "priorities",
+        "credits",
+    }
     for forever in ("ledger", "checkpoints", "models", "tasks"):
         assert config[forever]["retention.ms"] == "-1"
     assert config["deltas"]["retention.ms"] == config["partials"]["retention.ms"] == str(7 * DAY)
