@@ -32,6 +32,8 @@ class Load:
     parameters: int
     codec: str = "int32"
     tasks: tuple[str, ...] = ("t",)
+    tenants: tuple[str, ...] = ()
+    """Of the tasks; none: all are of one."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -66,7 +68,8 @@ class Load:
             Opened(
                 token=2, task=task, round=1, epoch=1, source=Ref("g", 0), base=base, demand=n, places=n, minimum=1,
                 deadline=2**62, grace=0, lease=2**40, staleness=0, sizes=sizes, unit=UNIT, largest=LARGEST, heaviest=10**6,
-            ) for task in self.tasks
+                tenant=tenant,
+            ) for task, tenant in zip(self.tasks, self.tenants or ("default",) * len(self.tasks), strict=True)
         ]  # fmt: skip
         slots = tuple(Slot(task, 1, i, d) for task in self.tasks for i, d in enumerate(self.names))
         return [*opened, Admitted(2, 0, {}, slots)]

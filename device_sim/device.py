@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import planner
+from device_sim.adapt import adapt
 from device_sim.availability import Free
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Window
@@ -300,7 +301,8 @@ class Device:
     def trained(self, job: Job, run: Run, blocks: Sequence[object], now: int) -> None:
         """Its run is done: `blocks` of the delta are to be uploaded, none if it diverged."""
         self.quality[job.work.task] = _quality(run)
-        self.sizes[job.work.task] = (run.samples, self.sizes[job.work.task][1])  # a client may have known it alone
+        known, classes = self.sizes[job.work.task]
+        self.sizes[job.work.task] = (max(known, run.samples), classes)  # a client may have known it alone
         self.pace.took(job.work, run.samples, now - job.since)
         if not blocks:
             self.drop(job)
@@ -447,6 +449,11 @@ class Device:
         own = {**self.private, SAMPLES: self.sizes[a.task][0]}
         return all(own.get(name, 0.0) >= least for name, least in a.needs.private.items())
 
+    def _fitted(self, a: Announcement) -> Announcement | None:
+        """The round as it can do it, within what the task allows; None: it cannot."""
+        samples = self.sizes[a.task][0]
+        return adapt(a, samples, self.abilities.get("memory", 0.0), lambda b: self.pace.expect(b, samples))
+
     def _open(self, board: Board, now: int) -> Iterator[Announcement]:
         """The rounds that it may register for now; `next` is when it may for others. Under a plan it reacts to all alike, or chance
         would go before the plan's order."""
@@ -461,7 +468,8 @@ class Device:
             reaction = self._reaction(a) if slow is None else slow
             at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + reaction)
             if at <= now:
-                yield a
+                if fitted := self._fitted(a):
+                    yield fitted
             else:
                 self.next = min(self.next, at)
 

@@ -185,7 +185,6 @@ def run_aggregator(
 
 @run.command("scheduler")
 def run_scheduler(
-    weights: Annotated[str, typer.Option(help="Tenants that come before others, as in acme=4,labs=2; else 1.")] = "",
     patience: Annotated[
         int, typer.Option(help="ms that a block waits behind better tasks before its own comes first.", min=100)
     ] = priorities.PATIENCE,
@@ -195,12 +194,8 @@ def run_scheduler(
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
 ) -> None:
-    """The scheduler: says which tasks aggregators work for first, and how many aggregators each zone's load calls for."""
-    try:
-        priorities.weights(weights)
-    except ValueError as e:
-        raise Trouble(str(e), USAGE) from None
-    options = {"weights": weights, "patience": str(patience), "partitions": str(partitions)}
+    """The scheduler: says which of a tenant's tasks come first and what tenants weigh, and how many aggregators a zone's load calls for."""
+    options = {"patience": str(patience), "partitions": str(partitions)}
     host(Role("scheduler", _named(name, "scheduler"), namespace, options=options), bootstrap, session_timeout)
 
 
@@ -289,8 +284,9 @@ def submit(
 
     find(bootstrap, namespace)  # before torch is loaded
     load_code(load)
-    make = submitter(file, namespace, seed, wait)
-    print(visit(namespace, bootstrap, make(new_life()), patience=None, seconds=None).reason)
+    made = submitter(file, namespace, seed, wait)(new_life())
+    client = f"tenant-{made.spec.tenant}"
+    print(visit(namespace, bootstrap, made, patience=None, seconds=None, client=client).reason)
 
 
 @app.command()

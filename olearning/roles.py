@@ -11,7 +11,7 @@ from olearning.loading import load_code
 from processors.aggregator import COMMIT_INTERVAL, Aggregator
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
-from processors.priorities import PATIENCE, weights
+from processors.priorities import PATIENCE
 from processors.scheduler import Scheduler
 from processors.zone import ZoneCoordinator
 from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, Topic, zone_topics
@@ -74,7 +74,7 @@ class Role:
                 return Aggregator(self.namespace, self.zone, self.name, life, interval, task_oriented=task_oriented)
             case "scheduler":
                 patience = int(o.get("patience", PATIENCE))
-                return Scheduler(self.namespace, self.name, life, weights(o.get("weights", "")), patience)
+                return Scheduler(self.namespace, self.name, life, patience)
             case "evaluator":
                 from device_sim.learner import scorer
 

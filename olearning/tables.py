@@ -65,8 +65,8 @@ def queue_rows(s: Snapshot) -> list[Waiting]:
     rows = []
     for z in s.zones:
         for r in z.rounds:
-            if r.state in ("over", "closed") or not r.waits or not r.waits.startswith("waiting for"):
-                continue
+            if r.state == "closed" or not r.waits.startswith("waiting for"):
+                continue  # it waits for no device, or not at all
             open_ = r.state == "open"
             slots, deltas = (r.registered - r.lapsed, r.devices) if open_ else (0, 0)
             n = r.round if open_ else r.round + 1

@@ -1,5 +1,6 @@
 """The zone selector: announces rounds, admits devices to them under a lease, refuses the rest (design: Registrations)."""
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
@@ -18,9 +19,9 @@ from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfol
 
 REPEAT = 5_000
 """Announcements are repeated every so many ms."""
-BATCH = 500
-"""Registrations, and lapsed leases, that one `Admitted` deals with at most: it must fit a record."""
-FULL = 2_000
+BATCH = 2_000
+"""Registrations, and lapsed leases, that one `Admitted` deals with at most: with the longest names, too, it must fit a record."""
+FULL = 4_000
 """Registrations of a partition that wait in memory at most."""
 LATELY = 1_000
 """A new leader says the last word again on tasks that ended within so many records of the ledger: the one before may not have."""
@@ -42,6 +43,8 @@ class Selector:
         """Time has passed: leases may be over."""
         self.held: dict[str, tuple[int, dict[str, int]]] = {}
         """By task, its round and who holds which slot in it."""
+        self.settled: dict[str, dict[int, int]] = {}
+        """By task and round, the slots below which every device has delivered, was given up or has lapsed."""
         self.plans = Plans(desk)
 
     # ------------------------------------------------------------------ leadership
@@ -112,22 +115,26 @@ class Selector:
                     yield from self._follow()  # another was before it
                     return
                 self.offered = None
+                where: dict[str, int] = {}
                 for p, (_, end) in fact.ranges.items():
                     queue, full = self.waiting[p], len(self.waiting[p]) >= FULL
                     while queue and queue[0][0] < end:
-                        queue.popleft()
+                        _, wish = queue.popleft()
+                        if wish:
+                            where[wish.device] = p
                     if full and len(queue) < FULL:
                         yield Resume(self.registrations.name, p)
                 for answer in answers:
-                    yield send(self.admissions, answer, answer.device)
+                    yield send(self.admissions, answer, answer.device, where.get(answer.device))
                 for slot in fact.slots:
                     t = self.desk.zone.tasks[slot.task]
                     r = t.rounds.get(slot.round)
                     if r and slot.slot < len(r.devices) and r.devices[slot.slot] == slot.device:
-                        yield self._answer(slot.task, r, slot.slot, offset)
+                        yield self._answer(slot.task, r, slot.slot, offset, where.get(slot.device))
             case Opened() | Closed() | Finalised() | Retired() if not void:
                 if isinstance(fact, Retired):
                     self.held.pop(fact.task, None)
+                    self.settled.pop(fact.task, None)
                 yield from self._announce(fact.task)
 
     def tick(self, now: int) -> Iterator[Effect]:
@@ -161,8 +168,9 @@ class Selector:
                 allowance.ended(g.spec.tenant, n)
         budget = BATCH
         new: dict[str, dict[str, int]] = {}
-        for p, queue in self.waiting.items():
-            batch = list(islice(queue, budget))
+        full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
+        for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
+            batch = list(islice(queue, budget // (len(full) - i)))
             if not batch:
                 continue
             budget -= len(batch)
@@ -227,10 +235,17 @@ class Selector:
         """The leases that are over, of devices that have not delivered."""
         for task, t in self.desk.zone.tasks.items():
             if t.state == "open" and not t.retired and not t.loss:
+                before, after = self.settled.get(task, {}), dict[int, int]()
+                self.settled[task] = after
                 for r in working(t):
-                    for i, lease in enumerate(r.leases):
-                        if lease <= now and i not in r.done and i not in r.lapsed and i not in r.voided:
+                    after[r.round] = before.get(r.round, 0)
+                    for i in range(
+                        after[r.round], bisect_right(r.leases, now)
+                    ):  # they end in the order they were given
+                        if i not in r.done and i not in r.lapsed and i not in r.voided:
                             yield Lapsed(task, r.round, i)
+                        elif i == after[r.round]:
+                            after[r.round] += 1
 
     def _held(self, task: str, r: Round) -> dict[str, int]:
         """Who holds which slot of a round, kept as it grows."""
@@ -249,9 +264,11 @@ class Selector:
         """What the `Admitted` at this offset gave, or an older one said again."""
         return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], self.desk.ref(offset))
 
-    def _answer(self, task: str, r: Round, slot: int, offset: int) -> Send:
+    def _answer(self, task: str, r: Round, slot: int, offset: int, partition: int | None = None) -> Send:
+        """`partition`: that of the registration, if it is at hand; a device's are the same in all topics of a zone."""
         admission = self._admission(task, r, slot, offset)
-        return send(self.admissions, admission, admission.device, cause=f"{admission.cause.ledger}@{offset}")
+        cause = f"{admission.cause.ledger}@{offset}"
+        return send(self.admissions, admission, admission.device, partition, cause=cause)
 
     # ------------------------------------------------------------------ announcements
 
@@ -292,6 +309,7 @@ class Selector:
             lease=o.lease,
             over=t.retired,
             needs=spec.needs,
+            adapt=spec.adapt,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

@@ -39,6 +39,9 @@ class ZoneCoordinator(ZoneDesk):
                 self.selector.plans.crowd.checkin(event)
             case Record():
                 yield from self.selector.registration(event)
+                if self.token:
+                    yield from self.selector.react(now)
+                return  # nothing else can have changed: there are tens of thousands of these a second
             case Assigned():
                 self.assigned(event)
             case Answer() if (effects := self.answered(event)) is not None:

@@ -5,8 +5,8 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
-from schemas.sharing import Abilities, Needs, Quota
-from schemas.task import Training
+from schemas.sharing import Abilities, Needs, Quota, Weight
+from schemas.task import Adapt, Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
 
 
@@ -57,6 +57,8 @@ class Announcement(Message, frozen=True):
     over: bool = False
     """The task is over here: this is the last word on it."""
     needs: Needs = Needs()
+    adapt: Adapt = Adapt()
+    """How far devices may depart from `training` and `codec`."""
 
     def takes(self, round: int) -> bool:
         """Whether a delta of that round may still count, as far as this says."""
@@ -157,13 +159,15 @@ class AggregatorReport(Message, frozen=True):
 
 
 class Priorities(Message, frozen=True):
-    """`<zone>.priorities`: which tasks aggregators are to work for first, best first, and why each stands where it does."""
+    """`<zone>.priorities`: which of a tenant's tasks aggregators are to work for first, best first, and why each stands where it does;
+    and by tenant what it weighs, if not 1: that is how tenants share the work."""
 
     source: Ident
     zone: Slug
     at: Count
     order: tuple[Slug, ...]
     why: dict[Slug, str]
+    weights: dict[Slug, Weight] = {}
 
 
 class Credits(Message, frozen=True):

@@ -272,18 +272,18 @@ class _Host:
                     self._stop(effect)
 
     def _send(self, send: Send) -> None:
-        def over(append: Append, place: tuple[int, int] | None, error: str) -> None:
-            self._sent.discard(append)
-            if send.tag is not None:
-                self._give(Answer(send.tag, place, error))
-            elif error:
-                self._fail(f"cannot append: {error}")
-            else:
-                self._awake.set()
-
-        append = Append(send, over)
+        append = Append(send, self._landed)
         self._sent.add(append)
         self.kafka.appends(send.topic).put(append)
+
+    def _landed(self, append: Append, place: tuple[int, int] | None, error: str) -> None:
+        self._sent.discard(append)
+        if append.send.tag is not None:
+            self._give(Answer(append.send.tag, place, error))
+        elif error:
+            self._fail(f"cannot append: {error}")
+        else:
+            self._awake.set()
 
     def _ask(self, tag: Any, question: Awaitable[Any], large: bool = False) -> None:
         async def ask() -> None:

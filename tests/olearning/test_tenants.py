@@ -218,6 +218,14 @@ def test_what_is_over_is_not_in_the_queue(command):
     assert "nothing" in command(p, "queue")[1]
 
 
+def test_a_round_that_only_has_to_be_finalised_is_not_in_the_queue(command):
+    p = plane(aggregators=0)
+    p.submit(spec(deadline_s=5, minimum=1))
+    p.memory.run(limit=8_000)
+    assert {p.zone(z).tasks["toy"].state for z in p.zones} == {"closed"}
+    assert json.loads(command(p, "queue", "--json")[1]) == []
+
+
 def test_the_queue_says_that_the_tenant_s_devices_are_all_at_work(command):
     p = plane(manner=BUSY)
     command(p, "tenant", "set", "acme", "--devices", "12")
@@ -269,8 +277,14 @@ def test_devices_that_can_do_a_task_by_zone_and_bound(command):
     checkin(p, "west", 1, ram=16.0)
     p.memory.run(limit=1_000)
     p.submit(replace(spec(), needs=Needs(public={"ram": 8.0, "os": 10.0})))
+    p.submit(replace(spec("large"), needs=Needs(public={"ram": 16.0})))
     p.submit(spec("free"))
     p.memory.run(limit=8_000)
+    large = json.loads(command(p, "devices", "--eligible-for", "large", "--json")[1])["zones"]
+    assert {z: (x["eligible"], x["below"]) for z, x in large.items()} == {
+        "east": (2, {"ram": 3}),
+        "west": (1, {"ram": 0}),
+    }
     code, out, _ = command(p, "devices", "--eligible-for", "toy", "--json")
     assert code == OK
     assert json.loads(out) == {
@@ -289,7 +303,7 @@ def test_devices_that_can_do_a_task_by_zone_and_bound(command):
     assert json.loads(command(p, "devices", "--json")[1])["east"]["seen"] == 5
     assert "5" in command(p, "devices")[1]
     code, _, errors = command(p, "devices", "--eligible-for", "wine")
-    assert (code, errors) == (FAILED, "olearning: there is no task wine; there: free, toy\n")
+    assert (code, errors) == (FAILED, "olearning: there is no task wine; there: free, large, toy\n")
     assert not any(name in text + out for name in ("east-0", "west-0")), "devices are counted, never named"
 
 

@@ -161,6 +161,22 @@ def test_a_flood_of_registrations_is_dealt_with_in_records_that_fit():
     assert max(sum(end - start for start, end in f.ranges.values()) for f in batches) <= selector.BATCH
 
 
+def test_a_partition_with_many_registrations_leaves_the_others_their_part(monkeypatch):
+    monkeypatch.setattr(selector, "BATCH", 20)
+    plane = Plane(Memory(), devices=0)
+    plane.submit(spec(deadline_s=600))
+    assert plane.memory.run(lambda: "toy" in plane.zone("east").tasks, 20_000)
+    before = len(plane.facts("east"))
+    wishes = topic(NS, "east", "registrations")
+    names = [f"stranger-{i}" for i in range(2_000)]
+    for name in [n for n in names if shard_of(n, 4) == 0] + [n for n in names if shard_of(n, 4) == 3][:20]:
+        plane.memory.append(send(wishes, Registration(name, "toy", 99), name))
+    assert plane.memory.run(lambda: plane.zone("east").registrations[3] == 20, 20_000)
+    batches = [f.ranges for f in plane.facts("east")[before:] if isinstance(f, Admitted) and f.ranges]
+    assert len(batches) <= 5  # ten of its twenty in each, when it is there
+    assert plane.zone("east").registrations[0] < 200
+
+
 def test_waiting_registrations_are_bounded(monkeypatch):
     monkeypatch.setattr(selector, "FULL", 20)
     plane = Plane(Memory(latency=(1, 1)), devices=0)

@@ -381,6 +381,14 @@ def test_where_no_round_is_open_none_can_be_ended():
     assert steer(p, Change(ends=())) == (False, "toy has no round open in east, west")
 
 
+def test_a_round_that_is_closed_already_cannot_be_ended_early():
+    p = Plane(Memory(seed=3), zones=("east",), aggregators=0)
+    assert submitted(p, "toy", rounds=Rounds(demand=6, minimum=1, deadline_s=5))[0]
+    p.memory.run(limit=8_000)
+    assert p.zone("east").tasks["toy"].state == "closed"
+    assert steer(p, Change(ends=())) == (False, "toy has no round open in east")
+
+
 @pytest.mark.parametrize(
     ("enough", "why"),
     [({"east": 3}, "round 3 in east is not open: the last one is 1"), ({"mars": 1}, "it does not run in zone mars")],

@@ -64,6 +64,7 @@ _spec = task.TaskSpec(
     upload=task.Upload(codec="top-k+int8+zstd", keep=0.25),
     zones=("asia", "europe"),
     needs=sharing.Needs(public={"ram": 4.0, "cpu": 6.0}, private={"samples": 100.0}),
+    adapt=task.Adapt(batch_least=2, sample_kb=64.5, most_s=90.0, codecs=("top-k+int8",), steps_least=0.5),
     silent_s=1800.0,
     distribute=task.Distribute(differences=True),
 )
@@ -151,7 +152,7 @@ EXAMPLES: tuple[Message, ...] = (
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000, over=True, needs=_spec.needs,
+        reward=0.125, lease=10_000, over=True, needs=_spec.needs, adapt=_spec.adapt,
     ),
     messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
@@ -162,7 +163,8 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     messages.AggregatorReport(source="agg-1", zone="asia", at=1_800_000_000_000, shards={10: 17, 9: 3}, tasks=(_load,)),
     messages.Priorities(
-        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"}
+        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"},
+        weights={"acme": 2.5},
     ),
     messages.SchedulerReport(
         source="sched-1", zone="asia", at=1_800_000_000_000, workers=2, wanted=3, arriving=2**23, backlog=2**30, capacity=2**28,
