@@ -37,6 +37,7 @@ class ZoneCoordinator(ZoneDesk):
                 yield from self.read(self.globe_reading, event)
             case Record(topic=name) if name == self.selector.plans.crowd.topic:
                 self.selector.plans.crowd.checkin(event)
+                return  # the next tick looks what it means
             case Record():
                 yield from self.selector.registration(event)
                 if self.token:

@@ -76,13 +76,15 @@ def why_closed(t: ZoneTask, now: int) -> str:
         return "demand"
     if now >= o.deadline:
         return "deadline"
-    got, busy = r.got(now), at_work(t)
+    got = r.got(now)
     if got is not None and o.serve and now >= got + o.serve:
         return "execution time-out"
-    if 0 < o.fill <= now and r.contributors + busy < o.minimum:
-        return "too few devices" if r.contributors + busy else "nobody came"
-    if 0 < o.fill <= now and not busy:
-        return "all who came are done"
+    if 0 < o.fill <= now:
+        busy = at_work(t)
+        if r.contributors + busy < o.minimum:
+            return "too few devices" if r.contributors + busy else "nobody came"
+        if not busy:
+            return "all who came are done"
     return ""
 
 

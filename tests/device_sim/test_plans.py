@@ -65,6 +65,18 @@ def test_one_at_a_time_and_the_next_when_that_is_over():
     assert w.wishes() == ["a"], "uploaded, and on it goes"
 
 
+def test_when_its_round_is_over_it_stops_and_takes_the_next_of_its_turn():
+    w = Planned()
+    w.plan(all_take("b", "a"))
+    w.announce(round_of("a"), round_of("b"))
+    w.wishes(0)
+    w.admit("b")
+    w.until(Begin)
+    w.announce(replace(round_of("b", open=False), cause=Ref("z", 2)))
+    assert w.device.running is None
+    assert w.wishes() == ["a"]
+
+
 def test_what_is_not_open_or_not_in_the_plan_is_passed_over():
     w = Planned()
     w.plan(all_take("gone", "shut", "b"))

@@ -15,7 +15,6 @@ import pytest
 from msgspec.structs import replace
 
 from device_sim.fleet import Manner
-from processors.quotas import working
 from schemas.sharing import SHARING, Needs, Quota, Sharing, Tenant
 from schemas.task import Epochs, Rounds, TaskSpec
 from schemas.topics import GLOBAL, read, topic
@@ -36,8 +35,8 @@ VARIANTS = {
     "atomic, with checkpoints": {"every": 6, "spread": 300, "atomic": True},
     "two tenants under a plan": {"every": 8, "spread": 0, "atomic": False, "policy": "max-min"},
 }
-"""Under a plan two tenants have a task each that needs something of devices, and quotas that just suffice: a slot that leaked
-would hold up all rounds to come."""
+"""Under a plan two tenants have a task each that needs something of devices, and quotas of a device less than their rounds want: it is
+admitted when another's slot is free again, so a slot that leaked would hold up the round."""
 RIGHT = {
     task: trained(
         task, 1, ("east",), EPOCHS, ROUNDS, lambda zone, n, block: [f"{zone}-{k}" for k in range(DEVICES)]
@@ -108,7 +107,7 @@ class Run:
             made = TaskSpec(task, "arithmetic", "none", rounds=rounds, epochs=Epochs(EPOCHS, ROUNDS), needs=needs)
             self.plane.submit(replace(made, tenant=f"of-{task}"))
         if policy:
-            wishes = [(t, Tenant(t, quota=Quota(devices=DEVICES))) for t in ("of-toy", "of-toy-2")]
+            wishes = [(t, Tenant(t, quota=Quota(devices=DEVICES - 1))) for t in ("of-toy", "of-toy-2")]
             for key, wish in (*wishes, (SHARING, Sharing(policy))):
                 self.memory.append(send(topic(NS, GLOBAL, "tenants"), wish, key))
 
@@ -140,7 +139,6 @@ class Run:
         Audit(self.plane).run()
         for task in self.tasks:
             assert self.plane.model(task).tobytes() == RIGHT[task], f"another model of {task}"
-        assert working(self.plane.zone("east")) == {}, "a slot leaked"
         return self
 
     def gave_up(self) -> bool:

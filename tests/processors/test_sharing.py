@@ -445,6 +445,19 @@ def test_or_from_when_the_scheduling_time_is_over():
     assert r.finalised(1).manifest is None, "one, and two are needed at least: as with any other end"
 
 
+def test_in_an_asynchronous_round_too_and_its_devices_go_on_into_the_next():
+    r = timed(demand=3, over_commit=4 / 3, minimum=1, refill=1, staleness=2, serve_s=4.0, lease_s=30.0)
+    r.admit(1, ["a", "b", "c", "d"])
+    deliver(r, "a", "b")
+    assert r.closed() == "execution time-out"
+    assert r.finalised(1).devices == 2
+    r.admit(2, ["e", "f"])
+    assert r.round(2).full_at, "c and d have their places still"
+    deliver(r, "c", "d")
+    assert r.closed(2) == "execution time-out"
+    assert r.finalised(2).devices == 2
+
+
 def test_without_time_outs_a_round_waits_for_its_deadline():
     r = timed(deadline_s=20.0)
     r.admit(1, ["a", "b", "c"])
