@@ -90,7 +90,7 @@ def run(way: str, seed: int) -> Outcome:
     for r in memory.records(topic(NS, GLOBAL, "ledger").name):
         state.feed(r)
     manifest = state.state.tasks[spec.task].manifest
-    found = {p.key: memory.records(manifest.topic, p.partition)[p.offset].value for p in manifest.blocks}
+    found = {p.key: memory.records(manifest.topic, p.partition)[p.offset].value or b"" for p in manifest.blocks}
     accuracy, _, _ = scorer()(spec, assemble(manifest, found))
     names = {fleet.processor._name(d, ZONE, spec.tenant): d for d in phones}  # type: ignore[attr-defined]
     return _told(memory, names, float(accuracy))
