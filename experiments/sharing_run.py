@@ -2,7 +2,7 @@
 
 A phone is idle when it is free and has no work. Idle phones look at the plan of the policy, which is `learning.sharing`'s own, made anew
 when a round opens, has its devices or closes, at most once a second. A phone takes the first of its tasks that has room and whose needs, private
-ones too, it meets. Of phones that look in the same second the order is drawn.
+ones too, it meets, in a round of which it has had no part yet. Of phones that look in the same second the order is drawn.
 
 A round wants 1.3 times its demand, ends with as many results as it demands, or by one of its time-outs. Two ways (`Way.keeps`):
 
@@ -109,6 +109,9 @@ class Sharing:
         self.jobs = [Working(w, way) for w in wants]
         self.ready = np.full(phones.count, FAR)
         self.end = np.zeros(phones.count, np.int64)
+        self.part = np.zeros(
+            (phones.count, len(wants)), np.int64
+        )  # the last round of each job that a phone took part in
         self.window = 0
         self.active: list[Working] = []
         self.events: list[tuple[int, int, int, int]] = []  # (when, what, job, round)
@@ -360,10 +363,13 @@ class Sharing:
             if not jobs:
                 live.discard(k)
                 continue
-            number = jobs[-1].want.number
-            room[number] -= 1
-            left -= 1
-            took.setdefault(number, []).append(i)
+            for job in reversed(jobs):
+                number = job.want.number
+                if room[number] > 0 and self.part[i, number] != job.open.number:
+                    room[number] -= 1
+                    left -= 1
+                    took.setdefault(number, []).append(i)
+                    break
         for number, some in took.items():
             self.counts["handshakes"] += len(some)
             self._bound(now, self.jobs[number], np.array(some))
@@ -375,7 +381,8 @@ class Sharing:
         pick = self.rng.integers(len(self.active), size=len(who))
         for n, job in enumerate(list(self.active)):
             if job.room > 0:
-                some = who[(pick == n) & (self.phones.kind[who] >> job.bit & 1 > 0)][: job.room]
+                can = (self.phones.kind[who] >> job.bit & 1 > 0) & (self.part[who, job.want.number] != job.open.number)
+                some = who[(pick == n) & can][: job.room]
                 if len(some):
                     self._bound(now, job, some)
 
@@ -383,6 +390,7 @@ class Sharing:
         o, done = job.open, now + self.serve_s[who]
         gone = done > self.end[who]
         until = np.minimum(done, self.end[who])
+        self.part[who, job.want.number] = o.number
         o.who.append(who)
         o.began.append(np.full(len(who), now))
         o.until.append(until)
