@@ -179,7 +179,7 @@ class Sharing:
         if self.fresh:
             self.seen = np.concatenate([self.seen, *self.fresh])[-WINDOW:]
 
-    def _at(self, when: int, what: int, job: Working, round_: int) -> None:
+    def _at(self, when: float, what: int, job: Working, round_: int) -> None:
         heapq.heappush(self.events, (int(when), what, job.want.number, round_))
 
     def _frees(self, who: np.ndarray, when: np.ndarray) -> None:
@@ -343,7 +343,7 @@ class Sharing:
         lists = {}
         for n, bits in enumerate(kinds):
             can = [job for job in wanting if bits >> job.bit & 1]
-            self.rng.shuffle(can)  # type: ignore[arg-type]
+            self.rng.shuffle(can)
             lists[n] = can
         return np.arange(len(who)), lists
 
@@ -421,8 +421,8 @@ class Sharing:
         rounds = sum(job.done for job in self.jobs)
         return self.counts | {
             "took": took,
-            "fill_s": float(np.mean([np.mean(job.fills) for job in self.jobs if job.fills] or [0])),
-            "serve_s": float(np.mean([np.mean(job.serves) for job in self.jobs if job.serves] or [0])),
+            "fill_s": float(np.mean([np.mean(job.fills) for job in self.jobs if job.fills] or [np.float64(0)])),
+            "serve_s": float(np.mean([np.mean(job.serves) for job in self.jobs if job.serves] or [np.float64(0)])),
             "unfinished": sum(job.ended < 0 for job in self.jobs),
             "hours": last / 3600,
             "rounds": rounds,

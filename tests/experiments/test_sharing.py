@@ -106,6 +106,15 @@ def test_what_came_is_kept_or_all_is_thrown_away():
     assert thrown.counts["counted"] == 0 < thrown.counts["discarded"]
 
 
+def test_so_it_is_where_results_are_late():
+    """Of 26 phones for a demand of 20, 7 are too slow: 19 come in time."""
+    some = crowd(26)
+    some = replace(some, compute_s=np.where(np.arange(26) % 4, 40.0, 300.0))
+    kept, thrown = (went("fifo", some, jobs(("L", 20), rounds=1, serve=100), keeps=k) for k in (True, False))
+    assert (kept.jobs[0].done, kept.counts["counted"], kept.counts["surplus"]) == (1, 19, 7)
+    assert thrown.jobs[0].done == thrown.counts["counted"] == 0
+
+
 def test_fewer_than_enough_do_not_count():
     of = went("fifo", crowd(27), jobs(("H", 13), rounds=2, fill=60, serve=100))
     assert of.counts["counted"] == 0 < of.result()["tries"]
@@ -117,18 +126,20 @@ def test_a_phone_that_goes_away_gives_back_its_place():
     wanted = jobs(("L", 10), rounds=1, fill=50, serve=2000)
     ours, theirs = (went("fifo", slow, wanted, keeps=k) for k in (True, False))
     per_round = [of.counts["bindings"] / of.result()["tries"] for of in (ours, theirs)]
-    assert per_round[0] > 5 * per_round[1] == 5 * 13
+    assert per_round[1] == 13
+    assert per_round[0] > 55, "nearly all of the 60, each once"
 
 
 # ------------------------------------------------------------------ policies
 
 
 def test_control_the_policy_matters_where_phones_are_scarce():
-    """Weak phones can do L alone; strong ones are few. By registration, reversed, the abundant class takes them."""
-    wanted = [replace(w, arrives=100 - w.arrives) for w in jobs(("H", 14), ("L", 24))]  # L first
-    fifo, irs = (went(policy, crowd(60), wanted) for policy in ("fifo", "irs"))
-    h = [of.jobs[0].ended - of.jobs[0].want.arrives for of in (fifo, irs)]
-    assert h[0] > 1.3 * h[1]
+    """Weak phones can do L alone, and strong ones are as many as H wants. L is first by registration, and takes some of them."""
+    wanted = [replace(w, arrives=0) for w in jobs(("L", 24), ("H", 16), rounds=1)]
+    fifo, irs = (went(policy, crowd(63), wanted).jobs[1].ended for policy in ("fifo", "irs"))
+    assert fifo > 1.3 * irs
+    fifo, irs = (went(policy, crowd(600), wanted).jobs[1].ended for policy in ("fifo", "irs"))
+    assert fifo == irs, "where they are ample it is no matter"
 
 
 def test_random_binding_costs_handshakes():
@@ -163,7 +174,7 @@ def test_jobs_are_those_of_the_profile():
     ten, twenty = wants(TEN, 0, 150), wants(TWENTY, 0, 150)
     assert sum(j.demand for j in ten) == 1450
     assert sum(j.demand for j in twenty) == 2500
-    assert [j.arrives for j in ten][:4] == [0, 14705, 7337, 4488 + 0]
+    assert [j.arrives for j in ten][:4] == [0, 11305, 7337, 9820]
     assert [ten[0].places, ten[0].fill_within_s, twenty[0].fill_within_s] == [65, 100, 120]
     assert twenty[19].arrives == 0
     assert {j.number for j in wants(TEN, 3, 150)} == set(range(10))
