@@ -13,17 +13,15 @@ A round wants 1.3 times its demand, ends with as many results as it demands, or 
 
 import heapq
 from bisect import bisect_right
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from experiments.sharing_world import CLASSES, Phones, Want, quotas
+from experiments.sharing_jobs import Open, Way, Working
+from experiments.sharing_world import Phones, Want, quotas
 from learning.sharing.groups import fitting
-from learning.sharing.policy import Job, Market, plan
-from schemas.sharing import Bounds, Rule
-from schemas.wire import Scalar
+from learning.sharing.policy import Market, plan
+from schemas.sharing import Rule
 
 ENOUGH = 0.8
 """The share of its demand that makes a round count when time is over."""
@@ -33,68 +31,9 @@ POLL = 3
 """Seconds between two tries of a phone that picks tasks at random, as there."""
 WINDOW = 1_000
 """A policy sees the devices of so many of the last check-ins."""
-PAST = 5
-"""Rounds whose times tell how long a job's take."""
-TENANTS = 3
 FAR = 1 << 60
-BITS = {name: n for n, name in enumerate(CLASSES)}
-
-
-@dataclass(frozen=True)
-class Way:
-    """`policy`: a name of `learning.sharing`, or "static" or "random-binding"."""
-
-    policy: str
-    args: tuple[tuple[str, Scalar], ...] = ()
-    keeps: bool = True
-
-
-@dataclass
-class Open:
-    """A round: `got` places taken; of each phone that it bound, when it began, when it is done or gone, and whether it is gone."""
-
-    number: int
-    since: int
-    got: int = 0
-    filled: int = -1
-    who: list[np.ndarray] = field(default_factory=list)
-    began: list[np.ndarray] = field(default_factory=list)
-    until: list[np.ndarray] = field(default_factory=list)
-    gone: list[np.ndarray] = field(default_factory=list)
-    results: list[int] = field(default_factory=list)
-    """When they come, in order."""
-
-
-class Working:
-    """A job under way."""
-
-    def __init__(self, want: Want, way: Way):
-        self.want, self.keeps = want, way.keeps
-        self.task, self.tenant = f"job-{want.number}", f"tenant-{want.number % TENANTS}"
-        self.needs: Bounds = CLASSES[want.kind][0]
-        self.bit, self.places = BITS[want.kind], want.places
-        self.open = Open(0, 0)
-        self.done, self.ended, self.tries, self.service = 0, -1, 0, 0
-        self.fills: deque[float] = deque(maxlen=PAST)
-        self.serves: deque[float] = deque(maxlen=PAST)
-        self.got_share = 0.0
-        self.timed_out = 0
-
-    @property
-    def room(self) -> int:
-        return self.places - self.open.got if self.open.filled < 0 or (self.keeps and not self.short) else 0
-
-    short = False
-    """It went on with fewer than it wanted: no more come."""
-
-    def job(self, now: int) -> Job:
-        """As policies see it."""
-        w, past = self.want, lambda times: float(np.mean(times)) if times else 0.0
-        return Job(
-            self.task, self.tenant, self.needs, w.places, self.open.got, w.arrives, self.done, w.rounds,
-            float(now - w.arrives), self.service, self.open.number, past(self.fills), past(self.serves),
-            float(now - self.open.since), w.fill_within_s,
-        )  # fmt: skip
+NOT_FILLED, NOT_SERVED, RESULTS, GIVES_BACK, ARRIVES = range(5)
+"""What happens in a second, in this order."""
 
 
 class Sharing:
@@ -109,9 +48,8 @@ class Sharing:
         self.jobs = [Working(w, way) for w in wants]
         self.ready = np.full(phones.count, FAR)
         self.end = np.zeros(phones.count, np.int64)
-        self.part = np.zeros(
-            (phones.count, len(wants)), np.int64
-        )  # the last round of each job that a phone took part in
+        self.part = np.zeros((phones.count, len(wants)), np.int64)
+        """The last round of each job that a phone took part in."""
         self.window = 0
         self.active: list[Working] = []
         self.events: list[tuple[int, int, int, int]] = []  # (when, what, job, round)
@@ -434,6 +372,3 @@ class Sharing:
             "useful": self.useful / free,
             "busy": int(self.busy.sum()) / free,
         }
-
-
-NOT_FILLED, NOT_SERVED, RESULTS, GIVES_BACK, ARRIVES = range(5)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.sharing import DISCARDS, KEEPS, MEASURES, POLICIES, gains, show, table
-from experiments.sharing_run import Sharing, Way
+from experiments.sharing_jobs import Way
+from experiments.sharing_run import Sharing
 from experiments.sharing_world import DAY, TEN, TWENTY, Phones, Want, quotas, wants
 
 N = 120
