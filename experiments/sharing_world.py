@@ -166,7 +166,7 @@ def phones(devices: Path, capacity: Path, seed: int, count: int, days: int) -> P
 
 
 def quotas(jobs: Sequence[Want], kind: Int64, rng: np.random.Generator) -> Int64:
-    """The static partition: by device the job that it is bound to for good, or -1. By demand; who can serve the strictest first, there
+    """The static partition: by device the job that it is bound to for good, or -1. By demand, of all phones that can serve any; who can serve the strictest first, there
     the largest first, whoever is over to any that it can serve (`baselines.md` §3, where no quotas are published)."""
     bit = {name: n for n, name in enumerate(CLASSES)}
     total = sum(j.demand for j in jobs)
@@ -174,7 +174,7 @@ def quotas(jobs: Sequence[Want], kind: Int64, rng: np.random.Generator) -> Int64
     order = rng.permutation(len(kind))
     for job in sorted(jobs, key=lambda j: (bit[j.kind], -j.demand)):
         free = order[(bound[order] < 0) & (kind[order] >> bit[job.kind] & 1 > 0)]
-        bound[free[: round(len(kind) * job.demand / total)]] = job.number
+        bound[free[: round(int((kind > 0).sum()) * job.demand / total)]] = job.number
     for i in order[(bound[order] < 0) & (kind[order] > 0)].tolist():
         bound[i] = rng.choice([j.number for j in jobs if kind[i] >> bit[j.kind] & 1])
     return bound
