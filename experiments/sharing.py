@@ -29,7 +29,7 @@ from experiments.sharing_world import DAY, PROFILES, phones, wants
 POLICIES = (
     "static", "random-binding", "fifo", "random", "srsf", "srtf", "las", "irs", "irs-tiers", "max-min", "reward",
 )  # fmt: skip
-"""The first is for ample phones alone: where they are scarce its quota for a demand of d is about d phones, and half of them are free."""
+"""The first is for ample phones alone: where they are scarce its quota for a demand of d is less than d phones."""
 KEEPS, DISCARDS = "keeps", "discards"
 SETTINGS = {
     ("10 jobs", "scarce", KEEPS): 1_500,
@@ -162,6 +162,6 @@ def draw(found: Results, to: Path) -> None:
                     ax.plot([min(values), max(values)], [n, n], color=COLOURS[6], linewidth=1)
             ax.set(xlabel=measure, yticks=range(len(POLICIES)))
             ax.set_yticklabels(POLICIES if not column else [], fontsize=7)
-            ax.invert_yaxis()
+            ax.set_ylim(len(POLICIES) - 0.5, -0.5)
         axes[0, column].set_title(f"{setting[0]}, {setting[1]}, {setting[2]}", fontsize=9)
     save(figure, to)
