@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learning.sharing import maxmin
 from learning.sharing.groups import fitting, supply
 from learning.sharing.irs import owners
 from learning.sharing.policy import Job, Market, known, plan
@@ -70,6 +71,8 @@ QUEUES = {"A": ((5,), [100]), "B": ((0, 5), [80, 120]), "G": ((0, 0, 0, 5), [20,
 def test_example_c_not_nested_a_group_takes_only_what_it_may_use():
     of = market(CROSSED, QUEUES)
     assert owner_of(of) == {"AG": "G", "BG": "G", "ABG": "G", "A": "A", "G": "G"}
+    found = supply(of)
+    assert all(signature[owner] for signature, owner in zip(found.member, owners(found), strict=True))
 
 
 def test_control_with_a_shorter_queue_nothing_is_taken():
@@ -100,6 +103,11 @@ def test_a_device_that_was_never_seen_is_served_by_the_scarcest_it_can_serve():
         rule = next(r for r in made.rules if r.fits(device))
         tasks = [t for t in rule.turns[0].tasks if meets(device, next(j.needs for j in of.jobs if j.task == t))]
         assert tasks[0][0] == first.lower()
+
+
+def test_of_groups_that_no_device_of_the_window_can_serve_the_stricter_comes_first():
+    of = market(NESTED, {"G": (G, [5]), "X": ((80,), [5]), "Y": ((90,), [50])})
+    assert plan("irs", {}, of, "z", 1).rules[-1].turns[0].tasks == ("y-50", "x-5", "g-5")
 
 
 # ------------------------------------------------------------------ all markets
@@ -192,6 +200,19 @@ def test_each_signature_has_an_owner_that_may_use_it(of):
 
 @settings(max_examples=100, deadline=None)
 @given(of=markets())
+def test_max_min_leaves_out_no_rule_that_changes_what_a_device_that_was_seen_gets(of):
+    short = plan("max-min", {}, of, "z", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maxmin, "_few", lambda made: [rule for _, _, rule in made])
+        long = plan("max-min", {}, of, "z", 1)
+    if not long.rules:
+        return
+    a, b = (fitting(made.rules, of.devices) for made in (short, long))
+    assert [short.rules[n].turns for n in a] == [long.rules[n].turns for n in b]
+
+
+@settings(max_examples=100, deadline=None)
+@given(of=markets())
 def test_the_rules_say_what_the_owners_are(of):
     """For each device that was seen, its owner's tasks come first."""
     if not (found := supply(of)).groups:
@@ -207,6 +228,71 @@ def test_the_rules_say_what_the_owners_are(of):
             ]
             mine = [t for t in found.groups[owner[s]].tasks if t in tasks]
             assert tasks[: len(mine)] == mine
+
+
+def told(window: dict[frozenset[int], int], asc: list[int], queue: dict[int, list[int]]) -> dict[frozenset[int], int]:
+    """The sheet's pseudocode as it stands, with sets and loops: by signature its owner."""
+    owner = {s: next(g for g in asc if g in s) for s in window}
+    real = {g: sum(window[s] for s in window if owner[s] == g) for g in asc}
+    a = lambda g: max(1, real[g])  # noqa: E731
+    dem, q, merged = {g: list(queue[g]) for g in asc}, {g: len(queue[g]) for g in asc}, set()
+    res = {g: [a(g)] * len(dem[g]) for g in asc}
+    delay = lambda g: sum(d / r for d, r in zip(dem[g], res[g], strict=True))  # noqa: E731
+
+    def affected(g, limit):
+        if delay(g) <= limit:
+            return len(dem[g])
+        total, count = 0.0, 0
+        for d, r in zip(dem[g], res[g], strict=True):
+            total += d / r
+            if not total < limit:
+                break
+            count += 1
+        return count
+
+    for i in range(len(asc) - 1, -1, -1):
+        g = asc[i]
+        if g in merged:
+            continue
+        for h in reversed(asc[:i]):
+            if h in merged:
+                continue
+            mine = [s for s in window if owner[s] == h and g in s]
+            take = sum(window[s] for s in mine)
+            if take == 0:
+                continue
+            if not affected(g, delay(h)) / a(g) > q[h] / a(h):
+                break
+            for s in mine:
+                owner[s] = g
+            real[g] += take
+            real[h] -= take
+            res[g] = [r + take for r in res[g]]
+            if real[h] == 0:
+                res[g], dem[g] = res[g] + res[h], dem[g] + dem[h]
+                q[g] += q[h]
+                merged.add(h)
+            else:
+                res[h] = [a(h)] * len(dem[h])
+    return owner
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    counts=st.lists(st.tuples(st.integers(1, 15), st.integers(1, 300)), min_size=1, max_size=9),
+    demands=st.lists(st.lists(st.integers(1, 400), min_size=1, max_size=5), min_size=4, max_size=4),
+)
+def test_it_does_what_the_sheet_s_pseudocode_does(counts, demands):
+    """Four groups, each with a need of its own, so that a device's abilities are any signature."""
+    window = {_five([n >> k & 1 for k in range(4)]): count for n, count in counts}
+    of = market(window, {"wxyz"[k]: (_five([k == n for n in range(4)]), sorted(d)) for k, d in enumerate(demands)})
+    of = replace(of, jobs=[replace(j, task=f"{j.task}-{n}") for n, j in enumerate(of.jobs)])
+    found = supply(of)
+    asc = [g for g, group in enumerate(found.groups) if group.eligible]
+    signatures = [frozenset(np.flatnonzero(s).tolist()) for s in found.member]
+    window_of = dict(zip(signatures, found.count.tolist(), strict=True))
+    must = told(window_of, asc, {g: [j.open for j in found.groups[g].jobs] for g in asc})
+    assert dict(zip(signatures, owners(found).tolist(), strict=True)) == must
 
 
 # ------------------------------------------------------------------ tiers
