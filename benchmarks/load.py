@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import NodeNotReadyError
 
 from schemas.blocks import DeltaBlock, Manifest, Place, Tensor, layout, slices
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Founded, Opened, Slot
@@ -18,6 +19,8 @@ from schemas.topics import GLOBAL, task_topics, topic, zone_topics
 from schemas.wire import HEADERS, Message, encode
 
 ZONE, SHARDS, UNIT, LARGEST = "z", 8, -24, 2**40
+PATIENCE = 10
+"""Times that a client that has just started is asked again."""
 KINDS: dict[str, Any] = {"int32": np.int32, "int16": np.int16, "int8": np.int8}
 EXPONENTS = {"int32": 0, "int16": 8, "int8": 16}
 """So that a value means about the same in each."""
@@ -121,8 +124,14 @@ async def drop_topics(bootstrap: str, namespace: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        names = [n for n in await admin.list_topics() if n.startswith(f"{namespace}.")]
-        await admin.delete_topics(names)
+        for left in reversed(range(PATIENCE)):
+            try:
+                await admin.delete_topics([n for n in await admin.list_topics() if n.startswith(f"{namespace}.")])
+                return
+            except NodeNotReadyError:  # a client that has just started may have no connection yet
+                if not left:
+                    raise
+                await asyncio.sleep(0.2)
     finally:
         await admin.close()
 
