@@ -136,9 +136,13 @@ def _mnist(file: Any) -> tuple[np.ndarray, ...]:
 # ------------------------------------------------------------------ a training
 
 
-def training(spec: TaskSpec, seed: int) -> tuple[float, float, float]:
-    """A task in a plane of its own: the accuracy of its last model, and the bytes of a delta, as sent and packed by zstd."""
-    spec = replace(spec, data_args={**spec.data_args, "seed": seed})
+def seeded(spec: TaskSpec, seed: int) -> TaskSpec:
+    """The task with another draw of who has which data."""
+    return replace(spec, data_args={**spec.data_args, "seed": seed})
+
+
+def trained(spec: TaskSpec, seed: int) -> Memory:
+    """The log of a plane in which the task, `seeded`, ran to its end."""
     shape, start, _ = prepare(spec, seed)
     memory = Memory(seed=seed)
     for scope in (GLOBAL, ZONE):
@@ -154,6 +158,13 @@ def training(spec: TaskSpec, seed: int) -> tuple[float, float, float]:
     processor: Any = globe.processor
     if not memory.run(lambda: getattr(processor.globe.tasks.get(spec.task), "state", "") == "ended", MS):
         raise RuntimeError(f"{spec.task} with {spec.upload.codec} does not end: {globe.stopped}")
+    return memory
+
+
+def training(spec: TaskSpec, seed: int) -> tuple[float, float, float]:
+    """A task in a plane of its own: the accuracy of its last model, and the bytes of a delta, as sent and packed by zstd."""
+    spec = seeded(spec, seed)
+    memory, blocks = trained(spec, seed), len(prepare(spec, seed)[0].sizes)
     ledger: Ledger = Ledger(Globe())
     for record in memory.records(topic(NS, GLOBAL, "ledger").name):
         ledger.feed(record)
@@ -162,7 +173,7 @@ def training(spec: TaskSpec, seed: int) -> tuple[float, float, float]:
     accuracy = scorer()(spec, assemble(manifest, found))[0]
     name = topic(NS, ZONE, "deltas", spec.task).name
     sent = [decode(r.value, (DeltaBlock,)).data for p in range(SHARDS) for r in memory.records(name, p)]
-    deltas = len(sent) / len(shape.sizes)
+    deltas = len(sent) / blocks
     return accuracy, sum(map(len, sent)) / deltas, sum(len(pack(x)) for x in sent) / deltas
 
 

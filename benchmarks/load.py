@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import NodeNotReadyError
 
 from schemas.blocks import DeltaBlock, Manifest, Place, Tensor, layout, slices
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Founded, Opened, Slot
@@ -18,6 +19,8 @@ from schemas.topics import GLOBAL, task_topics, topic, zone_topics
 from schemas.wire import HEADERS, Message, encode
 
 ZONE, SHARDS, UNIT, LARGEST = "z", 8, -24, 2**40
+PATIENCE = 10
+"""Times that a client that has just started is asked again."""
 KINDS: dict[str, Any] = {"int32": np.int32, "int16": np.int16, "int8": np.int8}
 EXPONENTS = {"int32": 0, "int16": 8, "int8": 16}
 """So that a value means about the same in each."""
@@ -32,6 +35,8 @@ class Load:
     parameters: int
     codec: str = "int32"
     tasks: tuple[str, ...] = ("t",)
+    tenants: tuple[str, ...] = ()
+    """Of the tasks; none: all are of one."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -66,7 +71,8 @@ class Load:
             Opened(
                 token=2, task=task, round=1, epoch=1, source=Ref("g", 0), base=base, demand=n, places=n, minimum=1,
                 deadline=2**62, grace=0, lease=2**40, staleness=0, sizes=sizes, unit=UNIT, largest=LARGEST, heaviest=10**6,
-            ) for task in self.tasks
+                tenant=tenant,
+            ) for task, tenant in zip(self.tasks, self.tenants or ("default",) * len(self.tasks), strict=True)
         ]  # fmt: skip
         slots = tuple(Slot(task, 1, i, d) for task in self.tasks for i, d in enumerate(self.names))
         return [*opened, Admitted(2, 0, {}, slots)]
@@ -118,8 +124,14 @@ async def drop_topics(bootstrap: str, namespace: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        names = [n for n in await admin.list_topics() if n.startswith(f"{namespace}.")]
-        await admin.delete_topics(names)
+        for left in reversed(range(PATIENCE)):
+            try:
+                await admin.delete_topics([n for n in await admin.list_topics() if n.startswith(f"{namespace}.")])
+                return
+            except NodeNotReadyError:  # a client that has just started may have no connection yet
+                if not left:
+                    raise
+                await asyncio.sleep(0.2)
     finally:
         await admin.close()
 

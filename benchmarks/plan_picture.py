@@ -20,6 +20,7 @@ from benchmarks.picture import LIMIT, Row, read
 WAYS = {
     "by_reward": ("by reward", "#d55e00"),
     "greedy": ("greedy (MTHM)", "#e69f00"),
+    "by_slot": ("slot by slot", "#cc79a7"),
     "unhinted": ("CP-SAT 2 s", "#56b4e9"),
     "hinted": ("CP-SAT 2 s, hint", "#0072b2"),
     "plan": ("plan", "#009e73"),

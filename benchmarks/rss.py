@@ -1,5 +1,6 @@
-"""Memory of a process, as Linux counts it. In MB (10^6 bytes)."""
+"""Memory and time of a process, as Linux counts them. In MB (10^6 bytes) and seconds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,12 @@ def idle_mb(modules: str = "olearning.cli") -> float:
     """What a fresh Python holds that has imported these modules (with commas) and waits."""
     code = f"import {modules}; from benchmarks.rss import now_mb; print(now_mb())"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that it took since its start, in user and system mode. Raises `OSError` if it is gone."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(pid: int | str, name: str) -> float:

@@ -1,6 +1,6 @@
 """A process that one case measures: an aggregator, or the client alone reading the same records. Prints one JSON object.
 
-python -m benchmarks.worker aggregate BOOTSTRAP NAMESPACE NAME
+python -m benchmarks.worker aggregate BOOTSTRAP NAMESPACE NAME [TURN]
 python -m benchmarks.worker raw BOOTSTRAP TOPICS SHARDS CRC
 """
 
@@ -10,12 +10,14 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.load import ZONE
 from benchmarks.rss import now_mb, peak_mb
 from processors.aggregator import Aggregator
+from processors.shares import TURN
 from streams.kafka import Kafka
 from streams.processor import Effect, Follow, Input, Record, Stop
 from streams.reader import AHEAD
@@ -30,6 +32,8 @@ class Timed:
         self.name, self.membership, self.tick = aggregator.name, aggregator.membership, aggregator.tick
         self.first = self.last = self.cpu = self.idle = 0.0
         self.blocks = self.bytes = 0
+        self.over: dict[str, float] = {}
+        """By task, when all shards were done with round 1."""
 
     def start(self, now: int) -> Iterable[Effect]:
         return self.inner.start(now)
@@ -44,18 +48,21 @@ class Timed:
             self.bytes += len(event.value or b"")
             self.last = time.monotonic()
             return
-        tasks = self.inner.zone.tasks.values()
-        if tasks and all(min(t.at) > 1 for t in tasks):
+        tasks = self.inner.zone.tasks
+        for task, t in tasks.items():
+            if min(t.at) > 1:
+                self.over.setdefault(task, time.monotonic())
+        if tasks and len(self.over) == len(tasks):
             yield Stop("all shards are done", ok=True)
 
 
-async def aggregate(bootstrap: str, namespace: str, name: str) -> dict[str, float]:
+async def aggregate(bootstrap: str, namespace: str, name: str, turn: str = str(TURN)) -> dict[str, Any]:
     async with Kafka(bootstrap, name) as kafka:
-        timed = Timed(Aggregator(namespace, ZONE, name, name))
+        timed = Timed(Aggregator(namespace, ZONE, name, name, turn=int(turn)))
         stop = await kafka.host(timed)
         assert stop.ok, stop.reason
         return {
-            "first": timed.first, "last": timed.last, "done": time.monotonic(), "blocks": timed.blocks, "bytes": timed.bytes,
+            "over": timed.over, "first": timed.first, "last": timed.last, "done": time.monotonic(), "blocks": timed.blocks, "bytes": timed.bytes,
             "idle_mb": timed.idle or now_mb(), "peak_mb": peak_mb(), "cpu_s": time.process_time() - timed.cpu,
             "switches": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         }  # fmt: skip

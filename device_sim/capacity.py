@@ -101,7 +101,7 @@ def capacities(
 
     Raises `ValueError`, with the file and what is wrong, if it is no such file.
     """
-    found = _read(path, lambda keys: (speed, bandwidth))
+    found = read_arrays(path, lambda keys: (speed, bandwidth))
     for key, values in zip((speed, bandwidth), found, strict=True):
         if not len(values):
             raise ValueError(f"{path}: {key} is empty: there must be at least one device")
@@ -146,6 +146,12 @@ class Bandwidth:
         at, bits = (np.concatenate([[0.0], np.cumsum(a)]) for a in (steps, steps * self.mbps * 1000))
         return at, bits
 
+    @property
+    def mean_mbps(self) -> float:
+        """Over its whole length."""
+        at, bits = self._edges
+        return float(bits[-1] / at[-1]) / 1000
+
     def transfer_ms(self, bytes: int, at_ms: int) -> int:
         """How long it takes to move so many bytes from `at_ms` on, in ms, rounded up; the series begins at 0 ms, and loops."""
         if bytes < 0:
@@ -187,7 +193,7 @@ def bandwidths(path: Path, source: str | None = None) -> tuple[Bandwidth, ...]:
             raise ValueError(f"no series of {source!r}: it has those of {known}")
         return [f"{s}{kind}" for s in sources if source is None or s == f"{source}_" for kind in kinds]
 
-    arrays = _read(path, wanted)
+    arrays = read_arrays(path, wanted)
     series = []
     for offset, time_s, mbps in zip(*(arrays[i::3] for i in range(3)), strict=True):
         bounds = offset.astype(np.int64)
@@ -207,7 +213,7 @@ def bandwidths(path: Path, source: str | None = None) -> tuple[Bandwidth, ...]:
 # ------------------------------------------------------------------ files
 
 
-def _read(path: Path, wanted: Callable[[list[str]], Sequence[str]]) -> list[Float64]:
+def read_arrays(path: Path, wanted: Callable[[list[str]], Sequence[str]]) -> list[Float64]:
     """The arrays wanted of a file, of one dimension and of finite numbers; `wanted` sees the names of those there are."""
     try:
         if not path.is_file():

@@ -5,6 +5,10 @@ A phone that is free checks in, hears the open rounds of its zone, and plans: wh
 registers for what is to be done now, runs what it is admitted to one after the other, and uploads block by block. It plans anew
 whenever something changed: another round, a refusal, a run that ended. Quality, forecast and data never leave it.
 
+Where tenants share devices by a policy, the zone announces a plan whose rules say which tasks devices like this one are to take. Then it
+takes the first that is open, that it can do and that fits, one at a time. Either way it leaves alone what needs more than it has; what
+it has of a task's private needs it alone knows.
+
 Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `trained`. Out: the acts below. `next` is when it wants to be
 woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
 """
@@ -18,19 +22,23 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import planner
+from device_sim.adapt import adapt
 from device_sim.availability import Free
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Window
-from device_sim.pseudonym import seed_of
+from device_sim.pseudonym import seed_of, throw
 from device_sim.whims import Mishap, Whims
 from learning.rewards import ABSURD, first_quality, quality
 from schemas.messages import Admission, Announcement, Refusal
+from schemas.sharing import Abilities, SharingPlan, meets
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
 ADMITTED, UPLOADING = "admitted", "uploading"
 """A job's steps that a device's state does not show."""
 PATIENCE = 5_000
 """ms after which a device that hears nothing of its registration tries again."""
+SAMPLES = "samples"
+"""The private need that every device knows of: how many samples of the task's data it has."""
 UNEXPECTED = 48
 """Who is free and did not expect it counts on so large a part of the time that a plan looks ahead: of a day, half an hour."""
 NEVER = 2**62
@@ -52,12 +60,13 @@ class Run(Protocol):
 @dataclass
 class Board:
     """What is announced in a zone, for all its devices; kept by the edge. By task: the last round, when it was heard (ms), and why the
-    devices here cannot train it, or ""."""
+    devices here cannot train it, or "". And the plan of the zone's sharing policy, if there is one."""
 
     zone: str
     rounds: dict[str, Announcement] = field(default_factory=dict)
     heard: dict[str, int] = field(default_factory=dict)
     objections: dict[str, str] = field(default_factory=dict)
+    plan: SharingPlan | None = None
 
 
 @dataclass(eq=False)
@@ -69,6 +78,8 @@ class Job:
     since: int
     state: str = REGISTERED
     slot: int = 0
+    lease: int = 0
+    """Until when it holds the slot (ms)."""
     until: int = 0
     """When training, or the next block's upload, is done (ms)."""
     blocks: Sequence[object] = ()
@@ -176,6 +187,10 @@ class Device:
     habit: Habit = Habit()
     appraise: Callable[["Device", Announcement], float] = own_quality
     """What its data are worth to a task."""
+    abilities: Abilities = field(default_factory=dict)
+    """What it says of itself to the plane (`device_sim.phones.reported`)."""
+    private: Mapping[str, float] = field(default_factory=dict)
+    """What only it knows of itself, by the names that tasks' private needs have; `SAMPLES` it knows by task."""
     whims: Whims | None = None
     zone: str = ""
     checked_in: str = ""
@@ -198,6 +213,8 @@ class Device:
     """By task, its samples and the number of classes."""
     reactions: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By task, the last round it reacted to, and how fast."""
+    turn: tuple[SharingPlan | None, tuple[str, ...]] = (None, ())
+    """The last plan by rules, and the tasks that it drew in it, the first first."""
     since: int = 0
     """When it woke up (ms)."""
     place: int = 0
@@ -252,6 +269,11 @@ class Device:
         if a.open and zone == self.zone and self.awake:
             self.next = min(self.next, now + self._reaction(a))
 
+    def planned(self, plan: SharingPlan, now: int) -> None:
+        """Another plan holds in its zone."""
+        if plan.zone == self.zone and self.awake and not self.jobs:
+            self.next = min(self.next, now + self.die("plan", plan.at, most=self.habit.reaction))
+
     def forget(self, zone: str, task: str, everywhere: bool) -> None:
         """A task is over in a zone, or in all that it hears of: it keeps nothing that it could not use again."""
         self.taken.pop((zone, task), None)
@@ -266,7 +288,7 @@ class Device:
     def admitted(self, zone: str, m: Admission, now: int) -> None:
         job = self.jobs.get((zone, m.task))
         if job and (job.state, job.work.round) == (REGISTERED, m.round):
-            job.state, job.slot = ADMITTED, m.slot
+            job.state, job.slot, job.lease = ADMITTED, m.slot, m.lease_until
             self.next = now
 
     def refused(self, zone: str, m: Refusal, now: int) -> None:
@@ -279,7 +301,8 @@ class Device:
     def trained(self, job: Job, run: Run, blocks: Sequence[object], now: int) -> None:
         """Its run is done: `blocks` of the delta are to be uploaded, none if it diverged."""
         self.quality[job.work.task] = _quality(run)
-        self.sizes[job.work.task] = (run.samples, self.sizes[job.work.task][1])  # a client may have known it alone
+        known, classes = self.sizes[job.work.task]
+        self.sizes[job.work.task] = (max(known, run.samples), classes)  # a client may have known it alone
         self.pace.took(job.work, run.samples, now - job.since)
         if not blocks:
             self.drop(job)
@@ -373,6 +396,9 @@ class Device:
         open = {a.task: a for a in self._open(board, now)}
         if not open:
             return
+        if board.plan and not board.plan.chosen:
+            yield from self._take(board.plan, open, now)
+            return
         busy = sum(self._time(j.work) for j in self.jobs.values() if j.state in (REGISTERED, ADMITTED))
         if self.running:
             busy += max(0, self.running.until - now)
@@ -390,17 +416,60 @@ class Device:
                 job = self.jobs[self.zone, a.task] = Job(self.zone, a, now)
                 yield Wish(job)
 
+    def _take(self, plan: SharingPlan, open: Mapping[str, Announcement], now: int) -> Iterator[Act]:
+        """Register for the first task of its turn that is to be done in the present window: one at a time."""
+        if self.jobs:
+            return  # it looks again when that is over
+        end = self._windows(now)[0][1]
+        for task in self._turn(plan):
+            if (a := open.get(task)) and now + self._time(a) <= min(end, a.deadline):
+                job = self.jobs[self.zone, a.task] = Job(self.zone, a, now)
+                yield Wish(job)
+                return
+
+    def _turn(self, plan: SharingPlan) -> tuple[str, ...]:
+        """The tasks that the plan has for it, drawn by the shares of its rule's turns, once a plan."""
+        if self.turn[0] is not plan:
+            rule = next((r for r in plan.rules if r.fits(self.abilities)), None)
+            tasks: tuple[str, ...] = ()
+            left = throw(self.habit.seed, self.id, "turn", plan.zone, plan.at)
+            for turn in rule.turns if rule else ():
+                tasks, left = turn.tasks, left - turn.share
+                if left < 0:
+                    break
+            self.turn = plan, tasks
+        return self.turn[1]
+
+    def _able(self, a: Announcement) -> bool:
+        """Whether it has what the task needs."""
+        if not meets(self.abilities, a.needs.public):
+            return False
+        if not a.needs.private:
+            return True
+        own = {**self.private, SAMPLES: self.sizes[a.task][0]}
+        return all(own.get(name, 0.0) >= least for name, least in a.needs.private.items())
+
+    def _fitted(self, a: Announcement) -> Announcement | None:
+        """The round as it can do it, within what the task allows; None: it cannot."""
+        samples = self.sizes[a.task][0]
+        return adapt(a, samples, self.abilities.get("memory", 0.0), lambda b: self.pace.expect(b, samples))
+
     def _open(self, board: Board, now: int) -> Iterator[Announcement]:
-        """The rounds that it may register for now; `next` is when it may for others."""
+        """The rounds that it may register for now; `next` is when it may for others. Under a plan it reacts to all alike, or chance
+        would go before the plan's order."""
+        plan = board.plan
+        slow = self.die("plan", plan.at, most=self.habit.reaction) if plan and not plan.chosen else None
         for a in board.rounds.values():
             key = (self.zone, a.task)
             if not a.open or board.objections[a.task] or now >= a.deadline or key in self.jobs:
                 continue
-            if self.taken.get(key, 0) >= a.round or a.task not in self.sizes:
+            if self.taken.get(key, 0) >= a.round or a.task not in self.sizes or not self._able(a):
                 continue
-            at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + self._reaction(a))
+            reaction = self._reaction(a) if slow is None else slow
+            at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + reaction)
             if at <= now:
-                yield a
+                if fitted := self._fitted(a):
+                    yield fitted
             else:
                 self.next = min(self.next, at)
 

@@ -6,7 +6,6 @@ several that its devices move between.
 """
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from device_sim import device
 from device_sim.device import (
+    ADMITTED,
     ASLEEP,
     IDLE,
     REGISTERED,
@@ -30,21 +30,35 @@ from device_sim.device import (
     Train,
     Wish,
 )
+from device_sim.edge import ROOM, Edge, Gone, version
+from device_sim.outbox import Outbox, Parcel
 from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
 from learning.words import said
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
-from schemas.messages import Admission, Announcement, CheckIn, FleetReport, Receipt, Refusal, Registration
+from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Refusal, Registration
+from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
 from streams.letters import dead_letter, objection
-from streams.models import Lost, assemble, fetch
-from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Send, Stop, Tick, send
+from streams.processor import (
+    Answer,
+    Effect,
+    Ends,
+    Fetch,
+    Follow,
+    Input,
+    Membership,
+    Record,
+    Requests,
+    Send,
+    Stop,
+    Tick,
+    send,
+)
 
 Vector = npt.NDArray[np.float32]
-CACHE = 8
-"""Model versions that an edge keeps."""
 DIVERGED = "training gave values that are not finite: is the learning rate too high?"
 
 
@@ -98,6 +112,8 @@ class Manner:
     ahead: bool = False
     """Runs are trained when they begin, all that begin together: the same results, sooner than on a phone. For simulation."""
     tick: int = 20
+    room: int = ROOM
+    """Bytes of models that the edge keeps."""
 
 
 class Fleet:
@@ -125,7 +141,8 @@ class Fleet:
         self.names: dict[tuple[str, str, str], str] = {}
         """By device, zone and tenant."""
         self.tenants: set[tuple[str, str]] = set()
-        self.cache: OrderedDict[str, Vector] = OrderedDict()
+        self.edge = Edge(self.requests, manner.room)
+        self.outboxes = {z: Outbox(name) for z in self.boards}
         self.outcomes: dict[str, int] = {}
         self.blocks = self.bytes = self.reported = 0
         self.listening = False
@@ -163,7 +180,7 @@ class Fleet:
 
     def start(self, now: int) -> Iterator[Effect]:
         for zone in self.boards:
-            for what in ("admissions", "receipts"):
+            for what in ("admissions", "receipts", "credits"):
                 name = topic(self.namespace, zone, what).name
                 yield Ends(self.requests.new(("from", zone, what)), name)
 
@@ -190,14 +207,18 @@ class Fleet:
         match message:
             case Announcement():
                 yield from self._announced(message, self.boards[zone], now)
+            case SharingPlan():
+                self._planned(message, self.boards[zone], now)
             case Admission() | Refusal() if d := self.by_name.get((zone, message.device)):
                 if isinstance(message, Refusal):
                     d.refused(zone, message, now)
                 else:
                     d.admitted(zone, message, now)
                     if job := d.jobs.get((zone, message.task)):
-                        yield from self._want(job.work)
+                        yield from self._want(job.work, now)
                 self._push(d)
+            case Credits():
+                self.outboxes[zone].hear(message, record.timestamp, now)
             case Receipt() if (zone, message.device) in self.by_name:
                 self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
 
@@ -237,6 +258,16 @@ class Fleet:
             if d.next != before:
                 self._push(d)
 
+    def _planned(self, plan: SharingPlan, board: Board, now: int) -> None:
+        if board.plan and (plan == board.plan or plan.at < board.plan.at):
+            return
+        board.plan = plan
+        for d in self.devices:
+            before = d.next
+            d.planned(plan, now)
+            if d.next != before:
+                self._push(d)
+
     def _over_with(self, a: Announcement, board: Board, now: int) -> None:
         """A task is over in a zone. What devices know of it they keep while another zone of this fleet has it."""
         for known in (board.rounds, board.heard, board.objections):
@@ -257,11 +288,16 @@ class Fleet:
             self.names[key] = pseudonym(d.id, zone, tenant, self.manner.salt)
         return self.names[key]
 
-    def _want(self, a: Announcement) -> Iterator[Effect]:
-        """Have a round's model in the cache, or on its way."""
-        key = _version(a)
-        if key not in self.cache and not self.requests.asked(("model", key, a.base)):
-            yield fetch(a.base, self.requests, "model", key, a.base)
+    def _want(self, a: Announcement, now: int) -> Iterator[Effect]:
+        """Have a round's model here, or on its way."""
+        yield from self._fetch(self.edge.want(a), now)
+
+    def _fetch(self, effects: Iterable[Fetch | Gone], now: int) -> Iterator[Effect]:
+        for effect in effects:
+            if isinstance(effect, Gone):
+                yield from self._give_up(effect.version, effect.why, now)
+            else:
+                yield effect
 
     def _answer(self, asked: tuple | None, value: dict, now: int) -> Iterator[Effect]:
         match asked:
@@ -275,23 +311,20 @@ class Fleet:
                         d.next = now
                         self._push(d)
                     yield from (Follow(topic(self.namespace, z, "announcements").name, 0, 0) for z in self.boards)
-            case ("model", str(key), base):
-                try:
-                    self.cache[key] = assemble(base, value)
-                except Lost as e:
-                    yield from self._give_up(key, str(e), now)
-                while len(self.cache) > CACHE:
-                    self.cache.popitem(last=False)
+            case ("model", int(number)):
+                yield from self._fetch(self.edge.answer(number, value), now)
+                at_work = (j for d in self.devices for j in d.jobs.values() if j.state in (ADMITTED, TRAINING))
+                self.edge.trim(j.work for j in at_work)
 
-    def _give_up(self, version: str, why: str, now: int) -> Iterator[Send]:
+    def _give_up(self, gone: str, why: str, now: int) -> Iterator[Send]:
         """A model is gone: who would train from it does not, be its round the last or one that may be stale; all else goes on."""
         told: set[str] = set()
         for board in self.boards.values():
-            for task in [k for k, a in board.rounds.items() if _version(a) == version]:
+            for task in [k for k, a in board.rounds.items() if version(a) == gone]:
                 told.add(task)
                 yield from self._object(board, task, why, now)
         for d in self.devices:
-            for job in [j for j in d.jobs.values() if j.state != UPLOADING and _version(j.work) == version]:
+            for job in [j for j in d.jobs.values() if j.state != UPLOADING and version(j.work) == gone]:
                 self._over(d, job, now)
                 if job.work.task not in told:
                     told.add(job.work.task)
@@ -308,23 +341,27 @@ class Fleet:
                 yield from self._wake(d, now)
         yield from self._train(now)
         yield from self._deliver(now)
+        for zone in self.outboxes:
+            yield from self._post(zone, now)
         if now - self.reported >= self.manner.report:
             self.reported = now
             states = [d.state for d in self.devices]
             count = {s: states.count(s) for s in (ASLEEP, IDLE, REGISTERED, TRAINING)}
-            yield send(
-                self.metrics, FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes), key=self.name
-            )
+            models = self.edge.fetched, self.edge.handed
+            waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
+            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits)
+            yield send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
         for act in d.wake(now, self.boards):
             match act:
                 case device.CheckIn(zone, gone):
                     name = self._name(d, zone, "")
-                    yield send(topic(self.namespace, zone, "checkins"), CheckIn(name, {}, gone), name)
+                    here = CheckIn(name, {} if gone else d.abilities, gone)
+                    yield send(topic(self.namespace, zone, "checkins"), here, name)
                 case Wish(job):
                     name = self._name(d, job.zone, job.work.tenant)
-                    wish = Registration(name, job.work.task, job.work.round)
+                    wish = Registration(name, job.work.task, job.work.round, d.abilities)
                     yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
                 case Begin(job):
                     if self.manner.ahead:
@@ -335,23 +372,28 @@ class Fleet:
                     elif (d, job) not in self.waiting:
                         self.waiting.append((d, job))
                 case Give(job, block):
-                    yield from self._give(d, job, block)
+                    yield from self._give(d, job, block, now)
         self._push(d)
 
     def _train(self, now: int) -> Iterator[Effect]:
         """Have trained what is due, as far as the models are there."""
         ready: list[tuple[Device, Job, Vector]] = []
         later: list[tuple[Device, Job]] = []
+        models: dict[str, Vector | None] = {}
         for d, job in self.waiting:
             board, a = self.boards[job.zone], job.work
             if d.running is not job:
                 continue  # it left the round meanwhile
             if board.objections[a.task]:
                 self._over(d, job, now)
-            elif (base := self.cache.get(_version(a))) is None:
+                continue
+            if (name := version(a)) not in models:
+                models[name] = self.edge.model(a)
+            if (base := models[name]) is None:
                 later.append((d, job))
-                yield from self._want(a)
+                yield from self._want(a, now)
             elif len(ready) < self.manner.together:
+                self.edge.handed += base.nbytes
                 ready.append((d, job, base))
             else:
                 later.append((d, job))
@@ -400,15 +442,27 @@ class Fleet:
         d.next = now
         self._push(d)
 
-    def _give(self, d: Device, job: Job, block: object) -> Iterator[Send]:
+    def _give(self, d: Device, job: Job, block: object, now: int) -> Iterator[Send]:
         """A block; once more, all of them, behind the last, if the network is flaky."""
         assert isinstance(block, DeltaBlock)
         a, again = job.work, [block]
         if job.sent == len(job.blocks) - 1:
             twice = d.die("resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
             again += [b for b in job.blocks if isinstance(b, DeltaBlock)] if twice else []
+        due = min(job.lease, a.deadline)
         for b in again:
             sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device)
+            self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due, now)
+        yield from self._post(job.zone, now)
+
+    def _post(self, zone: str, now: int) -> Iterator[Send]:
+        """Send what may go."""
+        rounds = self.boards[zone].rounds
+
+        def over(parcel: Parcel) -> bool:
+            return (a := rounds.get(parcel.task)) is None or not a.takes(parcel.round)
+
+        for sent in self.outboxes[zone].take(now, over):
             self.blocks += 1
             self.bytes += len(sent.value)
             yield sent
@@ -443,8 +497,3 @@ class Fleet:
                 loss=loss,
                 data=data,
             )
-
-
-def _version(a: Announcement) -> str:
-    """What a cached model is known by: keys of blocks are unique within their topic."""
-    return f"{a.base.topic}/{a.base.blocks[0].key}"

@@ -77,7 +77,7 @@ class Phone:
         self.estimate = Estimate(self.capacity.training_ms, speed, speed)
 
     def expect(self, a: Announcement, samples: int) -> int:
-        ms = self.estimate.time(a.training.drawn(samples), _down_bytes(a), _up_bytes(a), a.task)
+        ms = self.estimate.time(a.training.drawn(samples), _down_bytes(a), up_bytes(a), a.task)
         return max(1, math.ceil(self.scale * ms))
 
     def take(self, a: Announcement, samples: int, now: int, slowdown: float = 1.0) -> int:
@@ -87,8 +87,8 @@ class Phone:
         return math.ceil(self.scale * (self._down + training))
 
     def upload(self, a: Announcement, now: int) -> int:
-        ms = self._transfer(_up_bytes(a), now)
-        self.estimate.transferred(_up_bytes(a), ms, up=True)
+        ms = self._transfer(up_bytes(a), now)
+        self.estimate.transferred(up_bytes(a), ms, up=True)
         return math.ceil(self.scale * ms)
 
     def took(self, a: Announcement, samples: int, ms: int) -> None:
@@ -106,6 +106,6 @@ def _down_bytes(a: Announcement) -> int:
     return 4 * sum(a.sizes)
 
 
-def _up_bytes(a: Announcement) -> int:
+def up_bytes(a: Announcement) -> int:
     """Of a delta, before zstd."""
     return sum(codec(a.codec).size(n, a.keep) for n in a.sizes)

@@ -12,8 +12,10 @@ from device_sim.forecast import Forecast
 from device_sim.habits import Habits
 from device_sim.journeys import Trips
 from device_sim.pace import Pace, Phone, Steady
+from device_sim.phones import Phones, UsualPhones, phones, reported
 from device_sim.pseudonym import seed_of
 from device_sim.whims import Whims
+from schemas.sharing import Abilities
 
 DAYS = ("nights", "habits")
 """A device's day: one long window a night (`device_sim.availability`), or what its person does (`device_sim.habits`)."""
@@ -27,6 +29,8 @@ class Population:
 
     `day_ms`: ms of the plane's clock that stand for 24 h (0: always free), from `origin_ms` on, which is midnight UTC. `capacity`:
     "steady" (a run takes what the fleet's manner says), "usual", or the path of a capacity file; `bandwidth`: of a file with series.
+    `phones`: what devices report of themselves: "" (nothing), "usual", or the path of a phones file; with the bandwidth of their
+    capacity, if they have one.
     `offsets`: by zone its UTC offset in hours, with `zone` among them; `travel`: the chance that a device begins a trip on a day.
     `homes`: places, with their UTC offsets, where the zone's devices live instead, in equal parts, one after the other; each device
     is what it would be in a zone of that name.
@@ -43,6 +47,7 @@ class Population:
     day: str = "nights"
     capacity: str = STEADY
     bandwidth: str = ""
+    phones: str = ""
     travel: float = 0.0
     whims: Whims | None = None
     seed: int = 0
@@ -63,7 +68,10 @@ class Population:
     def _device(self, number: int) -> Device:
         home, offset = self._home(number)
         id = f"{home}-{number}"
-        made = Device(id, number, pace=self._pace(id), zone=self.zone, whims=self.whims, habit=self._habit)
+        pace = self._pace(id)
+        made = Device(
+            id, number, pace=pace, abilities=self._able(id, pace), zone=self.zone, whims=self.whims, habit=self._habit
+        )
         if self.day_ms:
             made.nights = self._free(id, offset)
             made.learns = partial(self._forecast, offset)
@@ -97,6 +105,16 @@ class Population:
             return Steady()
         series = self._series[seed_of(self.seed, "bandwidth", id) % len(self._series)] if self._series else None
         return Phone(self._capacities.of(self.seed, id), series, self.day_ms / DAY_MS if self.day_ms else 1.0)
+
+    def _able(self, id: str, pace: Pace) -> Abilities:
+        if not self.phones:
+            return {}
+        link = {"bandwidth": pace.bandwidth.mean_mbps} if isinstance(pace, Phone) and pace.bandwidth else {}
+        return reported(self._phones.of(self.seed, id) | link)
+
+    @cached_property
+    def _phones(self) -> Phones | UsualPhones:
+        return UsualPhones() if self.phones == USUAL else phones(Path(self.phones))
 
     @cached_property
     def _capacities(self) -> Capacities | Usual:

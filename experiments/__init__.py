@@ -11,5 +11,6 @@ CATALOGUE = {
     "storage": "storage",
     "geo": "geo",
     "ablation": "ablation",
+    "sharing": "sharing",
 }
 """By name the module whose `run`, or the function of it that is named, takes what was `experiments.asked.Asked`."""

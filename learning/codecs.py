@@ -92,7 +92,7 @@ def read_values(codec: Codec, data: memoryview | bytes, size: int = 0) -> Values
     form = _form(codec)
     each = form.itemsize + (_STEP.itemsize if codec.sparse else 0)
     if codec.packed:
-        data = _unpack(data, each * (size or BLOCK))
+        data = unpack(data, each * (size or BLOCK))
     have = memoryview(data).nbytes
     size = size or (BLOCK if codec.sparse else have // each)
     if not codec.sparse:
@@ -115,7 +115,7 @@ def _form(codec: Codec) -> np.dtype[np.signedinteger]:
     return np.dtype(f"<i{codec.bits // 8}")
 
 
-def _unpack(data: memoryview | bytes, most: int) -> bytes:
+def unpack(data: memoryview | bytes, most: int) -> bytes:
     """What a zstd frame holds, at most `most` bytes: nothing is made before it has said so."""
     try:
         says = zstandard.frame_content_size(data)

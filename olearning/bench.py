@@ -100,6 +100,73 @@ def bench_aggregate(
     _measure(work, bootstrap, as_json)
 
 
+@bench.command("distribute")
+def bench_distribute(
+    edges: Annotated[str, typer.Option(help="How many, with commas.  [default: 1,4,16,64]")] = "",
+    parameters: Annotated[str, typer.Option(help="Sizes of models, with commas.  [default: 1.2M,11.2M]")] = "",
+    repeat: Annotated[int | None, typer.Option(help="Versions measured of each.  [default: 3]", min=1)] = None,
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Versions of a model out to edges, from their blocks and as differences, in bytes a second."""
+    from benchmarks import distribute
+
+    many = _counts(edges) or ((1, 2) if quick else distribute.EDGES)
+    sizes = _counts(parameters) or ((70_000,) if quick else distribute.PARAMETERS)
+    times = repeat or (1 if quick else distribute.REPEAT)
+
+    def work(report: Report, bootstrap: str) -> None:
+        distribute.run(report, bootstrap=bootstrap, edges=many, parameters=sizes, repeat=times)
+
+    _measure(work, bootstrap, as_json)
+
+
+@bench.command("control")
+def bench_control(
+    devices: Annotated[str, typer.Option(help="How many, with commas.  [default: 1k,10k,100k]")] = "",
+    rate: Annotated[int | None, typer.Option(help="Registrations a second of a steady load.", min=1)] = None,
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Registrations that a zone answers a second and how long devices wait, alone and beside deltas at full rate."""
+    from benchmarks import control
+
+    many = _counts(devices) or ((200,) if quick else control.DEVICES)
+    rate = rate or (200 if quick else control.STEADY)
+    more: dict[str, Any] = {"seconds": 1, "beside": 50, "longer": 2} if quick else {}
+    _measure(
+        lambda report, bootstrap: control.run(report, bootstrap=bootstrap, devices=many, steady=rate, **more),
+        bootstrap,
+        as_json,
+    )
+
+
+@bench.command("isolation")
+def bench_isolation(
+    devices: Annotated[int | None, typer.Option(help="Devices of each task.  [default: 30]", min=1)] = None,
+    parameters: Annotated[str, typer.Option(help="Size of the models.  [default: 1.2M]")] = "",
+    loud: Annotated[int | None, typer.Option(help="Tasks of the tenant that floods.  [default: 10]", min=1)] = None,
+    repeat: Annotated[int | None, typer.Option(help="Runs of each kind.  [default: 3]", min=1)] = None,
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """What a tenant that floods an aggregator costs another, beside that one's fair share and an aggregator without shares."""
+    from benchmarks import isolation
+
+    size = (_counts(parameters) or ((70_000,) if quick else (1_200_000,)))[0]
+    given = {"devices": devices, "loud": loud, "repeat": repeat}
+    small = {"devices": 3, "loud": 2, "repeat": 1} if quick else {}
+    chosen: dict[str, int] = small | {k: v for k, v in given.items() if v is not None}
+    _measure(
+        lambda report, bootstrap: isolation.run(report, bootstrap=bootstrap, parameters=size, **chosen),
+        bootstrap,
+        as_json,
+    )
+
+
 @bench.command("forecast")
 def bench_forecast(
     devices: Annotated[int | None, typer.Option(help="How many.  [default: 1000]", min=1)] = None,

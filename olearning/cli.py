@@ -4,7 +4,6 @@ try:
     import json
     import logging
     import sys
-    from collections.abc import Iterable
     from importlib import metadata
     from pathlib import Path
     from typing import Annotated
@@ -17,7 +16,9 @@ try:
     from olearning.files import data
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
     from olearning.loading import load_code
+    from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
+    from olearning.tenants import operators, sharing, task_words, tenant
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
@@ -25,7 +26,6 @@ try:
     from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
-    from streams.processor import Effect, Input, Stop
 except KeyboardInterrupt:  # Ctrl-C in the half second that this takes
     raise SystemExit(130) from None
 
@@ -43,11 +43,10 @@ app.add_typer(run, name="run")
 app.add_typer(broker, name="broker")
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
+app.add_typer(tenant, name="tenant")
+app.add_typer(sharing, name="sharing")
+app.add_typer(task_words, name="task")
 
-Namespace = Annotated[str, typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE")]
-Bootstrap = Annotated[
-    str, typer.Option(help="Kafka's bootstrap servers; else KAFKA_BOOTSTRAP_SERVERS, else what runs.")
-]
 Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.")]
 Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics; made up if not given.")]
 Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
@@ -58,8 +57,6 @@ Load = Annotated[
     list[str] | None,
     typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
-DEFAULT_NAMESPACE = "olearning"
 TRAINING = ("torch", "sklearn", "matplotlib", "ortools")
 """What comes with olearning[train]."""
 
@@ -188,7 +185,6 @@ def run_aggregator(
 
 @run.command("scheduler")
 def run_scheduler(
-    weights: Annotated[str, typer.Option(help="Tenants that come before others, as in acme=4,labs=2; else 1.")] = "",
     patience: Annotated[
         int, typer.Option(help="ms that a block waits behind better tasks before its own comes first.", min=100)
     ] = priorities.PATIENCE,
@@ -198,12 +194,8 @@ def run_scheduler(
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
 ) -> None:
-    """The scheduler: says which tasks aggregators work for first, and how many aggregators each zone's load calls for."""
-    try:
-        priorities.weights(weights)
-    except ValueError as e:
-        raise Trouble(str(e), USAGE) from None
-    options = {"weights": weights, "patience": str(patience), "partitions": str(partitions)}
+    """The scheduler: says which of a tenant's tasks come first and what tenants weigh, and how many aggregators a zone's load calls for."""
+    options = {"patience": str(patience), "partitions": str(partitions)}
     host(Role("scheduler", _named(name, "scheduler"), namespace, options=options), bootstrap, session_timeout)
 
 
@@ -240,11 +232,17 @@ def fleet(
         str, typer.Option(help="Speeds: steady, usual (log-normal), or a capacity file (.npz).")
     ] = "steady",
     bandwidth: Annotated[str, typer.Option(help="A file with bandwidth series (.npz).")] = "",
+    phones: Annotated[
+        str, typer.Option(help="What devices report of themselves: usual, or a phones file (.npz).")
+    ] = "",
     drop: Annotated[float, typer.Option(help="The share of runs that a device leaves.", min=0, max=1)] = 0.0,
     slow: Annotated[float, typer.Option(help="The share of runs that take three times as long.", min=0, max=1)] = 0.0,
     late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
     interrupted: Annotated[float, typer.Option(help="The share of uploads that break off.", min=0, max=1)] = 0.0,
     resend: Annotated[float, typer.Option(help="The share of deltas that are sent twice.", min=0, max=1)] = 0.0,
+    room_mb: Annotated[
+        float | None, typer.Option(help="MB of models that the edge keeps.  [default: 268]", min=0)
+    ] = None,
     seed: Annotated[int, typer.Option(help="For nights, speeds and habits.", min=0, max=MOST_SEED)] = 0,
     load: Load = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
@@ -256,9 +254,11 @@ def fleet(
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
     more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions, "offsets": offsets}
-    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth}
+    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth, "phones": phones}
     fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
     options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
+    if room_mb is not None:
+        options["room-mb"] = str(room_mb)
     own = _own(load)
     try:
         population(zone, options | {"count": "1"}).devices()  # reads the files
@@ -284,12 +284,9 @@ def submit(
 
     find(bootstrap, namespace)  # before torch is loaded
     load_code(load)
-    make = submitter(file, namespace, seed, wait)
-    print(visit(namespace, bootstrap, make(new_life()), patience=None, seconds=None).reason)
-
-
-TaskName = Annotated[str, typer.Argument(help="The task.")]
-By = Annotated[str, typer.Option(help="Who says so; else this user.")]
+    made = submitter(file, namespace, seed, wait)(new_life())
+    client = f"tenant-{made.spec.tenant}"
+    print(visit(namespace, bootstrap, made, patience=None, seconds=None, client=client).reason)
 
 
 @app.command()
@@ -327,9 +324,7 @@ def stop(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESPACE, 
 
 
 def _steer(task: str, change: Change, by: str, namespace: str, bootstrap: str) -> None:
-    from getpass import getuser
-
-    emit(visit(namespace, bootstrap, Steerer(namespace, task, change, by or getuser())).reason)
+    emit(visit(namespace, bootstrap, Steerer(namespace, task, change, whoever(by))).reason)
 
 
 @app.command()
@@ -337,8 +332,8 @@ def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", a
     """The tasks, their state and their accuracy."""
     from olearning.screen import tasks_table, to_json
 
-    view = _view(namespace, bootstrap)
-    _show(to_json(view, wall_clock())["tasks"] if as_json else tasks_table(view, wall_clock()))
+    view = look(namespace, bootstrap)
+    show(to_json(view, wall_clock())["tasks"] if as_json else tasks_table(view, wall_clock()))
 
 
 @app.command("status")
@@ -346,37 +341,12 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
     """One screen: rounds, who holds what, what waits for what since when."""
     from olearning.screen import status_screen, to_json
 
-    view = _view(namespace, bootstrap)
-    _show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
+    view = look(namespace, bootstrap)
+    show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
 
 
-def _view(namespace: str, bootstrap: str):  # type: ignore[no-untyped-def]
-    """What the topics of a namespace say now."""
-    from olearning.view import View
-
-    class Glance(View):
-        """Stops as soon as it has read what there is."""
-
-        def handle(self, event: Input, now: int) -> Iterable[Effect]:
-            yield from super().handle(event, now)
-            if self.caught_up:
-                yield Stop("that is all", ok=True)
-
-    view = Glance(namespace)
-    visit(namespace, bootstrap, view)
-    return view
-
-
-def _show(what: object) -> None:
-    if isinstance(what, dict | list | tuple):
-        emit(json.dumps(what, indent=2))
-    else:
-        from rich.console import Console
-
-        console = Console()
-        with console.capture() as text:
-            console.print(what)
-        emit(text.get().rstrip("\n"))
+for command in operators:
+    app.command()(command)
 
 
 @app.command()
@@ -435,7 +405,7 @@ def explain(
     from olearning import explain as words
 
     audit = _audit(namespace, bootstrap, zone, task, number, trace=True)
-    _show(words.as_json(audit) if as_json else words.screen(audit))
+    show(words.as_json(audit) if as_json else words.screen(audit))
 
 
 def _audit(namespace: str, bootstrap: str, zone: str, task: str, number: int, trace: bool):  # type: ignore[no-untyped-def]
@@ -453,14 +423,12 @@ def abandon(
     task: TaskName,
     zone: Zone,
     reason: Annotated[str, typer.Option(help="Why, for whoever reads the ledger later.")],
-    by: Annotated[str, typer.Option(help="Who says so; else this user.")] = "",
+    by: By = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
 ) -> None:
     """Give up what a task has lost, so that it goes on without it."""
-    from getpass import getuser
-
     from olearning.abandon import Abandoner, lines
 
     ledger = topic(namespace, check_zone(zone), "ledger").name
@@ -471,7 +439,7 @@ def abandon(
     emit("\n".join(lines(task, look.known, look.loss)))
     if not yes and not typer.confirm("Give it up?"):
         raise Trouble("nothing was given up")
-    give_up = Abandoner(namespace, zone, task, look.loss.at, by or getuser(), reason)
+    give_up = Abandoner(namespace, zone, task, look.loss.at, whoever(by), reason)
     emit(visit(namespace, bootstrap, give_up, ledger).reason)
 
 

@@ -6,6 +6,7 @@ Pure functions of the fold before and after a record. `values` holds the same in
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from processors.wisher import said as said_of
 from schemas.facts import (
     Abandoned,
     Claimed,
@@ -18,20 +19,24 @@ from schemas.facts import (
     Opened,
     Retired,
     Scored,
+    SharingSet,
     TaskAdmitted,
     TaskEnded,
     TaskRefused,
     TaskUpdated,
+    TenantSet,
+    WishRefused,
     ZoneJoined,
 )
 from schemas.messages import DeadLetter, Evaluation, Objection
+from schemas.sharing import SHARING
 from schemas.topics import GLOBAL
 from schemas.wire import Message, kebab
 from streams.ledger import Globe, Holder, Zone
 
 Value = str | int | float | bool
-TASK, EPOCH, ROUND, SHARD, LEADER, VOID, EVALUATION, LETTER, OBJECTION, LOSS = (
-    "task", "epoch", "round", "shard", "leader", "void", "evaluation", "letter", "objection", "loss",
+TASK, EPOCH, ROUND, SHARD, LEADER, VOID, EVALUATION, LETTER, OBJECTION, LOSS, TENANT = (
+    "task", "epoch", "round", "shard", "leader", "void", "evaluation", "letter", "objection", "loss", "tenant",
 )  # fmt: skip
 
 
@@ -135,6 +140,22 @@ def _globe(g: Globe, fact: Message | None, at: int) -> Iterator[Event]:
             said = {"run": "runs", "pause": "is paused", "stop": "is to stop"}[wanted]
             text = f"{task} {said} with the settings of submission {fact.submission}{by and f' ({by})'}"
             yield Event(at, GLOBAL, TASK, text, {"step": "updated", "task": task, "wanted": wanted, "by": by})
+            for zone, n in fact.enough.items():
+                text = f"{task} round {n} is to end with what came{by and f' ({by})'}"
+                yield Event(at, zone, ROUND, text, {"step": "enough", "task": task, "round": n, "by": by})
+        case TenantSet(tenant=x):
+            yield Event(at, GLOBAL, TENANT, f"{said_of(x)}{x.by and f' ({x.by})'}", {"step": "set", "tenant": x.tenant})
+        case SharingSet(sharing=x):
+            yield Event(
+                at,
+                GLOBAL,
+                TENANT,
+                f"{said_of(x)}{x.by and f', as {x.by} said'}",
+                {"step": "shared", "policy": x.policy},
+            )
+        case WishRefused(key=key, reason=reason):
+            what = "another sharing policy" if key == SHARING else f"what tenant {key} is to have"
+            yield Event(at, GLOBAL, TENANT, f"{what} refused: {reason}", {"step": "refused", "key": key})
         case EpochOpened(task=task, epoch=n):
             t = g.tasks[task]
             where = f" in {', '.join(t.part)}" if set(t.part) < set(t.zones) else ""

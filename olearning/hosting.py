@@ -134,16 +134,18 @@ def visit(
     name: str = "",
     patience: float | None = PATIENCE,
     seconds: float | None = READING,
+    client: str = "",
 ) -> Stop:
     """Host a processor of our own in a namespace that is there, until it stops. Raises `Trouble` if that is not well.
 
-    `name`: the topic that must be there, too. It may take `seconds`; the broker may be away for `patience`.
+    `name`: the topic that must be there, too. It may take `seconds`; the broker may be away for `patience`. `client`: what it is to
+    the broker, for whose quotas it must be the same each time; else the processor's name.
     """
     ledger = topic(namespace, GLOBAL, "ledger").name
     where = find(bootstrap, namespace)
 
     async def work() -> Stop:
-        async with Kafka(where, f"{processor.name}-{os.getpid()}") as kafka:
+        async with Kafka(where, client or processor.name) as kafka:
             must_exist(await kafka.topics(), where, namespace, name or ledger)
             return await kafka.host(processor)
 

@@ -11,7 +11,7 @@ from olearning.loading import load_code
 from processors.aggregator import COMMIT_INTERVAL, Aggregator
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
-from processors.priorities import PATIENCE, weights
+from processors.priorities import PATIENCE
 from processors.scheduler import Scheduler
 from processors.zone import ZoneCoordinator
 from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, Topic, zone_topics
@@ -74,7 +74,7 @@ class Role:
                 return Aggregator(self.namespace, self.zone, self.name, life, interval, task_oriented=task_oriented)
             case "scheduler":
                 patience = int(o.get("patience", PATIENCE))
-                return Scheduler(self.namespace, self.name, life, weights(o.get("weights", "")), patience)
+                return Scheduler(self.namespace, self.name, life, patience)
             case "evaluator":
                 from device_sim.learner import scorer
 
@@ -84,11 +84,13 @@ class Role:
         raise ValueError(f"there is no role {self.kind}; there are {', '.join(KINDS)}")
 
     def _fleet(self, life: str) -> Processor:
+        from device_sim.edge import ROOM
         from device_sim.fleet import Fleet, Manner
         from device_sim.learner import Learners
 
-        crowd = population(self.zone, self.options)
-        manner = Manner(seed=crowd.seed, resend=float(self.options.get("resend", 0)))
+        crowd, o = population(self.zone, self.options), self.options
+        room = round(1e6 * float(o["room-mb"])) if "room-mb" in o else ROOM
+        manner = Manner(seed=crowd.seed, resend=float(o.get("resend", 0)), room=room)
         others = [z for z in crowd.offsets if z != self.zone] if crowd.travel else []
         devices = crowd.devices()
         return Fleet(self.namespace, self.zone, self.name, life, devices, Learners(), manner, others)
@@ -115,6 +117,7 @@ def population(zone: str, options: Mapping[str, str]) -> "Population":
         day=o.get("day", "nights"),
         capacity=o.get("capacity", "steady"),
         bandwidth=o.get("bandwidth", ""),
+        phones=o.get("phones", ""),
         travel=float(o.get("travel", 0)),
         whims=whims,
         seed=seed,

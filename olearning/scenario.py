@@ -9,14 +9,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from olearning.errors import USAGE, Trouble
+from schemas.sharing import Quota, Sharing, Tenant
 from schemas.task import BadTask, TaskSpec, parse
 from schemas.topics import BadName, check_zone
-from schemas.wire import MOST_SEED, Scalar, Slug
+from schemas.wire import MOST_SEED, Count, Scalar, Slug
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Hours = Annotated[float, msgspec.Meta(ge=-12, le=14)]
 Mechanism = Literal["contribution", "progress", "boost", "quality", "forecast"]
 """What OLearning's selector can do without: see `olearning/without.py`."""
+BY = "the scenario"
 Least1 = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -38,12 +40,43 @@ class Phones(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     day: str = "nights"
     capacity: str = "steady"
     bandwidth: str = ""
+    phones: str = ""
     travel: Share = 0.0
     drop: Share = 0.0
     slow: Share = 0.0
     late: Share = 0.0
     interrupted: Share = 0.0
     resend: Share = 0.0
+
+
+class Most(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a tenant may have at most; 0: no limit."""
+
+    tasks: Count = 0
+    devices: Count = 0
+    bytes: Count = 0
+
+
+class Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant: its weight where tenants share by weight, and its quota."""
+
+    tenant: Slug
+    weight: Annotated[float, msgspec.Meta(gt=0, le=10**6)] = 1.0
+    quota: Most = Most()
+
+    def message(self) -> Tenant:
+        most = self.quota
+        return Tenant(self.tenant, self.weight, Quota(most.tasks, most.devices, most.bytes), BY)
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By which policy devices are shared, with its settings."""
+
+    policy: Slug = "reward"
+    args: dict[str, Scalar] = {}
+
+    def message(self) -> Sharing:
+        return Sharing(self.policy, self.args, BY)
 
 
 class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,11 +87,13 @@ class Clock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to simulate. `tasks`: as in task files. It ends when they all have, or after `days` (0: never). `without`: what
-    OLearning's selector does without."""
+    OLearning's selector does without. `sharing`, `tenants`: as in `global.tenants`, from the start on."""
 
     zones: dict[str, Place]
     tasks: tuple[dict[str, Any], ...]
     devices: Phones = Phones()
+    sharing: Policy | None = None
+    tenants: tuple[Owner, ...] = ()
     clock: Clock = Clock()
     aggregators: Least1 = 1
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
@@ -114,6 +149,8 @@ def check(tree: dict[str, Any], where: str) -> Loaded:
     names = [spec.task for spec in specs]
     if not s.zones or not specs or len(set(names)) < len(names):
         raise Trouble(f"{where}: a scenario has at least one zone and one task, and each task a name of its own", USAGE)
+    if len({t.tenant for t in s.tenants}) < len(s.tenants):
+        raise Trouble(f"{where}: a tenant is named twice", USAGE)
     if s.devices.travel and (many := [z for z, p in s.zones.items() if p.homes]):
         raise Trouble(
             f"{where}: devices of {', '.join(many)} live at several UTC offsets: set devices.travel to 0", USAGE

@@ -65,7 +65,7 @@ def render(s: Snapshot) -> RenderableType:
     return Group(*parts)
 
 
-def _table(title: str, *columns: str) -> Table:
+def titled(title: str, *columns: str) -> Table:
     """Left-aligned columns; those that begin with '>' hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), expand=True)
     for c in columns:
@@ -98,7 +98,7 @@ def _head(s: Snapshot) -> Text:
 
 
 def _tasks(s: Snapshot) -> Table:
-    table = _table("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
+    table = titled("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
     for t in s.tasks:
         rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
         waits = _waits(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
@@ -120,15 +120,15 @@ def _accuracy(by_epoch: dict[int, float]) -> str:
 def _waits(words: str, since: int, now: int) -> Text:
     text = Text(words.removeprefix("waiting for "))
     if words and since:
-        text.append(f", since {_span(now - since)}", QUIET)
+        text.append(f", since {span(now - since)}", QUIET)
     return text
 
 
 def _rounds(s: Snapshot) -> Table:
-    table = _table("\nZones", "zone", "task", ">round", "state", ">devices", ">slots", ">left", "waits for")
+    table = titled("\nZones", "zone", "task", ">round", "state", ">devices", ">slots", ">left", "waits for")
     for z in s.zones:
         for r in z.rounds:
-            left = "–" if r.deadline_left is None else _span(max(0, r.deadline_left))
+            left = "–" if r.deadline_left is None else span(max(0, r.deadline_left))
             devices = f"{r.devices}/{r.demand}"
             slots = str(r.registered - r.lapsed)
             waits = _waits(r.waits, r.since, s.at)
@@ -145,8 +145,8 @@ def _schedules(s: Snapshot) -> list[RenderableType]:
     heard = [(z.zone, z.schedule) for z in s.zones if z.schedule]
     if not heard:
         return []
-    table = _table("\nOrder", "zone", ">place", "task", "why")
-    number = _table("\nAggregators", "zone", ">there", ">wanted", "why")
+    table = titled("\nOrder", "zone", ">place", "task", "why")
+    number = titled("\nAggregators", "zone", ">there", ">wanted", "why")
     for zone, x in heard:
         for place, task in enumerate(x.order, 1):
             table.add_row(zone, str(place), task, Text(x.order_why[task], QUIET))
@@ -159,7 +159,7 @@ def _schedules(s: Snapshot) -> list[RenderableType]:
 
 def _shards(s: Snapshot) -> Table:
     """One line for the shards of a zone that have the same holder and the same word."""
-    table = _table("\nShards", "zone", "holder", "status", "shards", ">token", ">unread")
+    table = titled("\nShards", "zone", "holder", "status", "shards", ">token", ">unread")
     for z in s.zones:
         groups: dict[tuple[int, str], list[ShardView]] = {}
         for shard in z.shards:
@@ -180,8 +180,8 @@ def _shards(s: Snapshot) -> Table:
 
 def _traffic(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = _table("\nDevices", "zone", *(f">{x}" for x in STATES), ">fleets", ">sent")
-    blocks = _table(
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in STATES), ">fleets", ">sent")
+    blocks = titled(
         "\nBlocks",
         "zone",
         ">in log",
@@ -198,7 +198,7 @@ def _traffic(s: Snapshot) -> Group:
     for z in s.zones:
         silent = sum(f.silent for f in z.fleets)
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), fleets, _size(z.sent_bytes))
+        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), fleets, size(z.sent_bytes))
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
         blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), _adds_up(i))
@@ -210,7 +210,7 @@ def _adds_up(i: Identity) -> Text:
 
 
 def _letters(s: Snapshot) -> Table:
-    table = _table(f"\nDead letters: {sum(s.letters.values()):,}", ">how many", "reason")
+    table = titled(f"\nDead letters: {sum(s.letters.values()):,}", ">how many", "reason")
     for reason, n in list(s.letters.items())[:MOST_LETTERS]:
         table.add_row(f"{n:,}", Text(reason))
     if len(s.letters) > MOST_LETTERS:
@@ -237,7 +237,7 @@ def _runs(numbers: list[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in out)
 
 
-def _span(ms: int) -> str:
+def span(ms: int) -> str:
     """Milliseconds as a person says them."""
     s = max(0, ms) / 1000
     if s < 10:
@@ -247,5 +247,5 @@ def _span(ms: int) -> str:
     return f"{s / 60:.0f} min" if s < 7200 else f"{s / 3600:.1f} h"
 
 
-def _size(n: int) -> str:
+def size(n: int) -> str:
     return f"{n / 1e6:,.1f} MB" if n >= 1e5 else f"{n / 1e3:,.1f} kB"

@@ -31,13 +31,14 @@ from processors.zone_leader import worth
 from schemas.blocks import Layout
 from schemas.facts import Merged
 from schemas.messages import Evaluation
+from schemas.sharing import SHARING
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, read, topic, zone_topics
 from schemas.wire import checksum
 from streams.ledger import Globe
 from streams.memory import Host, Memory
 from streams.models import Lost, assemble
-from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record, Send
+from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record, Send, send
 from streams.reading import Reading
 
 NAMESPACE = "sim"
@@ -46,6 +47,8 @@ TOGETHER = 1_000_000
 BATCH = 1_000
 SWEEP = 20
 """Ticks between two looks for what can be dropped."""
+ROOM = 2**24
+"""Bytes of models that each zone's edge keeps besides those at work: there are many in one process."""
 RARELY = (50_000, 20, 50)
 """How many new objects the collector of circles lets come before it looks."""
 
@@ -123,6 +126,11 @@ class Simulation:
             first += place.devices
         if scorer:
             self._host(partial(self._evaluator, scorer))
+        tenants = topic(NAMESPACE, GLOBAL, "tenants")
+        for owner in s.tenants:
+            self.memory.append(send(tenants, owner.message(), owner.tenant))
+        if s.sharing:
+            self.memory.append(send(tenants, s.sharing.message(), SHARING))
         for spec in loaded.specs:
             layout, vector = prepare(spec, s.seed)
             self.memory.host(partial(self._submitter, spec, layout, vector))
@@ -166,6 +174,7 @@ class Simulation:
             together=TOGETHER,
             ahead=True,
             tick=self.tick,
+            room=ROOM,
         )
         others = [z for z in self.names if z != zone] if s.devices.travel else []
         return Fleet(NAMESPACE, zone, f"fleet-{zone}", life, devices, self.counted, manner, others)
@@ -179,7 +188,8 @@ class Simulation:
     # ------------------------------------------------------------------ running
 
     def run(self) -> Iterator[float]:
-        """Let it run to its end; says now and then how far it is, from 0 to 1. Raises `ValueError` if a task is refused, or a role stops."""
+        """Let it run to its end; says now and then how far it is, from 0 to 1. Raises `ValueError` if a task, a tenant or
+        the sharing policy is refused, or a role stops."""
         began, days = time.perf_counter(), self.loaded.scenario.days
         end = days * 1000 * self.loaded.scenario.devices.day_seconds
         before = gc.get_threshold()
@@ -191,6 +201,9 @@ class Simulation:
                 for h in self.memory.hosts:
                     if h.stopped and not h.stopped.ok:  # without it the tasks might never end
                         raise ValueError(h.stopped.reason)
+                for key, wish in self.globe.processor.globe.wishes.items():  # type: ignore[attr-defined]
+                    what = "the sharing policy" if key == SHARING else f"tenant {key}"
+                    raise ValueError(f"{what} is refused: {wish.reason}")
                 self.sweeper.sweep()
                 self.result.seconds = time.perf_counter() - began
                 yield self._share(end)

@@ -72,6 +72,12 @@ class RoundView:
     unread: int
     blocks: int
     """In the log of its deltas."""
+    places: int = 0
+    """How many devices may hold a slot at once."""
+    eligible: int | None = None
+    """Devices seen within a day that meet its public needs. None: nobody said, or it is over."""
+    below: dict[str, int] = field(default_factory=dict)
+    """By bound of its public needs, how many of the devices seen have less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class ZoneView:
     unread: int
     schedule: ScheduleView | None = None
     """None: no scheduler was heard of."""
+    seen: int | None = None
+    """Devices that checked in within a day, as the global coordinator said last. None: it did not."""
 
     @property
     def identity(self) -> Identity:
@@ -153,6 +161,22 @@ class TaskView:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantView:
+    """A tenant: what it has, and at most may have (0: no limit). `bytes` of today, UTC."""
+
+    tenant: str
+    weight: float
+    tasks: tuple[str, ...]
+    """Those that have not ended."""
+    most_tasks: int
+    devices: int
+    """At work now."""
+    most_devices: int
+    bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A namespace at `at`, as far as the topics were read."""
 
@@ -167,6 +191,12 @@ class Snapshot:
     """Dead letters by reason."""
     voids: dict[str, int]
     """Void facts of the global ledger by kind."""
+    tenants: tuple[TenantView, ...] = ()
+    policy: str = ""
+    """By which devices are shared."""
+    policy_args: dict[str, str | int | float | bool] = field(default_factory=dict)
+    policy_by: str = ""
+    """Who said so, if anyone did."""
 
     def task(self, name: str) -> TaskView | None:
         return next((t for t in self.tasks if t.task == name), None)

@@ -7,6 +7,7 @@ from schemas.blocks import Manifest, Place
 from schemas.topics import GLOBAL, parse, topic
 from streams.ledger import Globe, Zone
 from streams.memory import Host, Memory
+from streams.models import beside
 
 SHORT = ("registrations", "admissions", "receipts", "checkins", "metrics", "dead-letters", "evaluations")
 """What is over when it is read."""
@@ -75,6 +76,7 @@ class Sweeper:
         for m in manifests:
             if m and m.topic == name:
                 yield from m.blocks
+                yield from filter(None, (beside(m, i) for i in range(len(m.blocks))))
 
     def updates(self) -> int:
         """Whole deltas that counted, in all zones and tasks."""

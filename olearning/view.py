@@ -9,17 +9,32 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from olearning.books import GlobeBook, Letters, Log, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, dead, evaluated, happened, objected
-from olearning.snapshot import RoundView, ScheduleView, ShardView, Snapshot, SourceView, TaskView, ZoneView
-from olearning.waiting import phase, task_waits, zone_waits
+from olearning.snapshot import (
+    RoundView,
+    ScheduleView,
+    ShardView,
+    Snapshot,
+    SourceView,
+    TaskView,
+    TenantView,
+    ZoneView,
+)
+from olearning.waiting import phase, rivals, shortage, task_waits, zone_waits
+from processors.standing import open_tasks, standings
+from processors.tenancy import holds
 from schemas.facts import ZoneJoined
 from schemas.messages import (
     AggregatorReport,
     DeadLetter,
+    Eligible,
     Evaluation,
     FleetReport,
     Objection,
+    Presence,
     Priorities,
+    RegistryReport,
     SchedulerReport,
+    Standing,
 )
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
@@ -62,6 +77,8 @@ class View:
         self.orders: dict[str, Priorities] = {}
         self.advice: dict[str, tuple[SchedulerReport, int]] = {}
         """By zone, what the scheduler said last, and when that was heard."""
+        self.present: dict[str, Presence] = {}
+        """By zone, the devices that the global coordinator saw."""
         self.requests = Requests()
         self._first_zones = tuple(zones)
         self._metrics = topic(namespace, GLOBAL, "metrics").name
@@ -176,6 +193,8 @@ class View:
                 self.advice[zone] = message, self._time(record, now)
             case Priorities(zone=zone):
                 self.orders[zone] = message
+            case RegistryReport(zones=zones):
+                self.present = zones
             case Evaluation(task=task, epoch=epoch):
                 scores = self.accuracy.setdefault(task, {})
                 known = scores.get(epoch)
@@ -257,7 +276,7 @@ class View:
     # ------------------------------------------------------------------ how things stand
 
     def snapshot(self, now: int) -> Snapshot:
-        globe = self.globe
+        globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)
         tasks = [self._task(g, now) for g in globe.tasks.values()]
         tasks += [
             TaskView(
@@ -276,7 +295,15 @@ class View:
             zones=tuple(self._zone(name, now) for name in sorted(self.books)),
             letters=dict(sorted(self.letters.reasons.items(), key=lambda x: -x[1])),
             voids=dict(self.globe_book.voids),
+            tenants=tuple(self._tenant(name, s) for name, s in standing.items()),
+            policy=sharing.policy,
+            policy_args=dict(sharing.args),
+            policy_by=sharing.by,
         )
+
+    def _tenant(self, name: str, s: Standing) -> TenantView:
+        q, mine = s.quota, tuple(open_tasks(self.globe, name))
+        return TenantView(name, s.weight, mine, q.tasks, s.devices, q.devices, s.bytes, q.bytes)
 
     def _task(self, g: GlobalTask, now: int) -> TaskView:
         task, e = g.spec.task, g.spec.epochs
@@ -335,6 +362,7 @@ class View:
             read_bytes=sum(s.bytes for s in aggregators.values()),
             unread=sum(map(sum, unread.values())),
             schedule=self._schedule(name, zone, now),
+            seen=self.present[name].devices if name in self.present else None,
         )
 
     def _schedule(self, name: str, zone: Zone, now: int) -> ScheduleView | None:
@@ -359,9 +387,15 @@ class View:
         """A task in a zone."""
         book, task = self.books[name], g.spec.task
         left, known = unread.get(task, []), {z: self.books[z].zone for z in g.zones if z in self.books}
-        waits = zone_waits(g, book.zone, name, shards, left, devices, known, now)
         r = t.rounds.get(t.round) if t else None
         o = r.opened if r else None
+        presence = self.present.get(name)
+        lack = shortage(g, self.globe, book.zone, name, presence, now)
+        shared = rivals(task, book.zone, self.globe.sharing.sharing.policy) if self.globe.sharing else ""
+        waits = zone_waits(g, book.zone, name, shards, left, devices, known, now, lack, shared)
+        able = presence.eligible.get(task) if presence else None
+        if able is None and presence and not g.spec.needs.public and g.state != "ended":
+            able = Eligible(presence.devices)
         return RoundView(
             task=task,
             epoch=t.epoch if t else 0,
@@ -381,6 +415,9 @@ class View:
             total=book.total(task) if t else segment(None),
             unread=sum(left),
             blocks=book.logs.get(task, Log()).blocks(t) if t else 0,
+            places=o.places if o else g.spec.rounds.places,
+            eligible=able.devices if able else None,
+            below=dict(able.below) if able else {},
         )
 
     def _source(self, name: str, among: Mapping, now: int) -> SourceView:

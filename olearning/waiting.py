@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
 from processors.early_exit import waits_until, why_over
+from processors.quotas import Allowance
+from schemas.messages import Presence
 from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask
 
 STANDS_STILL = "waiting for a person: "
@@ -25,8 +27,11 @@ def zone_waits(
     devices: Mapping[str, int],
     others: Mapping[str, Zone],
     now: int,
+    lack: str = "",
+    shared: str = "",
 ) -> str:
-    """What a task waits for in a zone. `unread`: blocks of this task by shard; `others`: the folds of the task's zones."""
+    """What a task waits for in a zone. `unread`: blocks of this task by shard; `others`: the folds of the task's zones; `lack`: why no
+    device more can come (`shortage`); `shared`: with whom it shares those that do (`rivals`)."""
     if not zone.ledger:
         return f"waiting for zone {name} to start (olearning run zone)"
     if not zone.leader.token:
@@ -39,7 +44,7 @@ def zone_waits(
         return f"{STANDS_STILL}{t.loss.what}. Bring it back, or go on without it: {give_up}"
     leader = zone.leader.holder
     if t and t.state == "open":
-        return _open(t, t.rounds[t.round], shards, unread, devices, leader, now)
+        return _open(t, t.rounds[t.round], shards, unread, devices, leader, now, lack, shared)
     if t and t.state == "closed":
         behind = [s for s, at in enumerate(t.at) if at <= t.round]
         return _shards(behind, shards, unread) if behind else f"waiting for {leader} to finalise the round"
@@ -57,6 +62,27 @@ def zone_waits(
         if slow:
             return f"waiting for {' and '.join(slow)} to finish {'its' if len(slow) == 1 else 'their'} rounds"
     return f"waiting for the globe: {_globe_step(g)}"
+
+
+def shortage(g: GlobalTask, globe: Globe, zone: Zone, name: str, presence: Presence | None, now: int) -> str:
+    """Why no device more can come to the round that a task has open in a zone, or "". `presence`: the devices seen there."""
+    t = zone.tasks.get(g.spec.task)
+    o = t.rounds[t.round].opened if t and t.state == "open" else None
+    if o and (why := Allowance(globe, zone, name, now).over(g.spec.tenant, o.cost)[0]):
+        return why
+    eligible = presence.eligible.get(g.spec.task) if presence else None
+    if presence and presence.devices and eligible and not eligible.devices:
+        bounds = g.spec.needs.public
+        less = ", ".join(f"{n:,} have {name} below {bounds[name]:g}" for name, n in eligible.below.items() if n)
+        return f"none of the {presence.devices:,} devices seen within a day meets its needs ({less})"
+    return ""
+
+
+def rivals(task: str, zone: Zone, policy: str) -> str:
+    """With how many tasks it shares a zone's devices, and by what, if somebody said by what."""
+    waiting = [n for n, t in zone.tasks.items() if t.state == "open" and not t.retired and not t.loss and n != task]
+    short = [n for n in waiting if (r := zone.tasks[n].rounds[zone.tasks[n].round]).opened and r.met_at is None]
+    return f", shared by {policy} with {', '.join(sorted(short)[:3])}{', …' if len(short) > 3 else ''}" if short else ""
 
 
 def phase(g: GlobalTask) -> str:
@@ -124,6 +150,8 @@ def _open(
     devices: Mapping[str, int],
     leader: str,
     now: int,
+    lack: str,
+    shared: str,
 ) -> str:
     o = r.opened
     assert o
@@ -135,6 +163,8 @@ def _open(
     if stuck:
         return _shards(stuck, shards, unread)
     words = f"waiting for {o.demand - r.contributors} of {o.demand} devices"
+    if lack:
+        return f"{words}: {lack}"
     there = sum(devices.values())
     if not there:
         return f"{words}: no fleet reports any here"
@@ -142,7 +172,7 @@ def _open(
         return f"{words}: all {there} devices are asleep"
     if busy := devices.get("training", 0):
         words += f" ({busy} training)"
-    return words
+    return words + shared
 
 
 def _shards(which: Sequence[int], shards: Sequence[ShardView], unread: Sequence[int]) -> str:

@@ -23,6 +23,7 @@ from processors.claims import Claims
 from processors.judge import COUNTED, INVALID, Verdict, judge
 from processors.offers import AGAIN
 from processors.order import Order
+from processors.shares import TURN
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
 from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
@@ -72,7 +73,9 @@ HAND_OVER = 2_000
 FULL, LOW = 16, 4
 """Records of a shard that wait in memory: pause at FULL, resume at LOW."""
 
-
+LOOK, LOOK_EACH = 200, 20
+"""ms after which it is asked what lies in the logs of tasks that are read to their known ends, where tenants share: this, and at
+least so many for each task."""
 SHORT = 10_000
 """ms that a log must end too early before that is a loss: a partition's new leader may know a lower end for a moment."""
 MOST_ENTRIES = 4_000
@@ -94,6 +97,7 @@ class Aggregator:
         report_interval: int = 1_000,
         task_oriented: bool = False,
         worth: float | None = None,
+        turn: int = TURN,
     ):
         """`worth`: see `WORTH`."""
         self.name, self.life, self.zone_name, self.namespace = name, life, zone, namespace
@@ -108,14 +112,14 @@ class Aggregator:
         )
         self.reading = Reading(namespace, zone, Zone(), self._jumped)
         self.claims = Claims(name, life, HAND_OVER)
-        self.order = Order(namespace, zone, task_oriented)
+        self.order = Order(namespace, zone, task_oriented, turn)
         self.work: dict[str, Work] = {}
         self.requests = Requests()
         self.refetch: dict[tuple[str, int], int] = {}
         """Task and commit whose bitmap was not there, and when that was said: it is looked for again."""
         self.now = 0
         self.stored = self.follows = 0
-        self.reported = 0
+        self.reported = self.looked = 0
 
     # ------------------------------------------------------------------ inputs
 
@@ -134,7 +138,7 @@ class Aggregator:
                     yield from self._obey(now)
                 case Record():
                     yield from self._block(event, now)
-                    if self.order.drained(event, self.work):
+                    if self.order.took(event, self.work):
                         yield from self._obey(now)
                     return  # who holds what is not changed by a block
                 case Assigned(seats):
@@ -198,12 +202,17 @@ class Aggregator:
                 yield from self._refetch(task, offset)
         yield from self._obey(now)
         if now - self.reported >= self.report_interval:
-            self.reported = now
+            self.reported = self.looked = now
             yield self._report(now)
-            waiting = {asked[1] for asked in self.requests.open.values() if asked[0] == "unread"}
-            for task, work in self.work.items():
-                if task not in waiting:
-                    yield self._ask_ends(task, work)
+            yield from self._look_for_more(list(self.work))
+        elif now - self.looked >= max(LOOK, LOOK_EACH * len(self.work)):
+            self.looked = now
+            yield from self._look_for_more(self.order.hungry(self.work))
+
+    def _look_for_more(self, tasks: list[str]) -> Iterator[Ends]:
+        """Ask where their logs end, unless that is asked already."""
+        waiting = {asked[1] for asked in self.requests.open.values() if asked[0] == "unread"}
+        yield from (self._ask_ends(task, self.work[task]) for task in tasks if task not in waiting)
 
     def _ask_ends(self, task: str, work: Work) -> Ends:
         return Ends(self.requests.new(("unread", task, self.zone.position)), work.topic)
@@ -557,6 +566,7 @@ class Aggregator:
     def _store(self, task: str, acc: Accumulator, now: int) -> Iterator[Effect]:
         """Sum and bitmap to the partials, at places never written before; nothing counted, nothing to store."""
         self.stored += 1
+        self.order.wrote(task, 0 if acc.total is None else acc.total.nbytes)
         where = f"{task}/{acc.round}/{self.life}/{self.stored}"
         acc.seal(where, shard_of(f"{self.name}/{self.life}", self.zone.partitions), self.zone.partitions)
         yield from self._hand_out(task, acc, WINDOW)

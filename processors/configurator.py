@@ -1,15 +1,17 @@
 """The configurator (OLearning §4.1): tasks as submitted become tasks that may run, are changed, paused and stopped as later records
 of them say, or are refused with a reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from learning.aggregation import largest_in_units
 from learning.optimisers import state_sizes
 from learning.strategies import unknown
 from processors.desk import GlobalDesk
+from processors.registry import Registry
+from processors.standing import open_tasks
+from processors.tenancy import Tenancy
 from processors.zone_leader import FRACTION, HOLD
-from schemas.blocks import codec
 from schemas.facts import TaskAdmitted, TaskRefused, TaskUpdated
 from schemas.task import Submission, fixed
 from schemas.topics import GLOBAL, read, task_topics, topic
@@ -28,14 +30,20 @@ MOST_DELTAS = 450_000
 
 
 class Configurator:
-    def __init__(self, desk: GlobalDesk):
-        self.desk = desk
+    def __init__(self, desk: GlobalDesk, tenancy: Tenancy, registry: Registry):
+        self.desk, self.tenancy, self.registry = desk, tenancy, registry
         self.submitted: dict[str, tuple[int, Submission]] = {}
         """Task -> the last record of it in `global.tasks`."""
         self.topics: set[str] = set()
         """Tasks whose topics are there."""
         self.looked: dict[tuple[str, int], str] = {}
         """By task and record, what is wrong with version 0 of its model or with its topics, or ""."""
+        self.begun: dict[str, tuple[int, str]] = {}
+        """By task that is about to be admitted, its record and its tenant: it counts against the tenant's quota already."""
+
+    def forget(self) -> None:
+        """The leadership changed: what was offered under the old token is decided by now, or void."""
+        self.begun = {}
 
     def submission(self, record: Record) -> Iterator[Effect]:
         try:
@@ -82,13 +90,18 @@ class Configurator:
                 continue
             if not all(z in globe.zones for z in self._zones(s) if z in desk.zones):
                 continue  # they are about to join; `submit` says what it waits for
-            reason = self._objection(s) or self.looked.get((task, offset))
+            never = self._objection(s) or self._never(s)
+            if never is None:
+                continue  # the registry still reads which devices there are
+            reason = never or self.looked.get((task, offset))
             if reason is None:
                 if not desk.requests.asked(("version 0", task, offset, s)):
                     yield fetch(s.manifest, desk.requests, "version 0", task, offset, s)
             elif reason:
                 fact = TaskRefused(desk.token, task, offset, reason)
                 yield from desk.offers.make(("refused", task, offset), fact, now)
+            elif self._waits(task, offset, s.spec.tenant):
+                continue  # for the verdict on another, which may be the last that the quota allows
             elif task in self.topics:
                 yield from desk.offers.make(("admitted", task), self._admitted(s), now)
             elif not desk.requests.asked(("topics", task, offset)):
@@ -96,6 +109,41 @@ class Configurator:
                     (t, globe.zones[z].partitions) for z in self._zones(s) for t in task_topics(desk.namespace, z, task)
                 ]
                 yield CreateTopics(desk.requests.new(("topics", task, offset)), tuple(wanted))
+
+    def _never(self, s: Submission) -> str | None:
+        """Why a new task can never be met as things are, or ""; None: that is not known yet."""
+        spec = s.spec
+        cost = 4 * sum(s.layout.sizes) + delta_bytes(s)
+        if why := self.tenancy.full(spec.tenant) or self.tenancy.costly(spec.tenant, cost):
+            return why
+        never = self.registry.never(self._zones(s), spec.needs.public)
+        return f"needs.public: {never}" if never else never
+
+    def _waits(self, task: str, offset: int, tenant: str) -> bool:
+        """Whether tasks that are about to be admitted use up the tenant's quota; else this is one of them from here on."""
+        globe = self.desk.globe
+        self.begun = {n: b for n, b in self.begun.items() if self._undecided(n, b[0])}
+        others = sum(of == tenant for name, (_, of) in self.begun.items() if name != task)
+        may = globe.tenant(tenant).quota.tasks
+        if may and len(open_tasks(globe, tenant)) + others >= may:
+            return True
+        self.begun[task] = offset, tenant
+        return False
+
+    def _undecided(self, task: str, offset: int) -> bool:
+        """Whether this is still the record by which the task is to be admitted."""
+        globe = self.desk.globe
+        there = task not in globe.tasks and _submission(globe.refused.get(task)) < offset
+        return there and self.submitted.get(task, (-1, None))[0] == offset
+
+    def pending(self) -> set[str]:
+        """Tasks that run, and of which there is a record to deal with."""
+        globe = self.desk.globe
+        return {
+            task
+            for task, (offset, _) in self.submitted.items()
+            if (t := globe.tasks.get(task)) and max(t.submission, _submission(globe.refused.get(task))) < offset
+        }
 
     def _update(self, t: GlobalTask, offset: int, s: Submission, now: int) -> Iterator[Effect]:
         """A later record of a task that runs."""
@@ -107,10 +155,24 @@ class Configurator:
             reason = "its model cannot change while it runs: submit a task of another name"
         if not reason and s.spec != t.spec:  # what is only paused or stopped was good when it came
             reason = self._objection(s)
-        fact: TaskRefused | TaskUpdated = TaskUpdated(desk.token, task, offset, s.spec, s.wanted, s.by)
+        if not reason and s.enough:
+            if not all(desk.zone_readings[z].caught_up for z in s.enough if z in t.zones):
+                return  # which round they have by now is not read yet
+            reason = self._enough(t, s.enough)
+        fact: TaskRefused | TaskUpdated = TaskUpdated(desk.token, task, offset, s.spec, s.wanted, s.by, s.enough)
         if reason:
             fact = TaskRefused(desk.token, task, offset, reason)
         yield from desk.offers.make(("updated", task, offset), fact, now)
+
+    def _enough(self, t: GlobalTask, enough: Mapping[str, int]) -> str:
+        """Why these rounds cannot be ended early, or "". The next one may be open though this has not read so far; later ones cannot."""
+        for zone, n in enough.items():
+            if zone not in t.zones:
+                return f"it does not run in zone {zone}; it does in {', '.join(t.zones)}"
+            here = self.desk.zones[zone].state.tasks.get(t.spec.task)
+            if n > (last := here.round if here else 0) + 1:
+                return f"round {n} in {zone} is not open: the last one is {last}"
+        return ""
 
     def _zones(self, s: Submission) -> tuple[str, ...]:
         return s.spec.zones or tuple(sorted(self.desk.zones))
@@ -166,8 +228,10 @@ class Configurator:
         return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed, offset)
 
 
+def _submission(refused: TaskRefused | None) -> int:
+    return refused.submission if refused else -1
+
+
 def delta_bytes(s: Submission) -> int:
     """How many bytes a delta of the task has at most, as its codec writes it."""
-    how = codec(s.spec.upload.codec)
-    sizes = [how.size(n, s.spec.upload.share) for n in s.layout.sizes]
-    return sum(n + (n // 256 + 64 if how.packed else 0) for n in sizes)  # zstd's own bound: what does not shrink grows
+    return s.spec.upload.bytes(s.layout.sizes)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learning.aggregation import merge, norm
+from learning.differences import differences
 from learning.optimisers import apply_merged, first_state, state_sizes
 from learning.rewards import Measured, contributions, progress
 from learning.selection import participants
@@ -247,7 +248,8 @@ class GlobalLeader:
         self.written += 1
         to, partitions = topic(self.desk.namespace, GLOBAL, "models"), self.desk.globe.partitions
         where = f"{self.desk.token}/{self.written}"
-        job.writing["block"] = Writing(to, partitions, task, t.epoch, where, new, sizes)
+        short = differences(last, t.manifest, new, sizes) if t.spec.distribute.differences else {}
+        job.writing["block"] = Writing(to, partitions, task, t.epoch, where, new, sizes, short)
         if state.size:
             pieces = state_sizes(server, new.size)
             job.writing["state block"] = Writing(to, partitions, task, t.epoch, f"{where}/optimiser", state, pieces)

@@ -1,4 +1,4 @@
-"""The global coordinator: configurator and global leader, under one leadership and one token. Reads every zone's ledger."""
+"""The global coordinator: configurator, tenancy and global leader, under one leadership and one token. Reads every zone's ledger."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,6 +6,7 @@ from processors.configurator import Configurator
 from processors.desk import EVERY, GlobalDesk
 from processors.global_leader import GlobalLeader
 from processors.registry import Registry
+from processors.tenancy import Tenancy
 from schemas.facts import ZoneJoined
 from schemas.messages import Evaluation
 from schemas.topics import GLOBAL, parse, read, topic
@@ -17,20 +18,22 @@ from streams.processor import Answer, Assigned, Effect, Ends, Follow, Input, Rec
 class GlobalCoordinator(GlobalDesk):
     def __init__(self, namespace: str, zones: Sequence[str], partitions: int, name: str, life: str, every: int = EVERY):
         super().__init__(namespace, zones, partitions, name, life, every)
-        self.tasks_topic = topic(namespace, GLOBAL, "tasks")
+        self.tasks_topic, self.tenants_topic = topic(namespace, GLOBAL, "tasks"), topic(namespace, GLOBAL, "tenants")
         self.evaluations = topic(namespace, GLOBAL, "evaluations")
         self._zone_of = {r.topic: z for z, r in self.zone_readings.items()}
         self._unread: dict[tuple[str, str], int] = {}
         """By task and zone, the last result that lies below the checkpoint from which the zone's ledger is read."""
         self._fresh: int | None = None
         """Where the own ledger ended when one of these was first missed; -1: asked."""
-        self.configurator = Configurator(self)
         self.registry = Registry(namespace, name)
+        self.tenancy = Tenancy(self)
+        self.configurator = Configurator(self, self.tenancy, self.registry)
         self.leader = GlobalLeader(self)
 
     def start(self, now: int) -> Iterator[Effect]:
         yield from self.begin()
         yield Follow(self.tasks_topic.name, 0, 0)
+        yield Follow(self.tenants_topic.name, 0, 0)
         yield Follow(self.evaluations.name, 0, 0)
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
@@ -46,7 +49,10 @@ class GlobalCoordinator(GlobalDesk):
                 yield from self.registry.checkin(event)
             case Record(topic=name) if name == self.evaluations.name:
                 yield from self._evaluation(event)
+            case Record(topic=name) if name == self.tenants_topic.name:
+                yield from self.tenancy.record(event)
             case Record():
+                self.tenancy.read = event.offset + 1
                 yield from self.configurator.submission(event)
             case Assigned():
                 self.assigned(event)
@@ -54,6 +60,8 @@ class GlobalCoordinator(GlobalDesk):
                 yield from effects
             case Answer(tag=("checkins", str(name), int(p)), value=log):
                 yield from self.registry.skip(name, p, log)
+            case Answer(tag=("checkins end", str(name)), value=ends) if not event.error:
+                self.registry.ended(name, ends)
             case Answer(tag, value, error):
                 asked = self.requests.close(tag)
                 ours = asked is not None and asked[0] in ("topics", "version 0")
@@ -63,6 +71,8 @@ class GlobalCoordinator(GlobalDesk):
                     pass
                 elif asked == ("fresh",):
                     self._fresh = value[0]
+                elif asked[0] == "silence":
+                    self.tenancy.answer(asked, value, now)
                 elif ours:
                     self.configurator.answer(asked, value, error)
                 else:
@@ -73,8 +83,12 @@ class GlobalCoordinator(GlobalDesk):
             yield from self._join(now)
             for zone, joined in self.globe.zones.items():
                 yield from self.registry.follow(zone, joined.partitions)
-            yield from self.registry.report(now)
+            open_ = {task: t for task, t in self.globe.tasks.items() if t.state != "ended"}
+            yield from self.registry.report(now, {n: (t.zones, t.spec.needs.public) for n, t in open_.items()})
+            yield from self.tenancy.report(now)
+            yield from self.tenancy.react(now)
             yield from self.configurator.react(now)
+            yield from self.tenancy.silence(now, self.configurator.pending())
             if missing := self._missing():
                 yield from self._doubt(missing)
             else:
@@ -90,6 +104,8 @@ class GlobalCoordinator(GlobalDesk):
 
     def led(self) -> Iterator[Effect]:
         self.leader.forget()
+        self.tenancy.forget()
+        self.configurator.forget()
         self._fresh = None
         yield from self.registry.end()
 

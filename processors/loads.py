@@ -89,8 +89,8 @@ class Loads:
             if not task.shards:
                 del self._tasks[name]
 
-    def demands(self, weights: Mapping[str, float]) -> list[Demand]:
-        """One a task. `weights` by task; 1 for those it does not name."""
+    def demands(self, tenants: Mapping[str, str]) -> list[Demand]:
+        """One a task. `tenants` by task."""
         out = []
         for name, task in self._tasks.items():
             shards = task.shards.values()
@@ -98,6 +98,5 @@ class Loads:
             task.band = band(rate, task.band)
             blocks = sum(max(0, x.waiting.end - x.waiting.start) for x in shards)
             waited = max(x.waiting.ms for x in shards)
-            weight = weights.get(name, 1.0)
-            out.append(Demand(name, rate, task.band, blocks, blocks * task.size, waited, weight))
+            out.append(Demand(name, rate, task.band, blocks, blocks * task.size, waited, tenants.get(name, "")))
         return out

@@ -1,4 +1,5 @@
-"""What an aggregator reads first. It obeys by pausing partitions: a worse task waits while a better one has work here.
+"""What an aggregator reads first. It obeys by pausing partitions: a worse task waits while a better one of its tenant has work here,
+and a tenant that had more than its share waits for the others (`processors/shares.py`).
 
 - Only the partitions of this aggregator count, and what is known to be in their logs: once the better task is read to there,
   the others go on at once.
@@ -6,15 +7,18 @@
   client has fetched, so it must be worth it.
 - A task that does not come forward for `STUCK` ms makes nobody wait, and an order older than `STALE` ms is none. So no order,
   and no scheduler that dies, holds up the plane.
-- The partitions of a closed round never wait (design §6, Close).
+- The partitions of a closed round never wait for an order (design §6, Close). For a tenant's share they do: it has its share of
+  what is read, closed rounds or not, and else a flood would go first by closing its round.
+- Shares need no scheduler. It says what tenants weigh; until it does, all weigh the same.
 
 Task-oriented (the paper's baseline, §7.3), there is no order to hear: blocks are cached in the log until a round's are all
-there, or it is closed; then tasks go one at a time, by name.
+there, or it is closed; then tasks go one at a time, by name, and there are no shares.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from processors.shares import TURN, Shares
 from processors.work import Shard, Work
 from schemas.messages import Priorities
 from schemas.topics import read, topic
@@ -38,16 +42,21 @@ class Going(NamedTuple):
 class Order:
     """Of one aggregator's tasks, for one zone."""
 
-    def __init__(self, namespace: str, zone: str, task_oriented: bool = False):
+    def __init__(self, namespace: str, zone: str, task_oriented: bool = False, turn: int = TURN):
         self.topic = topic(namespace, zone, "priorities").name
         self.task_oriented = task_oriented
+        self.shares = Shares(turn)
         self.tasks: tuple[str, ...] = ()
         """Best first, as heard last."""
         self.heard = -STALE - 1
-        self.first = ""
-        """The task that others wait for."""
+        self.first: frozenset[str] = frozenset()
+        """The tasks that others wait for."""
         self.waiting: frozenset[str] = frozenset()
-        """The tasks that wait for it."""
+        """The tasks that wait for them."""
+        self.ahead: frozenset[str] = frozenset()
+        """The tasks of tenants that had more than their share."""
+        self.tenants: dict[str, str] = {}
+        """By task, whose it is."""
         self._going: dict[str, Going] = {}
 
     # ------------------------------------------------------------------ hearing of it
@@ -74,14 +83,18 @@ class Order:
             return
         if isinstance(message, Priorities):
             self.tasks, self.heard = tuple(dict.fromkeys(message.order)), min(record.timestamp, now)
+            self.shares.weights = message.weights
 
     # ------------------------------------------------------------------ obeying it
 
     def obey(self, works: Mapping[str, Work], zone: Zone, now: int) -> Iterator[Effect]:
         """Pause what has to wait now, resume what need not any more."""
-        if len(works) < 2 and not self.waiting and not self.task_oriented:
+        if len(works) < 2 and not self.waiting and not self.ahead and not self.task_oriented:
             return  # there is nothing to choose
+        self._going = {task: self._look(task, work, now) for task, work in works.items()}
+        self.tenants = {task: tenant_of(zone.tasks[task]) for task in works}
         self.first, self.waiting = self._decide(works, zone, now)
+        self.ahead = self._share(works)
         for task, work in works.items():
             for s, shard in work.shards.items():
                 waits = self.waits(task, shard, s, zone.tasks[task])
@@ -92,41 +105,73 @@ class Order:
 
     def waits(self, task: str, shard: Shard, s: int, t: ZoneTask) -> bool:
         """Has this partition to wait?"""
+        if task in self.ahead:
+            return True
         r = t.rounds.get(t.at[s])
         if r and r.closed and shard.position < r.closed.ends[s]:
             return False
-        return task in self.waiting or (self.task_oriented and task != self.first)
+        return task in self.waiting or (self.task_oriented and task not in self.first)
 
-    def drained(self, record: Record, works: Mapping[str, Work]) -> bool:
-        """Was this the last known block of a log of the task that others wait for?"""
-        work = works.get(self.first) if self.waiting else None
-        return bool(
-            work and work.topic == record.topic and record.offset + 1 >= work.landed.ends.get(record.partition, 0)
-        )
+    def took(self, record: Record, works: Mapping[str, Work]) -> bool:
+        """A block was read: whether that is a reason to `obey` anew. It is if a tenant's turn is over, or if this was the last known
+        block of a log that others wait for."""
+        task = record.topic.rsplit(".", 1)[-1]
+        over = task in self.tenants and self.shares.served(self.tenants[task], len(record.value or b""))
+        work = works.get(task) if task in self.first or self.ahead else None
+        return over or bool(work and record.offset + 1 >= work.landed.ends.get(record.partition, 0))
 
-    def _decide(self, works: Mapping[str, Work], zone: Zone, now: int) -> tuple[str, frozenset[str]]:
-        """The task that is read now and makes others wait, if any; and those."""
-        self._going = {task: self._look(task, work, now) for task, work in works.items()}
+    def wrote(self, task: str, bytes: int) -> None:
+        """So much of a task's sums is written: that is work for its tenant as well."""
+        if task in self.tenants:
+            self.shares.served(self.tenants[task], bytes)
+
+    def hungry(self, works: Mapping[str, Work]) -> list[str]:
+        """Tasks that may have got something to read since their logs' ends were asked, while others' flow: where tenants share, that
+        is to be known soon."""
+        if self.task_oriented or len(set(self.tenants.values())) < 2:
+            return []
+        return [task for task, work in works.items() if not work.unread]
+
+    def _decide(self, works: Mapping[str, Work], zone: Zone, now: int) -> tuple[frozenset[str], frozenset[str]]:
+        """The tasks that are read now and make others wait: at most one of each tenant. And those others."""
         if self.task_oriented:
             ready = [task for task in sorted(works) if all_there(works[task], zone.tasks[task]) and works[task].unread]
             first = min(ready, key=lambda task: self._going[task].stuck, default="")
-            return first, frozenset(works.keys() - {first})
-        if now - self.heard <= STALE:
-            for i, task in enumerate(self.tasks):
-                if task not in works or self._going[task].stuck:
-                    continue
-                if works[task].unread > (0 if task == self.first else MANY):
-                    return task, frozenset(works.keys() & set(self.tasks[i + 1 :]))
-        return "", frozenset()
+            return frozenset({first}), frozenset(works.keys() - {first})
+        best: dict[str, str] = {}
+        waiting: set[str] = set()
+        for task in self.tasks if now - self.heard <= STALE else ():
+            if task not in works:
+                continue
+            tenant = self.tenants[task]
+            if tenant in best:
+                waiting.add(task)
+            elif not self._going[task].stuck and works[task].unread > (0 if task in self.first else MANY):
+                best[tenant] = task
+        return frozenset(best.values()) if waiting else frozenset(), frozenset(waiting)
+
+    def _share(self, works: Mapping[str, Work]) -> frozenset[str]:
+        """The tasks of tenants that had more than their share, while others have something to read."""
+        if self.task_oriented:
+            return frozenset()
+        ready = {self.tenants[k] for k, w in works.items() if w.readable and not self._going[k].stuck}
+        ahead = self.shares.decide(set(self.tenants.values()), ready)
+        return frozenset(task for task, tenant in self.tenants.items() if tenant in ahead)
 
     def _look(self, task: str, work: Work, now: int) -> Going:
         read = tuple(shard.position for shard in work.shards.values())
         before = self._going.get(task, Going())
         if read != before.read or not work.unread:
             return Going(read, now)
-        if task in self.waiting:
+        if task in self.waiting or task in self.ahead:
             return before._replace(since=now)  # it was not let
         return before._replace(stuck=before.stuck or now - before.since >= STUCK)
+
+
+def tenant_of(t: ZoneTask) -> str:
+    """Whose a task is, as its present round says."""
+    r = t.rounds.get(t.round)
+    return r.opened.tenant if r and r.opened else ""
 
 
 def all_there(work: Work, t: ZoneTask) -> bool:

@@ -1,13 +1,12 @@
 """What comes first, and how many aggregators it takes (OLearning §6, real-time aggregated task scheduling). Pure functions.
 
-Order of tasks, the first criterion that differs decides:
+Order of a tenant's tasks, the first criterion that differs decides; between tenants shares do (`processors/shares.py`):
 
 1. whose oldest block has waited for the patience, or twice, or more often, comes first, the most often before all: so nothing
    starves, and under too great a load the order is that of a queue, in steps of the patience;
-2. the tenant that weighs more, where weights are set;
-3. the higher arrival rate, in bands of powers of two: measured rates are never equal (§6, criterion 1);
-4. fewer bytes that are not aggregated yet: shortest first is the least mean time to completion (§6, criterion 2);
-5. the name, so that there is always one order.
+2. the higher arrival rate, in bands of powers of two: measured rates are never equal (§6, criterion 1);
+3. fewer bytes that are not aggregated yet: shortest first is the least mean time to completion (§6, criterion 2);
+4. the name, so that there is always one order.
 """
 
 import math
@@ -28,7 +27,7 @@ STEADY = 60_000
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What is known of a task in a zone: bytes a second that arrive and their band, blocks and bytes that are not aggregated,
-    ms that the oldest of these has waited, and what its tenant weighs."""
+    ms that the oldest of these has waited, and whose it is."""
 
     task: str
     rate: float
@@ -36,7 +35,7 @@ class Demand:
     blocks: int
     bytes: int
     waited: int
-    weight: float = 1.0
+    tenant: str = ""
 
 
 def band(rate: float, before: int = 0) -> int:
@@ -52,13 +51,15 @@ def order(demands: Iterable[Demand], patience: int = PATIENCE) -> list[Demand]:
 
 
 def reasons(ordered: list[Demand], patience: int = PATIENCE) -> dict[str, str]:
-    """By task why it stands before the next one; the last, why after the one before."""
+    """By task why it stands before its tenant's next one; the last, why after the one before."""
     out = {}
-    for i, d in enumerate(ordered):
-        last = i + 1 == len(ordered)
-        other = ordered[i - 1 if last else i + 1]
+    for d in ordered:
+        mates = [x for x in ordered if x.tenant == d.tenant]
+        i = mates.index(d)
+        last = i + 1 == len(mates)
+        other = mates[i - 1 if last else i + 1]
         if other is d:
-            out[d.task] = "the only one"
+            out[d.task] = "the only one of its tenant" if len(ordered) > 1 else "the only one"
             continue
         pairs = zip(_criteria(d, patience), _criteria(other, patience), strict=True)
         mine, its = next((a[1], b[1]) for a, b in pairs if a[0] != b[0])
@@ -72,7 +73,6 @@ def _criteria(d: Demand, patience: int) -> tuple[tuple[float | str, str], ...]:
     waited = f"its oldest block waited {d.waited / 1000:.1f} s" if late else f"no block waited {patience / 1000:g} s"
     return (
         (-late, waited),
-        (-d.weight, f"its tenant weighs {d.weight:g}"),
         (-d.band, f"{size(d.rate)}/s arrive"),
         (d.bytes, f"{size(d.bytes)} to aggregate"),
         (d.task, "by name"),
@@ -85,22 +85,6 @@ def size(n: float) -> str:
         if n >= one:
             return f"{n / one:.1f} {unit}"
     return f"{n:.0f} B"
-
-
-def weights(text: str) -> dict[str, float]:
-    """Tenants' weights from `acme=4,labs=0.5`. Raises `ValueError` in words."""
-    out: dict[str, float] = {}
-    for part in filter(None, text.split(",")):
-        tenant, _, weight = part.partition("=")
-        try:
-            out[tenant.strip()] = float(weight)
-        except ValueError:
-            raise ValueError(
-                f"weight {part!r}: write TENANT=NUMBER, several with commas, as in acme=4,labs=1"
-            ) from None
-        if not (tenant.strip() and 0 < out[tenant.strip()] < math.inf):
-            raise ValueError(f"weight {part!r}: a tenant's name, and a number above 0")
-    return out
 
 
 # ------------------------------------------------------------------ how many aggregators

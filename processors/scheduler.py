@@ -1,17 +1,19 @@
-"""The scheduler (OLearning §6, the elastic manager): reads what aggregators report, says which tasks of each zone come first,
-and how many aggregators its load calls for.
+"""The scheduler (OLearning §6, the elastic manager): reads what aggregators report, says which of a tenant's tasks come first in each
+zone, what tenants weigh there (`olearning tenant set`), how many aggregators a zone's load calls for, and how fast its edges may send
+(`processors/credits.py`).
 
 It advises. Its orders are no facts: nothing rests on one, an aggregator obeys only a fresh one, and none means that all is
 read as it comes. So it may be killed at any time, and two may speak at once. The group of the metrics' one partition says
 who does; the others listen, so that who takes over knows as much.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from processors import priorities
+from processors.credits import Edges
 from processors.loads import Loads
 from processors.priorities import PATIENCE, Demand, Steady
-from schemas.messages import AggregatorReport, Priorities, SchedulerReport
+from schemas.messages import AggregatorReport, FleetReport, Priorities, SchedulerReport
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
 from streams.ledger import Globe
@@ -24,7 +26,7 @@ AGAIN = 2_000
 
 
 class Scheduler:
-    """`weights` by tenant; a tenant that is not named weighs 1. `patience` in ms."""
+    """`patience` in ms."""
 
     tick = 250
 
@@ -33,20 +35,20 @@ class Scheduler:
         namespace: str,
         name: str,
         life: str,
-        weights: Mapping[str, float] | None = None,
         patience: int = PATIENCE,
         interval: int = INTERVAL,
     ):
         self.namespace, self.name = namespace, name
-        self.weights, self.patience, self.interval = dict(weights or {}), patience, interval
+        self.patience, self.interval = patience, interval
         self.metrics = topic(namespace, GLOBAL, "metrics")
         self.membership: Membership | None = Membership(f"{namespace}.{GLOBAL}.schedulers", self.metrics.name)
         self.reading = Reading(namespace, GLOBAL, Globe())
         self.zones: dict[str, Loads] = {}
+        self.edges: dict[str, Edges] = {}
         self.steady: dict[str, Steady] = {}
         self.speaks = False
-        self.said: dict[str, tuple[tuple[str, ...], int]] = {}
-        """By zone, the order said last, and when."""
+        self.said: dict[str, tuple[tuple[str, ...], dict[str, float], int]] = {}
+        """By zone, the order and the weights said last, and when."""
         self.reported = 0
 
     def start(self, now: int) -> Iterator[Effect]:
@@ -83,6 +85,8 @@ class Scheduler:
             return  # nothing rests on it
         if isinstance(message, AggregatorReport) and message.zone in self.reading.state.zones:
             self.zones.setdefault(message.zone, Loads()).hear(message, now)
+        elif isinstance(message, FleetReport) and message.zone in self.reading.state.zones:
+            self.edges.setdefault(message.zone, Edges(message.zone)).hear(message, now)
 
     # ------------------------------------------------------------------ what it says
 
@@ -90,25 +94,35 @@ class Scheduler:
         for zone, loads in self.zones.items():
             loads.forget(now)
             if self.speaks:
-                demands = loads.demands(self._weights())
+                demands = loads.demands({name: t.spec.tenant for name, t in self.reading.state.tasks.items()})
                 yield from self._order(zone, demands, now)
                 yield self._report(zone, loads, demands, now)
-
-    def _weights(self) -> dict[str, float]:
-        """By task, what its tenant weighs."""
-        tasks = self.reading.state.tasks if self.weights else {}
-        return {name: self.weights.get(t.spec.tenant, 1.0) for name, t in tasks.items()}
+                yield from self._credits(zone, loads, demands, now)
 
     def _order(self, zone: str, demands: list[Demand], now: int) -> Iterator[Send]:
         ordered = priorities.order(demands, self.patience)
         names = tuple(d.task for d in ordered)
-        before, at = self.said.get(zone, ((), 0))
-        if names != before or (names and now - at >= AGAIN):
-            self.said[zone] = names, now
+        weights = self._weights({d.tenant for d in demands})
+        *before, at = self.said.get(zone, ((), {}, 0))
+        if [names, weights] != before or (names and now - at >= AGAIN):
+            self.said[zone] = names, weights, now
             why = priorities.reasons(ordered, self.patience)
-            yield send(
-                topic(self.namespace, zone, "priorities"), Priorities(self.name, zone, now, names, why), key=zone
-            )
+            order = Priorities(self.name, zone, now, names, why, weights)
+            yield send(topic(self.namespace, zone, "priorities"), order, key=zone)
+
+    def _weights(self, tenants: set[str]) -> dict[str, float]:
+        """What these tenants weigh, as far as it is not 1."""
+        known = self.reading.state.tenants
+        return {t: known[t].tenant.weight for t in sorted(tenants & known.keys()) if known[t].tenant.weight != 1.0}
+
+    def _credits(self, zone: str, loads: Loads, demands: list[Demand], now: int) -> Iterator[Send]:
+        """How fast the zone's edges may send, as long as it is known what its aggregators manage."""
+        edges = self.edges.setdefault(zone, Edges(zone))
+        edges.forget(now)
+        capacity = loads.capacity * len(loads.aggregators)
+        if capacity and edges.names:
+            credits = edges.credits(self.name, capacity, sum(d.bytes for d in demands), now)
+            yield send(topic(self.namespace, zone, "credits"), credits, key=zone)
 
     def _report(self, zone: str, loads: Loads, demands: list[Demand], now: int) -> Send:
         workers, capacity = len(loads.aggregators), loads.capacity

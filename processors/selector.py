@@ -1,11 +1,14 @@
 """The zone selector: announces rounds, admits devices to them under a lease, refuses the rest (design: Registrations)."""
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import islice
 
 from processors.desk import ZoneDesk
 from processors.offers import AGAIN
+from processors.plans import Plans, short
+from processors.quotas import LATER, Allowance
 from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
 from schemas.messages import Admission, Announcement, Refusal, Registration
 from schemas.topics import read, topic
@@ -16,9 +19,9 @@ from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfol
 
 REPEAT = 5_000
 """Announcements are repeated every so many ms."""
-BATCH = 500
-"""Registrations, and lapsed leases, that one `Admitted` deals with at most: it must fit a record."""
-FULL = 2_000
+BATCH = 2_000
+"""Registrations, and lapsed leases, that one `Admitted` deals with at most: with the longest names, too, it must fit a record."""
+FULL = 4_000
 """Registrations of a partition that wait in memory at most."""
 LATELY = 1_000
 """A new leader says the last word again on tasks that ended within so many records of the ledger: the one before may not have."""
@@ -40,11 +43,15 @@ class Selector:
         """Time has passed: leases may be over."""
         self.held: dict[str, tuple[int, dict[str, int]]] = {}
         """By task, its round and who holds which slot in it."""
+        self.settled: dict[str, dict[int, int]] = {}
+        """By task and round, the slots below which every device has delivered, was given up or has lapsed."""
+        self.plans = Plans(desk)
 
     # ------------------------------------------------------------------ leadership
 
     def begin(self) -> Iterator[Effect]:
         """Take over: read registrations from where the fold is, say again what is open and who has a slot."""
+        yield from self.plans.end()  # whatever it was in an earlier leadership
         yield from self._follow()
         yield from self._announce_all()
         for task, t in self.desk.zone.tasks.items():
@@ -59,6 +66,7 @@ class Selector:
 
     def end(self) -> Iterator[Effect]:
         self.offered = None
+        yield from self.plans.end()
         yield from (Unfollow(self.registrations.name, p) for p in self.waiting)
         self.waiting = {}
 
@@ -107,22 +115,26 @@ class Selector:
                     yield from self._follow()  # another was before it
                     return
                 self.offered = None
+                where: dict[str, int] = {}
                 for p, (_, end) in fact.ranges.items():
                     queue, full = self.waiting[p], len(self.waiting[p]) >= FULL
                     while queue and queue[0][0] < end:
-                        queue.popleft()
+                        _, wish = queue.popleft()
+                        if wish:
+                            where[wish.device] = p
                     if full and len(queue) < FULL:
                         yield Resume(self.registrations.name, p)
                 for answer in answers:
-                    yield send(self.admissions, answer, answer.device)
+                    yield send(self.admissions, answer, answer.device, where.get(answer.device))
                 for slot in fact.slots:
                     t = self.desk.zone.tasks[slot.task]
                     r = t.rounds.get(slot.round)
                     if r and slot.slot < len(r.devices) and r.devices[slot.slot] == slot.device:
-                        yield self._answer(slot.task, r, slot.slot, offset)
+                        yield self._answer(slot.task, r, slot.slot, offset, where.get(slot.device))
             case Opened() | Closed() | Finalised() | Retired() if not void:
                 if isinstance(fact, Retired):
                     self.held.pop(fact.task, None)
+                    self.settled.pop(fact.task, None)
                 yield from self._announce(fact.task)
 
     def tick(self, now: int) -> Iterator[Effect]:
@@ -130,11 +142,13 @@ class Selector:
         if now - self.announced >= REPEAT:
             self.announced = now
             yield from self._announce_all()
+            yield from self.plans.announce()
         if self.offered and now - self.offered[0] >= AGAIN:
             self.offered = (now, *self.offered[1:])
             yield send(self.desk.ledger_topic, self.offered[1])
 
     def react(self, now: int) -> Iterator[Effect]:
+        yield from self.plans.react(now)
         if self.offered is None and (made := self._decide(now)):
             self.offered = (now, *made)
             yield send(self.desk.ledger_topic, made[0])
@@ -148,10 +162,15 @@ class Selector:
         lapsed = list(islice(self._lapsed(now), BATCH)) if self.look else []
         self.look = len(lapsed) == BATCH
         ended = Counter(x.task for x in lapsed)
+        allowance = Allowance(self.desk.globe.state, zone, self.desk.scope, now)
+        for task, n in ended.items():
+            if (g := self.desk.globe.state.tasks.get(task)) is not None:
+                allowance.ended(g.spec.tenant, n)
         budget = BATCH
         new: dict[str, dict[str, int]] = {}
-        for p, queue in self.waiting.items():
-            batch = list(islice(queue, budget))
+        full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
+        for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
+            batch = list(islice(queue, budget // (len(full) - i)))
             if not batch:
                 continue
             budget -= len(batch)
@@ -170,14 +189,42 @@ class Selector:
                     answers.append(self._admission(wish.task, r, held[wish.device], zone.admitted))
                 elif wish.device in mine:
                     pass  # it asked twice; one answer is under way
-                elif self._room(t, r.opened, len(mine), ended[wish.task], len(held) + len(mine)):
+                elif refusal := self._against(
+                    wish, t, r.opened, len(mine), ended[wish.task], len(held), allowance, now
+                ):
+                    answers.append(self._refuse(wish, *refusal))
+                else:
                     mine[wish.device] = len(held) + len(mine)
                     slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device))
-                else:
-                    answers.append(self._refuse(wish, "the round is full"))
+                    allowance.taken(r.opened.tenant, r.opened.cost)
         if not ranges and not lapsed:
             return None
         return Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), answers
+
+    def _against(
+        self,
+        wish: Registration,
+        t: ZoneTask,
+        o: Opened,
+        new: int,
+        ended: int,
+        held: int,
+        allowance: Allowance,
+        now: int,
+    ) -> tuple[str, int] | None:
+        """Why this device gets no slot of a round that is open, and after how many ms it may try again; None: it gets one."""
+        g = self.desk.globe.state.tasks.get(wish.task)
+        if g and (lacks := short(wish, g.spec.needs.public)):
+            return lacks, LATER
+        if 0 < o.fill <= now:
+            return "the round takes no more devices", RETRY
+        if not self._room(t, o, new, ended, held + new):
+            return "the round is full", RETRY
+        why, retry = allowance.over(o.tenant, o.cost)
+        if why:
+            return why, retry
+        why = self.plans.against(wish, now)
+        return (why, RETRY) if why else None
 
     def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
         """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
@@ -188,10 +235,17 @@ class Selector:
         """The leases that are over, of devices that have not delivered."""
         for task, t in self.desk.zone.tasks.items():
             if t.state == "open" and not t.retired and not t.loss:
+                before, after = self.settled.get(task, {}), dict[int, int]()
+                self.settled[task] = after
                 for r in working(t):
-                    for i, lease in enumerate(r.leases):
-                        if lease <= now and i not in r.done and i not in r.lapsed and i not in r.voided:
+                    after[r.round] = before.get(r.round, 0)
+                    for i in range(
+                        after[r.round], bisect_right(r.leases, now)
+                    ):  # they end in the order they were given
+                        if i not in r.done and i not in r.lapsed and i not in r.voided:
                             yield Lapsed(task, r.round, i)
+                        elif i == after[r.round]:
+                            after[r.round] += 1
 
     def _held(self, task: str, r: Round) -> dict[str, int]:
         """Who holds which slot of a round, kept as it grows."""
@@ -203,16 +257,18 @@ class Selector:
         self.held[task] = (r.round, held)
         return held
 
-    def _refuse(self, wish: Registration, reason: str) -> Refusal:
-        return Refusal(wish.device, wish.task, wish.round, reason, RETRY, self.desk.ref(self.desk.zone.position))
+    def _refuse(self, wish: Registration, reason: str, retry: int = RETRY) -> Refusal:
+        return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
     def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:
         """What the `Admitted` at this offset gave, or an older one said again."""
         return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], self.desk.ref(offset))
 
-    def _answer(self, task: str, r: Round, slot: int, offset: int) -> Send:
+    def _answer(self, task: str, r: Round, slot: int, offset: int, partition: int | None = None) -> Send:
+        """`partition`: that of the registration, if it is at hand; a device's are the same in all topics of a zone."""
         admission = self._admission(task, r, slot, offset)
-        return send(self.admissions, admission, admission.device, cause=f"{admission.cause.ledger}@{offset}")
+        cause = f"{admission.cause.ledger}@{offset}"
+        return send(self.admissions, admission, admission.device, partition, cause=cause)
 
     # ------------------------------------------------------------------ announcements
 
@@ -252,6 +308,8 @@ class Selector:
             reward=o.worth.reward,
             lease=o.lease,
             over=t.retired,
+            needs=spec.needs,
+            adapt=spec.adapt,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

@@ -1,4 +1,5 @@
-"""Steering a task that runs: a later record of it in `global.tasks`, then the configurator's verdict."""
+"""Steering a task that runs: a later record of it in `global.tasks`, then the configurator's verdict. Each is a sign of life of its
+tenant; one that changes nothing is that alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,17 +10,19 @@ from msgspec.structs import replace
 from schemas.task import Submission, TaskSpec, Wanted
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
-from streams.ledger import GlobalTask, Globe
+from streams.ledger import GlobalTask, Globe, Zone
 from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Stop, send
 from streams.reading import WRONG, Reading
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is to change: what is `wanted` of the task, or its settings."""
+    """What is to change: what is `wanted` of the task, or its settings; or the present rounds in these zones are to end with what came
+    (none named: in all zones of the task). Without any of it all stays as it is."""
 
     wanted: Wanted | None = None
     spec: TaskSpec | None = None
+    ends: tuple[str, ...] | None = None
 
 
 class Steerer:
@@ -31,7 +34,12 @@ class Steerer:
     def __init__(self, namespace: str, task: str, change: Change, by: str, patience: int = 30_000):
         self.name, self.task, self.change, self.by, self.patience = f"steer-{task}", task, change, by, patience
         self.tasks = topic(namespace, GLOBAL, "tasks")
+        self.namespace = namespace
         self.reading = Reading(namespace, GLOBAL, Globe())
+        self.zones: dict[str, Reading[Zone]] = {}
+        """Those whose present rounds are to end."""
+        self.enough: dict[str, int] = {}
+        """By zone, the round that it is."""
         self.requests = Requests()
         self.end: int | None = None
         self.read = 0
@@ -57,9 +65,9 @@ class Steerer:
         match event:
             case Record(topic=name) if name == self.tasks.name:
                 self._submission(event)
-            case Record():
-                yield from self.reading.record(event)
-            case Answer() if (effects := self.reading.answer(event)) is not None:
+            case Record(topic=name):
+                yield from next(r for r in self._readings() if r.topic == name).record(event)
+            case Answer() if (effects := self._answered(event)) is not None:
                 yield from effects
             case Answer(error=error) if error:
                 yield Stop(f"{self.name}: {error}")
@@ -70,6 +78,13 @@ class Steerer:
                         yield Follow(self.tasks.name, 0, 0)
                     case ("sent",):
                         self.submission = value[1]
+
+    def _readings(self) -> Iterator[Reading]:
+        yield self.reading
+        yield from self.zones.values()
+
+    def _answered(self, answer: Answer) -> list[Effect] | None:
+        return next((effects for r in self._readings() if (effects := r.answer(answer)) is not None), None)
 
     def _submission(self, record: Record) -> None:
         self.read = record.offset + 1
@@ -90,7 +105,7 @@ class Steerer:
         if ready and not self.sent:
             yield from self._act()
         elif self.known and 0 <= self.submission <= self.known.submission:
-            yield Stop(_said(self.known), ok=True)
+            yield Stop(_said(self.known, self.change, self.enough), ok=True)
         elif refused and 0 <= self.submission <= refused.submission:
             yield Stop(f"{self.task} stays as it was: {refused.reason}")
         elif self.submission >= 0 and self.known and self.known.state == "ended":
@@ -105,6 +120,12 @@ class Steerer:
             yield Stop(f"there is no task {self.task}; there: {there}")
         elif t.state == "ended":
             yield Stop(f"{self.task} has ended: {t.why}")
+        elif self.change.ends is not None and not all(r.caught_up for r in self.zones.values() or (self.reading,)):
+            pass
+        elif self.change.ends is not None and not self.zones:
+            yield from self._look(t, self.change.ends)
+        elif self.change.ends is not None and not self._present():
+            yield Stop(f"{self.task} has no round open in {', '.join(self.zones)}")
         else:
             last = self._last(t)
             new = replace(
@@ -112,9 +133,24 @@ class Steerer:
                 spec=self.change.spec or last.spec,
                 wanted=self.change.wanted or last.wanted,
                 by=self.by,
+                enough=self.enough,
             )
             self.sent = True
             yield send(self.tasks, new, self.task, tag=self.requests.new(("sent",)))
+
+    def _look(self, t: GlobalTask, zones: tuple[str, ...]) -> Iterator[Effect]:
+        """Read which rounds are open in the zones."""
+        if strangers := [z for z in zones if z not in t.zones]:
+            yield Stop(f"{self.task} does not run in {', '.join(strangers)}; it does in {', '.join(t.zones)}")
+            return
+        for zone in zones or t.zones:
+            self.zones[zone] = Reading(self.namespace, zone, Zone())
+            yield from self.zones[zone].start()
+
+    def _present(self) -> dict[str, int]:
+        here = {zone: r.state.tasks.get(self.task) for zone, r in self.zones.items()}
+        self.enough = {zone: t.round for zone, t in here.items() if t and t.state == "open"}
+        return self.enough
 
     def _last(self, t: GlobalTask) -> Submission:
         """What holds for the task, or is to: its last record, unless that was refused; then what the ledger says."""
@@ -124,10 +160,17 @@ class Steerer:
         return Submission(t.spec, t.layout, t.first or t.manifest, t.seed, cast(Wanted, t.wanted), t.by)
 
 
-def _said(t: GlobalTask) -> str:
+def _said(t: GlobalTask, change: Change, enough: dict[str, int]) -> str:
+    task = t.spec.task
+    if enough:
+        which = ", ".join(f"round {n} in {zone}" for zone, n in enough.items())
+        return f"{task}: {which} {'ends' if len(enough) == 1 else 'end'} now with what came"
+    if change == Change():
+        within = f"it is stopped unless something is said of it again within {t.spec.silent_s:g} s"
+        return f"{task} is kept: {within if t.spec.silent_s else 'it is not stopped for silence (silent_s is 0)'}"
     match t.wanted:
         case "pause":
-            return f"{t.spec.task} is paused: it opens no round and no epoch until it goes on"
+            return f"{task} is paused: it opens no round and no epoch until it goes on"
         case "stop":
-            return f"{t.spec.task} stops: its epoch ends now with what the zones have"
-    return f"{t.spec.task} runs; its settings hold from the next round and epoch on"
+            return f"{task} stops: its epoch ends now with what the zones have"
+    return f"{task} runs; its settings hold from the next round and epoch on"

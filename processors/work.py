@@ -96,6 +96,12 @@ class Work:
         """Blocks known to lie in the logs of its shards and not read."""
         return sum(max(0, self.landed.ends.get(s, 0) - shard.position) for s, shard in self.shards.items())
 
+    @property
+    def readable(self) -> bool:
+        """Whether there are some whose reading waits for nothing that is under way here."""
+        ends = self.landed.ends
+        return any(not shard.queue and shard.position < ends.get(s, 0) for s, shard in self.shards.items())
+
     def accumulators(self) -> Iterator[Accumulator]:
         yield from self.committing.values()
         yield from self.open.values()

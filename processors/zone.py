@@ -35,14 +35,24 @@ class ZoneCoordinator(ZoneDesk):
                 yield from self.feed(event)
             case Record(topic=name) if name == self.globe_reading.topic:
                 yield from self.read(self.globe_reading, event)
+            case Record(topic=name) if name == self.selector.plans.crowd.topic:
+                self.selector.plans.crowd.checkin(event)
+                return  # the next tick looks what it means
             case Record():
                 yield from self.selector.registration(event)
+                if self.token:
+                    yield from self.selector.react(now)
+                return  # nothing else can have changed: there are tens of thousands of these a second
             case Assigned():
                 self.assigned(event)
             case Answer() if (effects := self.answered(event)) is not None:
                 yield from effects
             case Answer(tag=("registrations", int(p)), value=log):
                 yield from self.selector.skip(p, log)
+            case Answer(tag=("crowd", int(n)), value=dict(ends)):
+                yield from self.selector.plans.crowd.ended(n, ends)
+            case Answer(tag=("crowd", int(n), int(p)), value=log):
+                yield from self.selector.plans.crowd.skip(n, p, log)
             case Answer(error=error) if error:
                 yield Stop(f"zone {self.scope}: {error}")
             case Answer(tag, value):

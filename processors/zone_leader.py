@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learning.aggregation import largest_in_units, mean_norm
+from learning.differences import differences
 from learning.optimisers import apply_sums, first_state, state_sizes
 from learning.rewards import FLOOR, Measured, boosted, progress, zone_reward
 from learning.strategies import StrategyFailed
@@ -20,7 +21,7 @@ from schemas.messages import Ref
 from schemas.task import Server
 from schemas.topics import topic
 from schemas.wire import Malformed, checksum, decode
-from streams.ledger import GlobalTask, Round, ZoneTask, summed
+from streams.ledger import GlobalTask, Round, ZoneTask, at_work, summed
 from streams.models import Lost, Writing, assemble, fetch
 from streams.processor import Effect, Ends, Fetch, Stop
 
@@ -65,6 +66,28 @@ def worth(zone: str, g: GlobalTask, t: ZoneTask | None) -> Worth:
     return Worth(contribution, made, starved, boosted(zone_reward(contribution, made), starved))
 
 
+def why_closed(t: ZoneTask, now: int) -> str:
+    """Why a task's open round is to be closed now, or "": its demand is met, or one of its times is over. A round that takes no more
+    devices (`Round.got`) waits for those it has, if they can be as many as it needs, and for no longer than `Opened.serve`."""
+    r = t.rounds[t.round]
+    o = r.opened
+    assert o
+    if r.met_at is not None and now >= r.met_at + o.grace:
+        return "demand"
+    if now >= o.deadline:
+        return "deadline"
+    got = r.got(now)
+    if got is not None and o.serve and now >= got + o.serve:
+        return "execution time-out"
+    if 0 < o.fill <= now:
+        busy = at_work(t)
+        if r.contributors + busy < o.minimum:
+            return "too few devices" if r.contributors + busy else "nobody came"
+        if not busy:
+            return "all who came are done"
+    return ""
+
+
 class ZoneLeader:
     def __init__(self, desk: ZoneDesk, appraise: Appraisal = worth):
         self.desk, self.appraise = desk, appraise
@@ -97,7 +120,7 @@ class ZoneLeader:
             elif t and t.loss:
                 self._forget(task)
             elif t and t.state == "open":
-                yield from self._close(task, t.rounds[t.round], now)
+                yield from self._close(g, t, now)
             elif why := self.objections.why(task, self._server(task)):
                 yield from self.objections.say(task, why, now)
             elif t is None or t.state == "finalised":
@@ -167,23 +190,27 @@ class ZoneLeader:
             atomic=spec.rounds.atomic,
             hold=HOLD if spec.rounds.atomic else 0,
             worth=self.appraise(desk.scope, g, t),
+            tenant=spec.tenant,
+            cost=4 * sum(g.layout.sizes) + spec.upload.bytes(g.layout.sizes),
+            fill=now + round(1000 * spec.rounds.fill_s) if spec.rounds.fill_s else 0,
+            serve=round(1000 * spec.rounds.serve_s),
             training=spec.training,
         )
 
     def _retired(self, g: GlobalTask) -> Retired:
         return Retired(self.desk.token, g.spec.task, Ref(self.desk.globe.state.ledger, g.opened_at))
 
-    def _close(self, task: str, r: Round, now: int) -> Iterator[Effect]:
-        assert r.opened
-        met = r.met_at is not None and now >= r.met_at + r.opened.grace
-        if not met and now < r.opened.deadline:
+    def _close(self, g: GlobalTask, t: ZoneTask, now: int) -> Iterator[Effect]:
+        task, r = g.spec.task, t.rounds[t.round]
+        why = why_closed(t, now) or (g.enough.get(self.desk.scope, 0) >= r.round and "the tenant ended it")
+        if not why:
             return
         closing = self.closing.get(task)
         if closing and closing.round == r.round:
             yield from self._offer(("closed", task, r.round), closing, now)
         elif not any(asked[:3] == ("ends", task, r.round) for asked in self.desk.requests.open.values()):
             deltas = topic(self.desk.namespace, self.desk.scope, "deltas", task)
-            yield Ends(self.desk.requests.new(("ends", task, r.round, "demand" if met else "deadline")), deltas.name)
+            yield Ends(self.desk.requests.new(("ends", task, r.round, why)), deltas.name)
 
     # ------------------------------------------------------------------ finalise
 
@@ -283,19 +310,21 @@ class ZoneLeader:
         assert job.state is not None
         sizes, server, unit = r.opened.sizes, self._server(task), r.opened.unit - r.opened.fraction
         try:
-            plain = self.desk.globe.state.tasks[task].layout.plain
+            g = self.desk.globe.state.tasks[task]
+            plain = g.layout.plain
             new, state = apply_sums(server, job.base, job.total, job.weights, sizes, unit, job.state, plain=plain)
         except StrategyFailed as e:
             self.objections.failed[task] = str(e)
             self.jobs.pop(task)
             return
         job.norm = mean_norm(job.total, job.weights, sizes, unit)
+        short = differences(job.base, r.opened.base, new, sizes) if g.spec.distribute.differences else {}
         job.base = job.state = None
         job.total = job.total[:0]
         self.written += 1
         where = f"{self.desk.token}/{self.written}"
         to, partitions = topic(self.desk.namespace, self.desk.scope, "models"), self.desk.zone.partitions
-        job.writing["block"] = Writing(to, partitions, task, r.round, where, new, sizes)
+        job.writing["block"] = Writing(to, partitions, task, r.round, where, new, sizes, short)
         if state.size:
             pieces = state_sizes(server, new.size)
             job.writing["state block"] = Writing(to, partitions, task, r.round, f"{where}/optimiser", state, pieces)

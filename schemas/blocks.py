@@ -127,12 +127,26 @@ class Place(Part, frozen=True):
     checksum: Count
 
 
+class Difference(Part, frozen=True):
+    """A block may be made from another one, which has the checksum `base`: `learning/differences.py` says how. It lies beside the
+    block, in its partition, under its key and `BESIDE`; `offset` is a hint. It has no checksum: what it makes has the block's, or
+    is not it."""
+
+    offset: Count
+    base: Count
+
+
+BESIDE = "/difference"
+
+
 class Manifest(Part, frozen=True):
-    """A version of a model: one place for each block."""
+    """A version of a model: one place for each block. `differences`: for each block a shorter way to it from the version before, or
+    None; () if there is none at all. Nobody needs them."""
 
     topic: Ident
     version: Count
     blocks: tuple[Place, ...]
+    differences: tuple[Difference | None, ...] = ()
 
 
 class ModelBlock(Message, frozen=True):
@@ -141,6 +155,16 @@ class ModelBlock(Message, frozen=True):
     task: str
     version: Count
     block: Count
+    data: memoryview
+
+
+class DifferenceBlock(Message, frozen=True):
+    """`<zone>.models`, `global.models`: what makes one block of one version from the block that has the checksum `base`."""
+
+    task: str
+    version: Count
+    block: Count
+    base: Count
     data: memoryview
 
 

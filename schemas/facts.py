@@ -294,7 +294,8 @@ class TaskUpdated(Message, frozen=True):
     """A later record of `global.tasks` holds for a task that runs: other settings, or something else is wanted of it.
 
     Settings hold from the next round and epoch on. Paused, a task opens none; stopped, it ends with the epoch that is open, which
-    ends at once with what the zones have.
+    ends at once with what the zones have. One that cites the record that holds already stops a task whose tenant is silent: it holds
+    only if the ledger's own clock says so.
     """
 
     token: Count

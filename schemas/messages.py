@@ -5,8 +5,8 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
-from schemas.sharing import Abilities, Needs
-from schemas.task import Training
+from schemas.sharing import Abilities, Needs, Quota, Weight
+from schemas.task import Adapt, Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
 
 
@@ -57,6 +57,12 @@ class Announcement(Message, frozen=True):
     over: bool = False
     """The task is over here: this is the last word on it."""
     needs: Needs = Needs()
+    adapt: Adapt = Adapt()
+    """How far devices may depart from `training` and `codec`."""
+
+    def takes(self, round: int) -> bool:
+        """Whether a delta of that round may still count, as far as this says."""
+        return (self.open and round == self.round) or 0 < self.staleness >= self.round - round >= 0
 
 
 class Registration(Message, frozen=True):
@@ -153,13 +159,28 @@ class AggregatorReport(Message, frozen=True):
 
 
 class Priorities(Message, frozen=True):
-    """`<zone>.priorities`: which tasks aggregators are to work for first, best first, and why each stands where it does."""
+    """`<zone>.priorities`: which of a tenant's tasks aggregators are to work for first, best first, and why each stands where it does;
+    and by tenant what it weighs, if not 1: that is how tenants share the work."""
 
     source: Ident
     zone: Slug
     at: Count
     order: tuple[Slug, ...]
     why: dict[Slug, str]
+    weights: dict[Slug, Weight] = {}
+
+
+class Credits(Message, frozen=True):
+    """`<zone>.credits`: how many bytes of deltas a second the zone's edges may send together, `rate`, and why so many. `shares`: by edge,
+    of those that had deltas waiting; any other edge may send `other`. Who hears none for long sends as it likes."""
+
+    source: Ident
+    zone: Slug
+    at: Count
+    rate: Count
+    shares: dict[Ident, Count]
+    other: Count
+    why: str
 
 
 class SchedulerReport(Message, frozen=True):
@@ -178,7 +199,11 @@ class SchedulerReport(Message, frozen=True):
 
 
 class FleetReport(Message, frozen=True):
-    """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start."""
+    """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start.
+
+    Of models, in bytes: `fetched` are records read from the log; `handed` is what devices began to train from, out of the edge's
+    copy. Of deltas: `waiting` bytes have no credit yet, and `left` blocks were not sent, since their round was over meanwhile.
+    """
 
     source: Ident
     zone: Slug
@@ -186,22 +211,54 @@ class FleetReport(Message, frozen=True):
     states: dict[str, Count]
     blocks: Count
     bytes: Count
+    fetched: Count = 0
+    handed: Count = 0
+    waiting: Count = 0
+    left: Count = 0
+
+
+class Eligible(Part, frozen=True):
+    """How many of a zone's devices meet the public needs of a task, and by bound how many do not."""
+
+    devices: Count
+    below: dict[str, Count] = {}
 
 
 class Presence(Part, frozen=True):
-    """A zone's devices heard of within a day, how many came and how many said goodbye since the registry began to read."""
+    """A zone's devices heard of within a day, how many came and how many said goodbye since the registry began to read. `eligible` by
+    task that has public needs and has not ended."""
 
     devices: Count
     came: Count
     left: Count
+    eligible: dict[Slug, Eligible] = {}
 
 
 class RegistryReport(Message, frozen=True):
-    """`global.metrics`: how many devices each zone has, from their check-ins."""
+    """`global.metrics`: how many devices each zone has, and for which tasks, from their check-ins."""
 
     source: Ident
     at: Count
     zones: dict[Slug, Presence]
+
+
+class Standing(Part, frozen=True):
+    """What a tenant has of what it may have: tasks that have not ended, devices at work, and bytes of the present day (UTC)."""
+
+    weight: float
+    quota: Quota
+    tasks: Count
+    devices: Count
+    bytes: Count
+
+
+class TenantsReport(Message, frozen=True):
+    """`global.metrics`: how tenants stand, and by which policy devices are shared."""
+
+    source: Ident
+    at: Count
+    policy: Slug
+    tenants: dict[Slug, Standing]
 
 
 class Objection(Message, frozen=True):

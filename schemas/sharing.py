@@ -13,6 +13,7 @@ ABILITIES = ("cpu", "ram", "memory", "os", "bandwidth")
 """What devices report of themselves: a CPU score and the memory for float16 [MB] as the AI Benchmark measures them, RAM [GB], the
 version of the system (Android's major number), free bandwidth [Mbit/s]. More is better in each."""
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Weight = Annotated[float, msgspec.Meta(gt=0, le=10**6)]
 Abilities = dict[str, Amount]
 """By name of `ABILITIES`; what is left out is 0."""
 Bounds = Abilities
@@ -51,7 +52,7 @@ class Tenant(Message, frozen=True):
     defaults."""
 
     tenant: Slug
-    weight: Annotated[float, msgspec.Meta(gt=0, le=10**6)] = 1.0
+    weight: Weight = 1.0
     quota: Quota = Quota()
     by: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
@@ -66,6 +67,8 @@ class Sharing(Message, frozen=True):
 
 SHARING = ".sharing"
 """No tenant can have this name."""
+UNSAID = Sharing(policy="reward")
+"""What holds until somebody says something."""
 
 
 class Turn(Part, frozen=True):

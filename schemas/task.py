@@ -1,6 +1,6 @@
 """What a tenant asks for: a task, as its file says it and as `global.tasks` carries it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Annotated, Any, Literal
 
@@ -211,6 +211,48 @@ class Upload(Part, frozen=True):
         """The share of a block's values that is sent."""
         return (self.keep or KEEP) if codec(self.codec).sparse else 1.0
 
+    def bytes(self, sizes: Sequence[int]) -> int:
+        """How many bytes a delta with blocks of these sizes (in values) has at most."""
+        how = codec(self.codec)
+        raw = [how.size(n, self.share) for n in sizes]
+        return sum(
+            n + (n // 256 + 64 if how.packed else 0) for n in raw
+        )  # zstd's own bound: what does not shrink grows
+
+
+class Distribute(Part, frozen=True):
+    """How versions go out. `differences`: beside its blocks, a version is also written as differences from the one before, where these
+    are shorter (`docs/distribution.md` says from how many edges on that pays)."""
+
+    differences: bool = False
+
+
+class Adapt(Part, frozen=True):
+    """How far a device may depart from `training` and `upload` to fit its memory, speed and link (`device_sim/adapt.py`). Left out, not
+    at all.
+
+    `batch_least`: where memory is short, batches may be as small as this (0: no smaller); `sample_kb`: what a sample of a batch takes
+    in memory, as measured. `most_s`: a run, from the download to the last byte of the upload, is to take no longer (0: as long as it
+    takes); for that a device may write by one of the `codecs` instead, and take fewer steps, but at least the share `steps_least`.
+    Who cannot even so leaves the round to others.
+    """
+
+    batch_least: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
+    sample_kb: Annotated[float, msgspec.Meta(ge=0, le=10**9)] = 0.0
+    most_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
+    codecs: tuple[str, ...] = ()
+    steps_least: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+
+    def __post_init__(self) -> None:
+        if bool(self.batch_least) != bool(self.sample_kb):
+            raise ValueError("adapt.batch_least and adapt.sample_kb go together: what fits a memory must be known")
+        if not self.most_s and (self.codecs or self.steps_least < 1):
+            raise ValueError(
+                "adapt.codecs and adapt.steps_least are for adapt.most_s, the seconds a run may take: give it"
+            )
+        for name in self.codecs:
+            codec(name)
+
 
 class TaskSpec(Part, frozen=True):
     """A task. `model` and `data` name what devices and `submit` know how to build; the plane reads neither."""
@@ -228,14 +270,20 @@ class TaskSpec(Part, frozen=True):
     server: Server = Server()
     limits: Limits = Limits()
     upload: Upload = Upload()
+    adapt: Adapt = Adapt()
     zones: tuple[Slug, ...] = ()
     needs: Needs = Needs()
     silent_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
     """The task is stopped if its tenant says nothing of it for so long (`olearning task keep`). 0: never."""
+    distribute: Distribute = Distribute()
 
     def __post_init__(self) -> None:
         if len(set(self.zones)) < len(self.zones):
             raise ValueError(f"zones names one twice: {', '.join(self.zones)}")
+        if any(codec(name).sparse for name in self.adapt.codecs) and not codec(self.upload.codec).sparse:
+            raise ValueError(
+                "adapt.codecs has one with top-k: upload.codec must be one as well, since upload.keep is for both"
+            )
         if self.rounds.minimum > self.rounds.demand:
             raise ValueError(
                 f"rounds.minimum ({self.rounds.minimum}) is more than rounds.demand ({self.rounds.demand})"

@@ -1,6 +1,7 @@
 """Appending to Kafka, so that nothing is lost while the processor lives.
 
-Appends to one topic go through one lane, in order. aiokafka retries what it can by itself; after anything else the
+Appends to one topic go through one lane, in order: small ones that wait there together are handed over in one batch a partition, which
+takes a fifth of the time. aiokafka retries what it can by itself; after anything else the
 producer is replaced and all that it had not acknowledged is sent again. So a record may land twice, or after a later
 one, as the contract allows.
 """
@@ -9,8 +10,9 @@ import asyncio
 import heapq
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -25,6 +27,12 @@ LARGEST = 2 * 2**20
 BATCH = 2**20
 """Bytes of a batch: three blocks of a delta, within the broker's limit. One request carries a batch for each partition, and
 the next one leaves when it is answered: with one block a batch, appending is a third slower."""
+TOGETHER, SMALL = 1_000, 4 * 1024
+"""So many records of at most so many bytes are handed over in one go: what lies ready, nothing is waited for."""
+OVERHEAD = 300
+"""Bytes of a record besides its key and value, more or less: headers."""
+FEW = 4
+"""Below this many, one by one is as fast."""
 BUFFER = 32 * 2**20
 """Bytes that may wait to be acknowledged before reading stops."""
 
@@ -40,6 +48,8 @@ class Append:
     over: Callable[["Append", tuple[int, int] | None, str], None]
     number: int = 0
     done: bool = False
+    alone: bool = False
+    """A batch with it was refused: it is sent by itself, so that it takes no other along."""
 
     def __lt__(self, other: "Append") -> bool:
         return self.number < other.number
@@ -116,50 +126,92 @@ class Appends:
             while not lane.waiting:
                 lane.more.clear()
                 await lane.more.wait()
-            append = heapq.heappop(lane.waiting)
-            if append.done:
-                continue
-            producer = None
-            try:
-                partition = await self._partition(append.send)
-                producer = await self._current()
-                await self._hand_over(producer, append, partition)
-                attempt = 0
-            except Refused as e:
-                self._end(append, None, str(e))
-            except FOR_GOOD as e:
-                self._end(append, None, f"{topic}: {str(e) or type(e).__name__}")
-            except TROUBLE as e:
-                log.info("appending to %s again: %r", topic, e)
-                self._push(append)
-                if producer:
-                    self._replace(producer)
-                await asyncio.sleep(pause(attempt))
-                attempt += 1
-            except Exception as e:
-                log.exception("appending to %s", topic)
-                self._end(append, None, f"{topic}: {e!r}")
+            attempt = 0 if await self._go(topic, _next(lane)) else attempt + 1
+            if attempt:
+                await asyncio.sleep(pause(attempt - 1))
 
-    async def _partition(self, send: Send) -> int:
-        n = await self._cluster.known(send.topic)
-        if send.partition is not None:
-            if not 0 <= send.partition < n:
-                raise Refused(f"topic {send.topic} has {n} partitions, no partition {send.partition}")
-            return send.partition
-        return random.randrange(n) if send.key is None else shard_of(send.key, n)
+    async def _go(self, topic: str, run: list[Append]) -> bool:
+        """Hand them over; whether there was no trouble. Where there was, what is not handed over goes again."""
+        producer = None
+        try:
+            placed = [(a, p) for a, p in self._placed(run, await self._cluster.known(topic)) if not a.done]
+            producer = await self._current()
+            if len(placed) < FEW:
+                for append, p in placed:
+                    await self._hand_over(producer, append, p)
+            else:
+                await self._hand_over_all(producer, topic, placed)
+        except Refused as e:
+            self._end_all(run, str(e))
+        except FOR_GOOD as e:
+            self._end_all(run, f"{topic}: {str(e) or type(e).__name__}")
+        except TROUBLE as e:
+            log.info("appending to %s again: %r", topic, e)
+            for append in run:
+                if append not in self._unacknowledged and not append.done:
+                    self._push(append)
+            if producer:
+                self._replace(producer)
+            return False
+        except Exception as e:
+            log.exception("appending to %s", topic)
+            self._end_all(run, f"{topic}: {e!r}")
+        return True
+
+    def _placed(self, run: list[Append], n: int) -> Iterator[tuple[Append, int]]:
+        """Each with its partition, of `n`. What has none is over."""
+        for append in run:
+            send = append.send
+            if send.partition is None:
+                yield append, random.randrange(n) if send.key is None else shard_of(send.key, n)
+            elif 0 <= send.partition < n:
+                yield append, send.partition
+            else:
+                self._end(append, None, f"topic {send.topic} has {n} partitions, no partition {send.partition}")
 
     async def _hand_over(self, producer: AIOKafkaProducer, append: Append, partition: int) -> None:
-        send = append.send
         future = await producer.send(
-            send.topic,
-            value=send.value,
-            key=None if send.key is None else send.key.encode(),
-            partition=partition,
-            headers=list(send.headers),
-            timestamp_ms=self._clock(),
+            append.send.topic, partition=partition, timestamp_ms=self._clock(), **_parts(append.send)
         )
         self._unacknowledged[append] = producer
         future.add_done_callback(lambda f: self._acknowledged(append, producer, f))
+
+    async def _hand_over_all(self, producer: AIOKafkaProducer, topic: str, placed: list[tuple[Append, int]]) -> None:
+        """A batch for each partition. Raises what one of them raises, once all are handed over or not."""
+        by_partition: dict[int, list[Append]] = {}
+        for append, p in placed:
+            by_partition.setdefault(p, []).append(append)
+        handed = (self._hand_over_batch(producer, topic, p, appends) for p, appends in by_partition.items())
+        for error in await asyncio.gather(*handed, return_exceptions=True):
+            if error:
+                raise error
+
+    async def _hand_over_batch(self, producer: AIOKafkaProducer, topic: str, p: int, appends: list[Append]) -> None:
+        batch, now = producer.create_batch(), self._clock()
+        for append in appends:
+            if batch.append(timestamp=now, **_parts(append.send)) is None:
+                raise RuntimeError(f"{TOGETHER} records of {SMALL} bytes do not fit a batch of {BATCH}")
+        batch.close()
+        future = await producer.send_batch(batch, topic, partition=p)
+        self._unacknowledged.update(dict.fromkeys(appends, producer))
+        future.add_done_callback(lambda f: self._all_acknowledged(appends, producer, f))
+
+    def _all_acknowledged(self, appends: list[Append], producer: AIOKafkaProducer, future: "asyncio.Future") -> None:
+        """What became of a batch: its first record lies at the offset, the others behind it."""
+        error = None if future.cancelled() else future.exception()
+        if future.cancelled() or (error and not isinstance(error, FOR_GOOD)):
+            log.info("appending to %s again: %r", appends[0].send.topic, error)
+            self._replace(producer)
+        elif error or future.result().offset < 0:  # one of them is not wanted, or all are there and nobody knows where
+            for append in appends:
+                self._unacknowledged.pop(append, None)
+                if not append.done:
+                    append.alone = True
+                    self._push(append)
+        else:
+            meta = future.result()
+            for i, append in enumerate(appends):
+                self._end(append, (meta.partition, meta.offset + i), "")
 
     def _acknowledged(self, append: Append, producer: AIOKafkaProducer, future: "asyncio.Future") -> None:
         error = None if future.cancelled() else future.exception()
@@ -174,6 +226,11 @@ class Appends:
             self._push(append)
         else:
             self._end(append, (meta.partition, meta.offset), "")
+
+    def _end_all(self, appends: list[Append], error: str) -> None:
+        for append in appends:
+            if append not in self._unacknowledged:
+                self._end(append, None, error)
 
     def _end(self, append: Append, place: tuple[int, int] | None, error: str) -> None:
         if not append.done:
@@ -230,6 +287,28 @@ class Appends:
         task = asyncio.create_task(_kill(producer))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _next(lane: _Lane) -> list[Append]:
+    """What is to go next: one, or the small ones that lie ready behind each other. They fit a batch."""
+    run: list[Append] = []
+    size = 0
+    while lane.waiting and len(run) < TOGETHER:
+        append = lane.waiting[0]
+        small = len(append.send.value) <= SMALL and not append.alone
+        size += len(append.send.value) + len(append.send.key or "") + OVERHEAD
+        if run and (not small or size > BATCH // 2):
+            break
+        heapq.heappop(lane.waiting)
+        if not append.done:
+            run.append(append)
+        if not small:
+            break
+    return run
+
+
+def _parts(send: Send) -> dict[str, Any]:
+    return {"key": None if send.key is None else send.key.encode(), "value": send.value, "headers": list(send.headers)}
 
 
 async def _kill(producer: AIOKafkaProducer) -> None:

@@ -2,7 +2,8 @@
 
 Several processors may be hosted in one event loop; they share producers and query clients, each has readers and a
 membership of its own. What is bulk by the topic table travels on clients of its own, on another cluster if one is
-named, so that a flood of tensors delays no decision. When a broker goes away and comes back, all goes on by itself.
+named, so that a flood of tensors delays no decision; what devices and the plane write to each other has clients of its own, too, so
+that a crowd of devices delays no ledger. When a broker goes away and comes back, all goes on by itself.
 """
 
 import asyncio
@@ -65,6 +66,19 @@ def is_bulk(topic: str) -> bool:
         return False
 
 
+CONTROL, MAIL, BULK = range(3)
+
+
+def lane(topic: str) -> int:
+    """Which clients a topic goes by: MAIL is what devices and the plane write to each other, but for what is bulk."""
+    if is_bulk(topic):
+        return BULK
+    try:
+        return MAIL if parse(topic).kind.key == "device" else CONTROL
+    except (KeyError, ValueError):
+        return CONTROL
+
+
 class Kafka:
     """The connection of a process to Kafka. `data_bootstrap` names another cluster for bulk topics, if there is one."""
 
@@ -92,9 +106,10 @@ class Kafka:
         except BaseException:
             await self.stop()
             raise
+        first, last = self._clusters
         self._appends = tuple(
             Appends(c, f"{self.client_id}-{what}", self.clock)
-            for c, what in zip(self._clusters, ("control", "bulk"), strict=True)
+            for c, what in ((first, "control"), (first, "mail"), (last, "bulk"))
         )
 
     async def stop(self) -> None:
@@ -117,7 +132,7 @@ class Kafka:
 
     def appends(self, topic: str) -> Appends:
         """The producer for a topic."""
-        return self._appends[is_bulk(topic)]
+        return self._appends[lane(topic)]
 
     async def host(self, processor: Processor) -> Stop:
         """Host a processor until it stops; cancelled, it cleans up quickly."""
@@ -134,11 +149,13 @@ class _Host:
         self._awake = asyncio.Event()
         self._sent: set[Append] = set()
         self._asked: set[asyncio.Task[None]] = set()
-        self._control, self._bulk = (
+        control, data = kafka._clusters
+        self._by_lane = tuple(
             Reader(c, f"{kafka.client_id}-{processor.name}-{what}", self._awake.set, self._fail, self._give)
-            for c, what in zip(kafka._clusters, ("control", "bulk"), strict=True)
+            for c, what in ((control, "control"), (control, "mail"), (data, "bulk"))
         )
-        self._readers = [self._control, self._bulk]
+        self._readers = list(self._by_lane)
+        """The one whose turn it is first."""
 
     async def run(self) -> Stop:
         tasks = [asyncio.create_task(r.run(), name=f"reader of {self.processor.name}") for r in self._readers]
@@ -195,7 +212,8 @@ class _Host:
         if all(a.room for a in self.kafka._appends):  # else what reading leads to would pile up
             for reader in self._readers:
                 if run := reader.take(RUN):
-                    self._readers.reverse()  # take turns
+                    self._readers.remove(reader)  # take turns
+                    self._readers.append(reader)
                     return reader, run
         return None
 
@@ -272,18 +290,18 @@ class _Host:
                     self._stop(effect)
 
     def _send(self, send: Send) -> None:
-        def over(append: Append, place: tuple[int, int] | None, error: str) -> None:
-            self._sent.discard(append)
-            if send.tag is not None:
-                self._give(Answer(send.tag, place, error))
-            elif error:
-                self._fail(f"cannot append: {error}")
-            else:
-                self._awake.set()
-
-        append = Append(send, over)
+        append = Append(send, self._landed)
         self._sent.add(append)
         self.kafka.appends(send.topic).put(append)
+
+    def _landed(self, append: Append, place: tuple[int, int] | None, error: str) -> None:
+        self._sent.discard(append)
+        if append.send.tag is not None:
+            self._give(Answer(append.send.tag, place, error))
+        elif error:
+            self._fail(f"cannot append: {error}")
+        else:
+            self._awake.set()
 
     def _ask(self, tag: Any, question: Awaitable[Any], large: bool = False) -> None:
         async def ask() -> None:
@@ -315,7 +333,7 @@ class _Host:
             await self.kafka._clusters[bulk].create([(t, n) for t, n in topics if t.kind.bulk is bulk])
 
     def _reader(self, topic: str) -> Reader:
-        return self._bulk if is_bulk(topic) else self._control
+        return self._by_lane[lane(topic)]
 
     # ------------------------------------------------------------------ the end
 

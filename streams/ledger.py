@@ -50,6 +50,7 @@ from schemas.messages import Ref
 from schemas.partitioner import shard_of
 from schemas.sharing import SHARING, Tenant
 from schemas.task import TaskSpec, fixed
+from schemas.topics import DAY
 from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
 
@@ -150,12 +151,21 @@ class Round(Part, frozen=True):
     tally: Tally = Tally()
     contributors: int = 0
     met_at: int | None = None
+    opened_time: int = 0
+    """When it opened (ms)."""
+    full_at: int | None = None
+    """When all its places were taken for the first time (ms)."""
     closed: Closed | None = None
     closed_at: int = 0
 
     @property
     def counts(self) -> Counts:
         return self.tally.counts
+
+    def got(self, now: int) -> int | None:
+        """Since when (ms) it takes no more devices: all places were taken, or the scheduling time-out passed. None: it still does."""
+        out = self.opened.fill if self.opened and 0 < self.opened.fill <= now else None
+        return min((t for t in (self.full_at, out) if t is not None), default=None)
 
 
 class ZoneTask(Part, frozen=True):
@@ -181,6 +191,14 @@ class ZoneTask(Part, frozen=True):
     """Of the last two rounds that gave a model: the norm of the mean delta, and the mean loss of a sample."""
     starved: int = 0
     """How many rounds in a row, up to the last, closed with too few devices."""
+    service: int = 0
+    """Devices that had a slot, over all its rounds."""
+    began: int = 0
+    """When its first round opened (ms)."""
+    fill_ms: int = 0
+    """How long rounds took to get their devices: the mean of the last round's and of this before it; 0 before the first closed."""
+    serve_ms: int = 0
+    """Likewise, from then until they closed: of rounds that got them before."""
     rounds: dict[int, Round] = {}
     retired: bool = False
     retired_at: int = 0
@@ -197,6 +215,13 @@ class ZoneTask(Part, frozen=True):
     def staleness(self) -> int:
         r = self.rounds.get(self.round)
         return r.opened.staleness if r and r.opened else 0
+
+
+class Spent(Part, frozen=True):
+    """Bytes that a tenant's devices may have moved in a zone on a `day` (UTC, days since 1970): `Opened.cost` for each slot given."""
+
+    day: int
+    bytes: int
 
 
 class Zone(Part, frozen=True):
@@ -219,6 +244,13 @@ class Zone(Part, frozen=True):
     """Offset of the last `Admitted`."""
     registrations: tuple[int, ...] = ()
     """By partition, the first registration not dealt with."""
+    spent: dict[str, Spent] = {}
+    """By tenant, on the last day on which its devices had slots. Those of days before are forgotten with the next `Admitted`."""
+
+    def spent_on(self, tenant: str, day: int) -> int:
+        """Bytes that this tenant's devices may have moved on that day."""
+        s = self.spent.get(tenant)
+        return s.bytes if s and s.day >= day else 0
 
 
 # ------------------------------------------------------------------ the globe
@@ -412,11 +444,14 @@ def _opened(z: Zone, at: int, time: int, f: Opened) -> Zone:
     _whole(t, f.task)
     _require(t.state == "finalised" and f.round == t.round + 1, f"round {t.round} of {f.task} is {t.state}")
     _require(f.epoch >= t.epoch, f"epoch {f.epoch} is over")
-    r = replace(t.rounds.get(f.round) or Round(round=f.round), opened=f, opened_at=at)
+    r = replace(t.rounds.get(f.round) or Round(round=f.round), opened=f, opened_at=at, opened_time=time)
     if r.contributors >= f.demand:  # what came before it opened fell into it already
         r = replace(r, met_at=time)
     merged = t.merged_rounds if f.epoch == t.epoch else 0
     t = replace(t, round=f.round, state="open", epoch=f.epoch, merged_rounds=merged, rounds={**t.rounds, f.round: r})
+    t = replace(t, began=t.began or time)
+    if places_taken(t) >= f.places:  # by devices that still work for earlier rounds
+        t = replace(t, rounds={**t.rounds, f.round: replace(r, full_at=time)})
     return _with(z, f.task, _filled(t))
 
 
@@ -431,7 +466,9 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
             f"registrations {p} are dealt with to elsewhere",
         )
         registrations = _put(registrations, p, end)
-    tasks = dict(z.tasks)
+    tasks, spent = dict(z.tasks), z.spent
+    today = max([time // DAY, *(x.day for x in spent.values())])  # a clock that goes back begins no day anew
+    spent = {tenant: x for tenant, x in spent.items() if x.day == today}
     for (task, n), lapsed in _by_round(f.lapsed).items():
         t = tasks.get(task)
         if t and n in t.rounds:
@@ -448,17 +485,45 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
         _require(
             [x.slot for x in slots] == list(numbers), f"the next new slot of round {n} of {task} is {len(r.devices)}"
         )
-        devices = (*r.devices, *(x.device for x in slots))
-        _require(len(set(devices)) == len(devices), f"a device has two slots of round {n} of {task}")
+        devices = _joined_by(r.devices, [x.device for x in slots])
+        _require(bool(devices), f"a device has two slots of round {n} of {task}")
         most = slots_of(r.opened)
         _require(len(devices) <= most, f"round {n} of {task} can have {most} slots")
         taken = places_taken(t) + len(slots)
         _require(taken <= r.opened.places, f"round {n} of {task} has {r.opened.places} places")
         leases = (*r.leases, *(time + r.opened.lease for _ in slots))
-        tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, devices=devices, leases=leases)})
+        full = time if r.full_at is None and taken == r.opened.places else r.full_at
+        service = t.service + len(slots)
+        new = replace(r, devices=devices, leases=leases, full_at=full)
+        tasks[task] = replace(t, rounds={**t.rounds, n: new}, service=service)
+        if moved := r.opened.cost * len(slots):
+            before = spent.get(r.opened.tenant, Spent(day=today, bytes=0))
+            spent[r.opened.tenant] = replace(before, bytes=before.bytes + moved)
     for task in ({x.task for x in f.slots} | {x.task for x in f.lapsed}) & tasks.keys():
         tasks[task] = _filled(tasks[task])
-    return replace(z, tasks=tasks, admitted=at, registrations=registrations)
+    return replace(z, tasks=tasks, admitted=at, registrations=registrations, spent=spent)
+
+
+_NAMES: dict[int, tuple[tuple[str, ...], set[str]]] = {}
+"""Of the rows of devices that were made last, the same as a set, by the row's identity. To remember it changes no result: without, a
+round's devices would all be looked through for every few that join."""
+_MOST_NAMES = 64
+
+
+def _joined_by(devices: tuple[str, ...], new: list[str]) -> tuple[str, ...]:
+    """The devices and the new ones, or () if one is there twice."""
+    known, names = _NAMES.get(id(devices), ((), set[str]()))
+    if known is not devices:
+        names = set(devices)
+    if len(set(new)) < len(new) or not names.isdisjoint(new):
+        return ()
+    _NAMES.pop(id(devices), None)
+    row = (*devices, *new)
+    names.update(new)
+    _NAMES[id(row)] = row, names
+    while len(_NAMES) > _MOST_NAMES:
+        _NAMES.pop(next(iter(_NAMES)), None)
+    return row
 
 
 def most_slots(largest: int, blocks: int, staleness: int = 0, fraction: int = 0) -> int:
@@ -478,8 +543,17 @@ def places_taken(t: ZoneTask) -> int:
     r = t.rounds[t.round]
     assert r.opened
     if not r.opened.refill:
-        return len(r.devices) - len(r.lapsed | r.voided)
-    return sum(len(x.devices) - len(x.done | x.lapsed | x.voided) for x in working(t))
+        return len(r.devices) - len(r.lapsed | r.voided if r.voided else r.lapsed)
+    return _busy(t)
+
+
+def at_work(t: ZoneTask) -> int:
+    """How many devices hold a slot of the task, and are neither done nor given up."""
+    return _busy(t) if t.state == "open" and not t.retired else 0
+
+
+def _busy(t: ZoneTask) -> int:
+    return sum(len(r.devices) - len(r.done | r.lapsed | r.voided) for r in working(t))
 
 
 def _filled(t: ZoneTask) -> ZoneTask:
@@ -610,8 +684,19 @@ def _closed(z: Zone, at: int, time: int, f: Closed) -> Zone:
     _require(sorted(f.ends) == list(range(len(t.next))), "it does not name the ends of all shards")
     r = replace(r, closed=f, closed_at=at)
     t = replace(t, state="closed", rounds={**t.rounds, f.round: r}, starved=t.starved + 1 if _starved(t, r) else 0)
+    t = _timed(t, r, time)
     over = [s for s, n in enumerate(t.at) if n == f.round and t.next[s] >= f.ends[s]]
     return _with(z, f.task, _shards_done(t, over))
+
+
+def _timed(t: ZoneTask, r: Round, time: int) -> ZoneTask:
+    """What a round that closes says of how long rounds take. One that never got its devices took all its time to get them."""
+    got = min(time, since) if (since := r.got(time)) is not None else time
+    fill, serve = max(1, got - r.opened_time), max(0, time - got)
+    fill = (t.fill_ms + fill) // 2 if t.fill_ms else fill
+    return replace(
+        t, fill_ms=max(1, fill), serve_ms=(t.serve_ms + serve) // 2 if t.serve_ms and serve else serve or t.serve_ms
+    )
 
 
 def _starved(t: ZoneTask, r: Round) -> bool:
@@ -773,10 +858,20 @@ def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
     return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)
 
 
+def silent(t: GlobalTask, time: int) -> bool:
+    """Whether at this time, of the ledger's clock (ms), the task's tenant has said nothing of it for too long."""
+    return t.spec.silent_s > 0 and time - t.heard >= 1000 * t.spec.silent_s
+
+
 def _task_updated(g: Globe, at: int, time: int, f: TaskUpdated) -> Globe:
     t = _task(g, f, "admitted", "open", "closed", "merged")
-    _require(f.submission > t.submission, f"submission {t.submission} holds for {f.task}")
     _require(t.wanted != "stop", f"{f.task} is stopped")
+    if f.submission == t.submission and (f.spec, f.wanted, f.enough) == (t.spec, "stop", {}):
+        _require(
+            silent(t, time), f"submission {t.submission} holds for {f.task}, and its tenant was heard of at {t.heard}"
+        )
+        return replace(g, tasks={**g.tasks, f.task: replace(t, wanted="stop", by=f.by)})
+    _require(f.submission > t.submission, f"submission {t.submission} holds for {f.task}")
     what = fixed(t.spec, f.spec)
     _require(not what, f"{what} of {f.task} cannot change")
     enough = {**t.enough, **{z: max(n, t.enough.get(z, 0)) for z, n in f.enough.items()}}
@@ -789,7 +884,8 @@ def _task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
     last, t = g.refused.get(f.task), g.tasks.get(f.task)
     _require(t is None or t.submission < f.submission, f"{f.task} is admitted")
     _require(last is None or last.submission < f.submission, f"submission {f.submission} is refused before")
-    return replace(g, refused={**g.refused, f.task: f})
+    tasks = {**g.tasks, f.task: replace(t, heard=time)} if t else g.tasks
+    return replace(g, tasks=tasks, refused={**g.refused, f.task: f})
 
 
 def _wish(g: Globe, f: TenantSet | SharingSet | WishRefused, key: str) -> None:

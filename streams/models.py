@@ -1,11 +1,12 @@
 """Model versions on a topic: a flat vector out as blocks, and back from a manifest."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.blocks import Manifest, ModelBlock, Place, slices
+from schemas.blocks import BESIDE, Difference, DifferenceBlock, Manifest, ModelBlock, Place, slices
 from schemas.partitioner import shard_of
 from schemas.topics import Topic
 from schemas.wire import Malformed, checksum, decode
@@ -21,44 +22,67 @@ class Lost(RuntimeError):
 class Writing:
     """One version on its way to its topic: send `sends`, tell it the places, and `manifest` is there when all are.
 
-    `where` must never have been used before: it makes the blocks' keys unique. All blocks go to the task's partition.
+    `where` must never have been used before: it makes the blocks' keys unique. All blocks go to the task's partition, and so do
+    `differences`: by block, the checksum of the one that it begins from, and its bytes.
     """
 
     def __init__(
-        self, to: Topic, partitions: int, task: str, version: int, where: str, vector: Vector, sizes: Sequence[int]
+        self,
+        to: Topic,
+        partitions: int,
+        task: str,
+        version: int,
+        where: str,
+        vector: Vector,
+        sizes: Sequence[int],
+        differences: Mapping[int, tuple[int, bytes]] = MappingProxyType({}),
     ):
         self.topic, self.version = to, version
         self._places: dict[str, Place] = {}
         self.first = f"{task}/{version}/{where}/0"
         """The key of its first block: no other version has it."""
         self._missing: set[str] = set()
-        self._blocks: list[tuple[str, ModelBlock]] = []
+        self._blocks: list[tuple[str, ModelBlock | DifferenceBlock]] = []
+        self._differences: dict[str, Difference] = {}
         partition = shard_of(task, partitions)
         for i, piece in enumerate(slices(tuple(sizes))):
             key, data = f"{task}/{version}/{where}/{i}", np.ascontiguousarray(vector[piece], "<f4").data.cast("B")
             self._blocks.append((key, ModelBlock(task, version, i, data)))
             self._places[key] = Place(partition, 0, key, checksum(data))
             self._missing.add(key)
+        for i, (
+            base,
+            short,
+        ) in differences.items():  # behind the blocks, so that these lie in one stretch, and so do those
+            key = f"{task}/{version}/{where}/{i}{BESIDE}"
+            self._blocks.append((key, DifferenceBlock(task, version, i, base, memoryview(short))))
+            self._differences[key] = Difference(0, base)
+            self._missing.add(key)
+        self._partition = partition
 
     def sends(self, requests: Requests, *meaning: object) -> list[Send]:
         """The appends; each answer's meaning is (*meaning, key)."""
         out = []
         for key, block in self._blocks:
             tag = requests.new((*meaning, key))
-            out.append(send(self.topic, block, key, self._places[key].partition, tag))
+            out.append(send(self.topic, block, key, self._partition, tag))
         self._blocks = []
         return out
 
     def stored(self, key: str, place: tuple[int, int]) -> bool:
         """Note where a block lies; True when all are there."""
-        self._places[key] = Place(*place, key, self._places[key].checksum)
+        if key in self._differences:
+            self._differences[key] = Difference(place[1], self._differences[key].base)
+        else:
+            self._places[key] = Place(*place, key, self._places[key].checksum)
         self._missing.discard(key)
         return not self._missing
 
     @property
     def manifest(self) -> Manifest:
         assert not self._missing
-        return Manifest(self.topic.name, self.version, tuple(self._places.values()))
+        short = tuple(self._differences.get(key + BESIDE) for key in self._places) if self._differences else ()
+        return Manifest(self.topic.name, self.version, tuple(self._places.values()), short)
 
 
 def fetch(manifest: Manifest, requests: Requests, *meaning: object) -> Fetch:
@@ -66,17 +90,27 @@ def fetch(manifest: Manifest, requests: Requests, *meaning: object) -> Fetch:
     return Fetch(requests.new(meaning), manifest.topic, manifest.blocks)
 
 
+def beside(manifest: Manifest, i: int) -> Place | None:
+    """Where the difference lies that gives block `i`, if there is one."""
+    short = manifest.differences[i] if i < len(manifest.differences) else None
+    block = manifest.blocks[i]
+    return Place(block.partition, short.offset, block.key + BESIDE, 0) if short else None
+
+
 def assemble(manifest: Manifest, found: Mapping[str, bytes]) -> Vector:
     """The vector a manifest names, from the values fetched. Raises `Lost` where one is missing or not what was written."""
-    pieces = []
-    for i, place in enumerate(manifest.blocks):
-        try:
-            block = decode(found.get(place.key), (ModelBlock,))
-        except Malformed as e:
-            raise Lost(f"block {i} of {manifest.topic} version {manifest.version} ({place.key}): {e}") from None
-        if len(block.data) % 4 or block.block != i or checksum(block.data) != place.checksum:
-            raise Lost(
-                f"block {i} of {manifest.topic} version {manifest.version} ({place.key}) is not what was written"
-            )
-        pieces.append(np.frombuffer(block.data, "<f4"))
+    pieces = [values(manifest, i, found.get(place.key)) for i, place in enumerate(manifest.blocks)]
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+
+def values(manifest: Manifest, i: int, found: bytes | None) -> Vector:
+    """The values of block `i` of a version, from what was fetched of its place. Raises `Lost` where that is nothing, or not what was
+    written."""
+    place = manifest.blocks[i]
+    try:
+        block = decode(found, (ModelBlock,))
+    except Malformed as e:
+        raise Lost(f"block {i} of {manifest.topic} version {manifest.version} ({place.key}): {e}") from None
+    if len(block.data) % 4 or block.block != i or checksum(block.data) != place.checksum:
+        raise Lost(f"block {i} of {manifest.topic} version {manifest.version} ({place.key}) is not what was written")
+    return np.frombuffer(block.data, "<f4")

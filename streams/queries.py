@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from aiokafka import TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
-from schemas.blocks import Place
+from schemas.blocks import BLOCK, Place
 from schemas.topics import Topic
 from streams.batches import Consumer, Unreadable
 
@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds that a topic may take to appear."""
+RECORD = 4 * BLOCK + 1024
+"""Bytes of a model's block as a record, about."""
+AT_ONCE = 16
+"""So many records at most are asked for at once."""
 READERS = 4
 """Fetches that are under way at once; the others wait."""
 TROUBLE = (errors.KafkaError, OSError)
@@ -295,6 +299,8 @@ async def _read(
     while (at := await consumer.position(tp)) < end and wanted - found.keys():
         if consumer._fetcher.error_future.done():  # else its end would go unnoticed
             raise errors.KafkaError("the fetcher ended")
+        # A broker fills a fetch up with a part of the next batch: with 1 MiB, a quarter of what it sends is for nothing.
+        consumer._fetcher._max_partition_fetch_bytes = RECORD * min(end - at, AT_ONCE)
         for r in (await consumer.getmany(tp, timeout_ms=1000, max_records=end - at)).get(tp, ()):
             if isinstance(r, Unreadable):
                 unreadable.append(r)

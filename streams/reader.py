@@ -120,6 +120,9 @@ class Reader:
     async def run(self) -> None:
         """Read until cancelled, with another client whenever one fails."""
         attempt = 0
+        while not self._wanted:  # a client that reads nothing need not be there
+            self._changed.clear()
+            await self._changed.wait()
         while True:
             consumer = self._new()
             try:

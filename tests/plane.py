@@ -16,6 +16,7 @@ from processors.zone import ZoneCoordinator
 from schemas.blocks import Tensor, layout
 from schemas.facts import GLOBAL_FACTS, ZONE_FACTS
 from schemas.messages import Announcement
+from schemas.sharing import Abilities
 from schemas.task import Epochs, Rounds, TaskSpec
 from schemas.topics import GLOBAL, Topic, zone_topics
 from schemas.wire import decode
@@ -79,6 +80,8 @@ class Plane:
     hosts: dict[str, Host] = field(default_factory=dict)
     every: int = EVERY
     scheduler: bool = False
+    abilities: Abilities = field(default_factory=dict)
+    """What all devices report of themselves."""
 
     def __post_init__(self) -> None:
         for zone in (GLOBAL, *self.zones):
@@ -93,7 +96,8 @@ class Plane:
             for n in range(self.aggregators):
                 name = f"agg-{zone}-{n}"
                 self.host(name, lambda life, z=zone, name=name: Aggregator(NS, z, name, life, 200, 500))
-            devices = [Device(f"{zone}-{k}", i * self.devices + k) for k in range(self.devices)]
+            numbers = range(i * self.devices, (i + 1) * self.devices)
+            devices = [Device(f"{zone}-{k}", n, abilities=self.abilities) for k, n in enumerate(numbers)]
             self.host(
                 f"fleet-{zone}",
                 lambda life, z=zone, d=devices: Fleet(NS, z, f"fleet-{z}", life, d, Arithmetic(), self.manner),

@@ -29,7 +29,7 @@ from olearning.planes import Processes
 from olearning.roles import Role
 from olearning.verify import verdict
 from processors.auditor import Auditor
-from schemas.facts import LEADERSHIP, Finalised
+from schemas.facts import LEADERSHIP, Finalised, SharingSet
 from schemas.topics import GLOBAL
 from streams.processor import Stop
 from tests.chaos.cluster import Brokers, health
@@ -58,6 +58,8 @@ WIDTH, GAP = 4, 0.4
 """Faults that are under way at once, in different roles, and the least seconds from one to the next."""
 PATIENCE = 10.0
 """Seconds that a fault waits for its stage; then it takes the one there is."""
+PAUSE = 3.0
+"""Seconds between two policies."""
 STUCK = 90.0
 """Seconds without an accepted fact after which nothing is taken to come any more."""
 KILL, STOP, RESTART, LOST, ALL = "SIGKILL", "SIGSTOP", "restart", "lost", "SIGKILL all"
@@ -320,6 +322,8 @@ class Ran:
     troubles: list[str]
     seconds: float
     verified: int = 0
+    words: int = 1
+    """How many policies were asked for, one after the other, and said to hold."""
 
 
 async def run(
@@ -345,10 +349,11 @@ async def run(
         await plane.start(work.roles(namespace))
         watching = asyncio.create_task(plane.host(lambda life: watch))
         devices = [asyncio.create_task(plane.host(lambda life, f=f: f)) for f in work.fleets(namespace)]  # type: ignore[misc]
-        for s in submitters:
+        for s in (*work.words(namespace), *submitters):
             submitted = await plane.host(lambda life, s=s: s)  # type: ignore[misc]
             if not submitted.ok:
                 out.troubles.append(submitted.reason)
+        speaking = asyncio.create_task(speak(plane, work, namespace, out))
         began = chaos.began = watch.moved = time.monotonic()
         while not watching.done() and not out.troubles:
             chaos.arm()
@@ -362,6 +367,9 @@ async def run(
         out.seconds = time.monotonic() - began
         out.unused = len(chaos.left) + len(chaos.armed)
         await chaos.settle()
+        speaking.cancel()
+        await asyncio.wait({speaking})
+        out.troubles += unheard(watch, out.words)
         if watching.done() and not watching.result().ok:
             out.troubles.append(watching.result().reason)
         if plan and not out.troubles:
@@ -375,6 +383,28 @@ async def run(
             await asyncio.wait(devices)
         await plane.stop()
     return out
+
+
+async def speak(plane: Processes, work: Work, namespace: str, ran: Ran) -> None:
+    """Change the policy, again and again; a word that is not dealt with in time is a trouble."""
+    while True:
+        await asyncio.sleep(PAUSE)
+        stop = await plane.host(lambda life: work.policy(namespace, ran.words))
+        if not stop.ok:
+            ran.troubles.append(stop.reason)
+            return
+        ran.words += 1
+
+
+def unheard(watch: Watch, words: int) -> list[str]:
+    """Policies that were said to hold, and are not facts in their order, each once. The last may have been cut off."""
+    held = [f.sharing.by for z, f in watch.accepted if z == GLOBAL and isinstance(f, SharingSet)]
+    wanted = [f"word {n}" for n in range(words)]
+    return (
+        []
+        if held[: len(wanted)] == wanted and len(held) <= words + 1
+        else [f"the policies set were {held}, not {wanted}"]
+    )
 
 
 def standing(watch: Watch) -> str:
@@ -479,7 +509,7 @@ def show(v: Verdict, ran: Ran, seconds: float) -> None:
     print(
         f"{'GREEN' if v.good else 'RED'}: {len(ran.faults)} faults in {ran.seconds:.0f} s ({seconds:.0f} s in all); {v.account.sent} sentinels: "
         f"{len(v.account.lost)} lost, {len(v.account.doubled)} doubled; {same} ({len(ran.watch.models)} models); "
-        f"{ran.verified} rounds verified; {ran.watch.voids} facts void"
+        f"{ran.verified} rounds verified; {ran.words} policies, one after the other; {ran.watch.voids} facts void"
     )
 
 

@@ -8,7 +8,8 @@ the same run again, record by record.
 
 Some of the shapes are patient: every round waits for all devices whatever crashes, so the model must have the very bits that
 `oracle.trained` computes without a plane. In the others rounds close with k of n or are asynchronous, and fleets die for good:
-what counted is then read off the logs, and all that follows from it is computed again (`audit`). Ledgers are cut behind
+what counted is then read off the logs, and all that follows from it is computed again (`audit`). In most, devices are shared by a policy, or by one after the other,
+whose plan is held to whatever crashes. Ledgers are cut behind
 checkpoints while all this goes on; the audit reads a copy of what was cut.
 """
 
@@ -30,11 +31,12 @@ from processors import zone_leader
 from schemas.blocks import CODECS, DeltaBlock
 from schemas.facts import Finalised
 from schemas.messages import Registration
+from schemas.sharing import SHARING, Sharing
 from schemas.task import Epochs, Rounds, TaskSpec, Upload
-from schemas.topics import GLOBAL, read
+from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, encode
 from streams.memory import Host, Memory
-from streams.processor import HEADERS, Record, Send
+from streams.processor import HEADERS, Record, Send, send
 from tests.chaos import controls
 from tests.chaos.audit import Audit
 from tests.chaos.oracle import trained
@@ -87,6 +89,10 @@ class Shape:
     """No more faults from here on."""
     whims: bool
     """What is read first, and what waits meanwhile, is anybody's guess (`whims.py`)."""
+    policies: tuple[str, ...]
+    """By which devices are shared, one after the other; none: nobody says."""
+    fill_s: float
+    serve_s: float
 
 
 COPY = 3_000
@@ -129,6 +135,9 @@ def draw(dice: Random, more: Random) -> Shape:
         calm_at=dice.choice((0, 1_500, 3_000, 5_000)) if dice.random() < 0.9 else 8_000,
         whims=more.random() < 0.4,
         codec="int32" if patient else more.choice(tuple(CODECS)),  # the oracle knows no other
+        policies=more.choice(((), (), ("fifo",), ("max-min",), ("irs", "reward", "fifo"), ("irs-tiers", "max-min"))),
+        fill_s=0.0 if patient else more.choice((0.0, 0.0, 0.5, 1.5)),
+        serve_s=0.0 if patient else more.choice((0.0, 0.0, 0.7)),
     )
 
 
@@ -172,6 +181,8 @@ class Schedule:
             self.plane.standbys()
         if s.whims:
             self.plane.host("scheduler", lambda life: Whims(s.zones, seed))
+        for k, policy in enumerate(s.policies):
+            self.memory._at(700 * k, lambda policy=policy: self.share(policy))
         for k in range(s.tasks):
             self.plane.submit(self.task(k), seed=k + 1)
         self.names = {host: name for name, host in self.plane.hosts.items()}
@@ -182,10 +193,13 @@ class Schedule:
         numbers = range(n, self.shape.devices, self.shape.fleets)
 
         def make(life: str) -> Fleet:
-            devices = [Device(f"{zone}-{k}", k) for k in numbers]
+            devices = [Device(f"{zone}-{k}", k, abilities={"cpu": 1.0 + k}) for k in numbers]
             return Fleet(NS, zone, f"fleet-{zone}-{n}", life, devices, Arithmetic(), self.plane.manner)
 
         self.plane.host(f"fleet-{zone}-{n}", make)
+
+    def share(self, policy: str) -> None:
+        self.memory.append(send(topic(NS, GLOBAL, "tenants"), Sharing(policy), SHARING))
 
     def task(self, k: int) -> TaskSpec:
         s = self.shape
@@ -203,6 +217,8 @@ class Schedule:
                 refill=s.refill,
                 staleness=s.staleness,
                 atomic=s.atomic,
+                fill_s=s.fill_s,
+                serve_s=s.serve_s,
             ),
             epochs=Epochs(s.epochs, s.rounds, 3600.0 if s.patient else 8.0),
             upload=Upload(s.codec),

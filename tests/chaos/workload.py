@@ -3,6 +3,9 @@
 Device i of the sentinels always sends a one in coordinate i. So from a round's base to its model each coordinate of the
 zone's own devices grows by exactly one device's share: 0 is a lost delta, 2 a doubled one. A device's training is a
 function of its seed, so the same task gives the same bits whatever happens to the plane.
+
+The two tasks belong to two tenants, who share devices by a policy that is changed again and again while all this goes on, and one of
+them wants phones that the other's devices need not be.
 """
 
 from dataclasses import dataclass
@@ -18,8 +21,10 @@ from device_sim.fleet import Fleet, Manner
 from olearning.roles import Role
 from olearning.tasks import parse_task
 from processors.submitter import Submitter
+from processors.wisher import Wisher
 from schemas.blocks import Layout, Tensor, layout
 from schemas.messages import Announcement
+from schemas.sharing import SHARING, Needs, Quota, Sharing
 from schemas.task import Epochs, Rounds, TaskSpec
 from tests.chaos.watch import Vector, Watch
 
@@ -30,6 +35,12 @@ P, SEED = 4, 3
 EACH = {SENTINELS: 8, DIGITS: 4}
 """Devices of a zone. Powers of two: their shares are exact."""
 LONG = 3_600
+TENANTS = {SENTINELS: "watch", DIGITS: "learn"}
+PHONE = {"cpu": 8.0, "ram": 8.0}
+"""What sentinels report; their task needs as much, and the other devices have less, or say nothing."""
+POLICIES = ("max-min", "irs", "fifo", "reward", "srsf")
+WISH = 120_000
+"""ms that a word of a tenant may take to be dealt with, whatever fails meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,33 @@ class Work:
         rounds = Rounds(n, over_commit=1.0, minimum=n, deadline_s=LONG, lease_s=LONG)
         epochs = Epochs(self.epochs, self.rounds, deadline_s=LONG)
         if task == DIGITS:
-            return msgspec.structs.replace(parse_task(FILE), rounds=rounds, epochs=epochs)
-        return TaskSpec(SENTINELS, model="none", data="none", rounds=rounds, epochs=epochs)
+            return msgspec.structs.replace(parse_task(FILE), rounds=rounds, epochs=epochs, tenant=TENANTS[DIGITS])
+        return TaskSpec(
+            SENTINELS,
+            model="none",
+            data="none",
+            rounds=rounds,
+            epochs=epochs,
+            tenant=TENANTS[SENTINELS],
+            needs=Needs(public=PHONE),
+        )
+
+    def words(self, namespace: str) -> list[Wisher]:
+        """What the tenants may have, and the first policy."""
+        out = [
+            Wisher(
+                namespace,
+                tenant,
+                lambda t, w=weight: msgspec.structs.replace(t, weight=w, quota=Quota(tasks=1, devices=100)),  # type: ignore[misc]
+                WISH,
+            )
+            for weight, tenant in enumerate(TENANTS.values(), start=1)
+        ]
+        return [*out, self.policy(namespace, 0)]
+
+    def policy(self, namespace: str, n: int) -> Wisher:
+        """The n-th policy by which devices are shared."""
+        return Wisher(namespace, SHARING, Sharing(POLICIES[n % len(POLICIES)], by=f"word {n}"), WISH)
 
     def submitters(self, namespace: str) -> list[Submitter]:
         """They have these tasks admitted, one after the other."""
@@ -96,7 +132,7 @@ class Work:
         out = []
         for i, z in enumerate(ZONES):
             n = EACH[SENTINELS]
-            devices = [Device(f"sentinel-{k}", k) for k in range(i * n, (i + 1) * n)]
+            devices = [Device(f"sentinel-{k}", k, abilities=PHONE) for k in range(i * n, (i + 1) * n)]
             manner = Manner(training=(200, self.slowest_ms), reaction=100, resend=0.3)
             out.append(Fleet(namespace, z, f"sentinels-{z}", "chaos", devices, Sentinel(), manner))
         return out

@@ -19,6 +19,7 @@ from schemas.messages import (
     Admission,
     Announcement,
     CheckIn,
+    Credits,
     FleetReport,
     Objection,
     Receipt,
@@ -505,3 +506,59 @@ def test_a_device_of_two_zones_keeps_what_it_knows_of_a_task_until_it_is_over_in
     e.announce(cause=7, open=False, over=True)
     e.run()
     assert d.sizes == {}
+
+
+# ------------------------------------------------------------------ credits
+
+
+def credit(e: Edge, rate: int) -> None:
+    e.memory.append(send(topic(NS, Z, "credits"), Credits("s", Z, 0, rate, {}, rate, ""), key=Z))
+
+
+def waiting_for_credit() -> Edge:
+    """Two devices that are done, at an edge that may send nothing."""
+    e, _ = admitted(2)
+    credit(e, 0)
+    e.run()
+    assert [d.state for d in e.devices] == ["idle", "idle"]
+    assert e.deltas() == []
+    return e
+
+
+def report(e: Edge) -> FleetReport:
+    return [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, FleetReport)][-1]
+
+
+def test_deltas_wait_at_the_edge_for_credit_and_go_when_there_is_some():
+    e = waiting_for_credit()
+    assert (report(e).blocks, report(e).left) == (0, 0)
+    assert report(e).waiting > 4 * 12 * 2
+    credit(e, 10**6)
+    e.run()
+    assert len(e.deltas()) == 4
+    assert (report(e).blocks, report(e).waiting) == (4, 0)
+
+
+def test_deltas_of_a_round_that_closed_meanwhile_are_left():
+    e = waiting_for_credit()
+    e.announce(1, cause=20, open=False)
+    e.run()
+    credit(e, 10**6)
+    e.run()
+    assert e.deltas() == []
+    assert (report(e).blocks, report(e).waiting, report(e).left) == (0, 0, 4)
+
+
+def test_deltas_of_an_earlier_round_go_where_they_may_still_count():
+    e, _ = edge(2)
+    e.announce(staleness=2)
+    e.run()
+    for i in range(2):
+        e.answer(f"phone-{i}", slot=i)
+    credit(e, 0)
+    e.run()
+    e.announce(3, cause=20, staleness=2)
+    credit(e, 10**6)
+    e.run()
+    assert {b.round for b in e.deltas()} == {1}
+    assert len(e.deltas()) == 4

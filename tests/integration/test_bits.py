@@ -21,7 +21,7 @@ from olearning.tasks import parse_task
 from olearning.up import Shape
 from processors.submitter import Submitter
 from schemas.facts import Finalised, Merged
-from schemas.task import Epochs, Rounds
+from schemas.task import Distribute, Epochs, Rounds
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Memory
 from streams.models import assemble, fetch
@@ -35,11 +35,12 @@ def shape(namespace: str) -> Shape:
     return Shape(namespace, ZONES, 2, DEVICES, evaluator=False, partitions=4, day_seconds=0, seed=3)
 
 
-def task(namespace: str) -> Submitter:
+def task(namespace: str, differences: bool = False) -> Submitter:
     """The demo's task, but every round waits for all devices of its zone."""
     made = submitter(TASK, namespace, 3, wait_s=120)("life")
     rounds = Rounds(DEVICES, over_commit=1.0, minimum=DEVICES, deadline_s=120, lease_s=120)
-    made.spec = msgspec.structs.replace(parse_task(TASK), rounds=rounds, epochs=Epochs(2, 2))
+    more = {"epochs": Epochs(2, 2), "distribute": Distribute(differences)}
+    made.spec = msgspec.structs.replace(parse_task(TASK), rounds=rounds, **more)
     return made
 
 
@@ -112,7 +113,9 @@ def undisturbed() -> np.ndarray:
     return watch.model
 
 
-async def run(bootstrap: str, folder: Path, victims: dict[int, str]) -> tuple[Watch, list[str]]:
+async def run(
+    bootstrap: str, folder: Path, victims: dict[int, str], differences: bool = False
+) -> tuple[Watch, list[str]]:
     """A run of processes; in round n of the zone east the n-th victim is killed as soon as all devices have their slots."""
     namespace = f"bits-{secrets.token_hex(4)}"
     said: list[str] = []
@@ -126,7 +129,7 @@ async def run(bootstrap: str, folder: Path, victims: dict[int, str]) -> tuple[Wa
         s = shape(namespace)
         await plane.start([*s.plane(), *s.fleets()])
         watching = asyncio.create_task(plane.host(lambda life: watch))
-        submitted = await plane.host(lambda life: task(namespace))
+        submitted = await plane.host(lambda life: task(namespace, differences))
         assert submitted.ok, submitted.reason
         end = time.monotonic() + 200
         while not watching.done():
@@ -156,9 +159,12 @@ def test_killed_aggregators_change_no_bit(broker: str, tmp_path: Path, undisturb
 @pytest.mark.kafka
 @pytest.mark.timeout(400)
 def test_killed_coordinators_change_no_bit(broker: str, tmp_path: Path, undisturbed: np.ndarray) -> None:
-    watch, killed = asyncio.run(run(broker, tmp_path, {1: "zone-east", 2: "global", 4: "zone-east"}))
+    """Though edges have most versions as differences from the ones before, and the undisturbed run's had none."""
+    watch, killed = asyncio.run(run(broker, tmp_path, {1: "zone-east", 2: "global", 4: "zone-east"}, differences=True))
     assert killed == ["zone-east", "global", "zone-east"]
     watch.once()
+    versions = [f.manifest for _, f in watch.accepted if isinstance(f, Finalised | Merged) and f.manifest]
+    assert sum(any(m.differences) for m in versions) > len(versions) / 2
     assert watch.model is not None
     assert watch.model.tobytes() == undisturbed.tobytes()
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from schemas.facts import SharingSet
 from schemas.topics import zone_topics
 from streams.broker import settings
 from streams.memory import Memory
 from streams.queries import Cluster
 from tests.chaos.cluster import Brokers, health
 from tests.chaos.controls import without
-from tests.chaos.faults import KILL, STOP, Plan, Ran, draw, judge, run, show, until
+from tests.chaos.faults import KILL, STOP, Plan, Ran, draw, judge, run, show, unheard, until
 from tests.chaos.matrix import Fault, matrix
 from tests.chaos.watch import ADMITTING, ARRIVING, CLOSING, MERGING, STORED, Watch
 from tests.chaos.workload import DIGITS, SENTINELS, ZONES, Work, account, differing
@@ -108,7 +109,7 @@ def undisturbed(work: Work) -> Watch:
             for topic, partitions in role.topics():
                 memory.create(topic.name, partitions)
             memory.host(role.build)
-    for f in (*work.fleets("calm"), *work.submitters("calm")):
+    for f in (*work.fleets("calm"), *work.words("calm"), *work.submitters("calm")):
         memory.host(lambda life, f=f: f)  # type: ignore[misc]
     watch = Watch("calm", ZONES, work.tasks, 4)
     watching = memory.host(lambda life: watch)
@@ -149,6 +150,15 @@ def test_control_one_bit_is_seen(watch: Watch) -> None:
     assert differing(watch, other) == ["sentinels 2 of global"]
     del other.models["east", SENTINELS, 4]
     assert differing(watch, other) == ["sentinels 4 of east", "sentinels 2 of global"]
+
+
+def test_control_a_policy_that_was_said_to_hold_and_is_no_fact_is_named(watch: Watch) -> None:
+    assert unheard(watch, 1) == []
+    assert unheard(watch, 2) == ["the policies set were ['word 0'], not ['word 0', 'word 1']"]
+    watch.accepted.append(next(x for x in watch.accepted if isinstance(x[1], SharingSet)))  # held twice
+    assert unheard(watch, 1) == []  # the last one may be there, though nobody said so
+    watch.accepted.append(watch.accepted[-1])
+    assert unheard(watch, 1)
 
 
 # ------------------------------------------------------------------ what is drawn, what is printed

@@ -21,7 +21,7 @@ from olearning.cli import app, outcome
 from olearning.connect import Broker, Noted, attended, broker_folder, choose, find, planes
 from olearning.demo import Demo
 from olearning.errors import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
-from olearning.hosting import must_exist
+from olearning.hosting import must_exist, visit
 from olearning.planes import InMemory, last_words, next_pause
 from olearning.roles import Role, Start
 from olearning.snapshot import Snapshot, TaskView
@@ -30,6 +30,7 @@ from olearning.up import Shape, refuse_twice, run_folder
 from olearning.view import View
 from schemas.topics import BadName
 from streams.broker import BrokerError
+from streams.kafka import BrokerGone
 
 DIGITS = Path(olearning.__file__).with_name("digits.toml")
 
@@ -61,7 +62,6 @@ COMMANDS = [
     ("a bad zone", ["run", "zone", "--zone", "A_b"], USAGE, "zone 'A_b': use"),
     ("the globe is no zone", ["fleet", "--zone", "global", "--count", "1"], USAGE, "not 'global'"),
     ("an empty zone", ["run", "global", "--zones", "east,,west"], USAGE, "zone '': use"),
-    ("a weight without a number", ["run", "scheduler", "--weights", "acme"], USAGE, "write TENANT=NUMBER"),
     ("a zone twice", ["up", "--zones", "east,west,east"], USAGE, "zone east is named more than once"),
     ("no such command", ["dance"], USAGE, "No such command 'dance'"),
     ("no such option", ["up", "--moon"], USAGE, "No such option: --moon"),
@@ -397,14 +397,38 @@ def test_a_shape_is_checked_and_makes_its_roles() -> None:
 
 
 def test_a_role_gets_its_settings_on_the_command_line_and_in_memory() -> None:
-    given = {"weights": "acme=4", "patience": "500", "partitions": "4"}
+    given = {"patience": "500", "partitions": "4"}
     scheduler = Role("scheduler", "s", "good", options=given)
     assert scheduler.command("x:1")[2:5] == ["olearning", "run", "scheduler"]
     built: Any = scheduler.build("1")
-    assert (built.weights, built.patience) == ({"acme": 4.0}, 500)
+    assert built.patience == 500
     for start in Start:
         aggregator: Any = Role("aggregator", "a", "good", "east", {"start": start.value}).build("1")
         assert aggregator.order.task_oriented is (start is Start.COMPLETE)
+
+
+def test_what_a_tenant_submits_has_the_tenant_s_client_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a broker's quotas can be set by tenant; it must be the same each time."""
+    seen: list[str] = []
+
+    class Gone:
+        def __init__(self, bootstrap: str, client_id: str, *more: Any):
+            seen.append(client_id)
+
+        async def __aenter__(self) -> Any:
+            raise BrokerGone("no Kafka broker answers")
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("olearning.hosting.Kafka", Gone)
+    for _ in range(2):
+        assert outcome(["submit", str(DIGITS), "--bootstrap", "x:1"]) == NO_BROKER
+    assert seen == ["tenant-demo"] * 2
+    probe: Any = SimpleNamespace(name="look")
+    with pytest.raises(BrokerGone):
+        visit("good", "x:1", probe, patience=None)
+    assert seen[-1] == "look"
 
 
 def test_every_run_has_a_folder_of_its_own(machine: Path) -> None:

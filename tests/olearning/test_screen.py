@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from olearning.screen import _runs, _span, status_screen, tasks_table, to_json
+from olearning.screen import _runs, span, status_screen, tasks_table, to_json
 from streams.memory import Memory
 from streams.processor import Send
 from tests.olearning.watched import finished, watch
@@ -110,4 +110,4 @@ def test_json_is_the_same(troubled):
 
 def test_numbers_for_people():
     assert _runs([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
-    assert [_span(n) for n in (40, 12_000, 600_000, 7_200_000)] == ["0.0 s", "12 s", "10 min", "2.0 h"]
+    assert [span(n) for n in (40, 12_000, 600_000, 7_200_000)] == ["0.0 s", "12 s", "10 min", "2.0 h"]

@@ -11,7 +11,14 @@ from olearning.roles import population
 from olearning.scenario import Loaded, load
 from olearning.simulate import Simulation
 from olearning.sweeper import Sweeper
-from schemas.topics import parse
+from processors.quotas import working
+from schemas.facts import Admitted
+from schemas.messages import Registration
+from schemas.sharing import SharingPlan, meets
+from schemas.topics import parse, read, topic
+from streams.ledger import Zone
+from streams.processor import Answer, Follow, Record
+from streams.reading import Reading
 from tests.plane import LAYOUT, START, Arithmetic
 
 TEXT = """
@@ -140,6 +147,71 @@ def test_a_zone_s_devices_may_live_in_several_places(tmp_path):
     assert [(d.id, d.number, d.nights) for d in found] == [(d.id, d.number, d.nights) for c in crowds for d in c]
     assert [d.learns(0).utc_offset_h for d in found] == [2.0] * 8 + [-2.0] * 8
     assert {d.zone for d in found} == {"all"}
+
+
+class Watcher:
+    """Folds a zone's ledger, and notes what devices say when they register."""
+
+    name, membership, tick = "watcher", None, 1_000
+
+    def __init__(self, zone: str):
+        self.zone, self.reading = zone, Reading("sim", zone, Zone())
+        self.said: dict[str, dict[str, float]] = {}
+        self.slots: dict[str, set[str]] = {}
+        self.most: dict[str, int] = {}
+        self.policies: set[str] = set()
+
+    def start(self, now: int):
+        yield from self.reading.start()
+        for what in ("registrations", "announcements"):
+            yield from (Follow(topic("sim", self.zone, what).name, p, 0) for p in range(4))
+
+    def handle(self, event, now: int):
+        match event:
+            case Record(topic=name) if name == self.reading.topic:
+                got = yield from self.reading.record(event)
+                if got and isinstance(got[0], Admitted) and not got[1]:
+                    for s in got[0].slots:
+                        self.slots.setdefault(s.task, set()).add(s.device)
+                    for tenant, n in working(self.reading.state).items():
+                        self.most[tenant] = max(n, self.most.get(tenant, 0))
+            case Record():
+                match read(event.topic, event.value, event.headers):
+                    case Registration(device=device, abilities=abilities):
+                        self.said[device] = abilities
+                    case SharingPlan(policy=policy):
+                        self.policies.add(policy)
+            case Answer():
+                yield from self.reading.answer(event) or ()
+
+
+def test_tenants_share_phones_as_their_scenario_says():
+    """`scenarios/tenants.toml`, with arithmetic for training: the policy, what labs needs of a phone, and the quota of acme."""
+    found = load(Path(__file__).parents[2] / "scenarios" / "tenants.toml")
+    watcher = Watcher("east")
+    made = Simulation(found, Arithmetic(), lambda spec, seed: (LAYOUT, START), None, [watcher])
+    for _ in made.run():
+        pass
+    assert watcher.policies == {"max-min"}
+    assert {task: len(who) > 10 for task, who in watcher.slots.items()} == dict.fromkeys(
+        ("acme-digits", "beta-digits", "labs-digits"), True
+    )
+    needs = next(s for s in found.specs if s.task == "labs-digits").needs.public
+    assert all(meets(watcher.said[d], needs) for d in watcher.slots["labs-digits"])
+    assert not all(meets(watcher.said[d], needs) for d in watcher.slots["beta-digits"])
+    assert 5 < watcher.most["acme"] <= 20, "half of its quota of 40 is this zone's"
+    assert made.globe.processor.globe.tenant("acme").weight == 2  # type: ignore[attr-defined]
+
+
+def test_what_tenants_cannot_have_ends_the_simulation_in_words(tmp_path):
+    text = TEXT.replace("[devices]", "[sharing]\npolicy = 'luck'\n[devices]", 1)
+    made = Simulation(loaded(tmp_path, text=text), Arithmetic(), lambda spec, seed: (LAYOUT, START), scored)
+    with pytest.raises(ValueError, match=r"the sharing policy is refused: no sharing policy 'luck' is known"):
+        for _ in zip(made.run(), range(100), strict=False):
+            pass
+    text = TEXT.replace("[devices]", "[[tenants]]\ntenant = 'a'\n[[tenants]]\ntenant = 'a'\n[devices]", 1)
+    with pytest.raises(Trouble, match="a tenant is named twice"):
+        loaded(tmp_path, text=text)
 
 
 def test_who_lives_in_several_places_does_not_travel(tmp_path):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +18,7 @@ from schemas.blocks import MOST_LOSS, DeltaBlock
 from schemas.facts import Abandoned
 from schemas.messages import Registration
 from schemas.partitioner import shard_of
+from schemas.sharing import SHARING, Quota, Sharing, Tenant
 from schemas.task import Epochs, Limits, Rounds, Server, TaskSpec
 from schemas.topics import GLOBAL, topic, zone_topics
 from schemas.wire import encode
@@ -53,6 +54,9 @@ class Shape:
     """The share of a crashed process' appends under way that never land."""
     losses: bool
     """Whether logs lose what is still needed."""
+    policy: str = ""
+    """By which devices are shared, if somebody says; then the tenant has this quota, too."""
+    quota: Quota = field(default_factory=Quota)
 
 
 # ------------------------------------------------------------------ the world
@@ -135,6 +139,10 @@ class World:
     def submit(self) -> None:
         self.tasks += 1
         s = self.shape
+        if s.policy and self.tasks == 1:
+            wishes = {"default": Tenant("default", quota=s.quota), SHARING: Sharing(s.policy)}
+            for key, wish in wishes.items():
+                self.memory.append(send(topic(NS, GLOBAL, "tenants"), wish, key))
         spec = TaskSpec(
             f"t{self.tasks}",
             "m",

@@ -156,7 +156,7 @@ def test_a_model_larger_than_what_is_held_is_refused():
 
     manifest = Rig().model_zero()
     s = Submission(spec("t", atomic=True), LAYOUT, manifest)
-    configurator = Configurator(Desk())  # type: ignore[arg-type]
+    configurator = Configurator(Desk(), None, None)  # type: ignore[arg-type]
     assert configurator._objection(s) == ""
     from processors import configurator as module
 

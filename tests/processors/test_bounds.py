@@ -4,21 +4,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from device_sim.pseudonym import pseudonym
 from processors import aggregator, selector
 from processors.accumulator import Bitmap
 from processors.aggregator import Aggregator
+from processors.configurator import MOST_BLOCKS
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
 from processors.judge import INVALID, judge
-from schemas.blocks import DeltaBlock
+from schemas.blocks import DeltaBlock, Difference, Manifest, Place
 from schemas.facts import Admitted, Committed, Finalised, Retired, Slot, Taken
-from schemas.messages import Announcement, DeadLetter, Objection, Registration
+from schemas.messages import Announcement, DeadLetter, Objection, Ref, Registration
 from schemas.partitioner import shard_of
-from schemas.task import BadTask, parse
+from schemas.task import BadTask, Training, parse
 from schemas.topics import GLOBAL, read, topic
-from schemas.wire import decode
+from schemas.wire import decode, encode
 from streams.ledger import Ledger, Zone, ZoneTask, most_slots
 from streams.letters import dead_letter
 from streams.memory import Memory
@@ -102,6 +104,19 @@ def test_every_zone_s_update_is_a_fact_of_its_own():
     assert plane.globe().tasks["toy"].updates == {}  # of no use any more
 
 
+def test_a_fact_and_an_announcement_name_the_blocks_and_differences_of_the_largest_model_there_may_be():
+    task = "t" * 63
+    place = Place(2**16, 2**40, f"{task}/{10**6}/{10**9}/{10**6}/{MOST_BLOCKS}", 2**63)
+    model = Manifest(f"{'n' * 63}.{'z' * 63}.models", 10**6, (place,) * MOST_BLOCKS)
+    model = replace(model, differences=(Difference(2**40, 2**63),) * MOST_BLOCKS)
+    fact = Finalised(10**9, task, 10**6, tuple(range(10**6, 10**6 + 1_000)), 10**6, 2**60, 2**60, 1.0, model)
+    said = Announcement(
+        task=task, tenant=task, round=1, open=True, cause=Ref("l" * 63, 2**40), model="m" * 63, model_args={}, data="d" * 63,
+        data_args={}, training=Training(), sizes=(65_536,) * MOST_BLOCKS, unit=-24, largest=1.0, base=model, deadline=2**41,
+    )  # fmt: skip
+    assert max(len(encode(fact)), len(encode(said))) < 0.95 * RECORD
+
+
 def test_an_aggregator_may_have_a_long_name():
     r = Rig(0, deadline_s=3.0)
     r.aggregators.append(r.memory.host(lambda life: Aggregator("test", "z", "a" * 185, life, 200, 500)))
@@ -122,8 +137,6 @@ def test_a_round_has_no_more_slots_than_its_sums_and_bitmaps_hold():
     t: ZoneTask = zone.state.tasks["toy"]
     r = t.rounds[1]
     assert r.opened
-    from msgspec.structs import replace
-
     tight = replace(r, opened=replace(r.opened, largest=2**62, places=99), devices=("a",), leases=(0,))
     state = replace(zone.state, tasks={"toy": replace(t, rounds={1: tight})})
     from streams.ledger import fold
@@ -146,6 +159,22 @@ def test_a_flood_of_registrations_is_dealt_with_in_records_that_fit():
     )
     batches = [f for f in plane.facts("east")[before:] if isinstance(f, Admitted)]
     assert max(sum(end - start for start, end in f.ranges.values()) for f in batches) <= selector.BATCH
+
+
+def test_a_partition_with_many_registrations_leaves_the_others_their_part(monkeypatch):
+    monkeypatch.setattr(selector, "BATCH", 20)
+    plane = Plane(Memory(), devices=0)
+    plane.submit(spec(deadline_s=600))
+    assert plane.memory.run(lambda: "toy" in plane.zone("east").tasks, 20_000)
+    before = len(plane.facts("east"))
+    wishes = topic(NS, "east", "registrations")
+    names = [f"stranger-{i}" for i in range(2_000)]
+    for name in [n for n in names if shard_of(n, 4) == 0] + [n for n in names if shard_of(n, 4) == 3][:20]:
+        plane.memory.append(send(wishes, Registration(name, "toy", 99), name))
+    assert plane.memory.run(lambda: plane.zone("east").registrations[3] == 20, 20_000)
+    batches = [f.ranges for f in plane.facts("east")[before:] if isinstance(f, Admitted) and f.ranges]
+    assert len(batches) <= 5  # ten of its twenty in each, when it is there
+    assert plane.zone("east").registrations[0] < 200
 
 
 def test_waiting_registrations_are_bounded(monkeypatch):

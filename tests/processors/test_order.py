@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from processors.aggregator import FULL, LOW, Aggregator
+from processors.aggregator import FULL, LOOK, LOW, Aggregator
 from processors.order import MANY, STALE, STUCK
+from processors.shares import RECORD, TURN
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Founded, Slot
 from schemas.messages import AggregatorReport, Priorities
 from schemas.wire import decode, encode
@@ -20,9 +21,9 @@ MUCH = MANY + 1
 class Ordered(Driven):
     """An aggregator on one shard with the tasks a, b and c; blocks are garbage, which is read and judged all the same."""
 
-    def __init__(self, task_oriented: bool = False) -> None:
+    def __init__(self, task_oriented: bool = False, tenants: str = "ttt", turn: int = TURN) -> None:
         self.now, self.orders = 10_000, 0
-        self.processor = Aggregator("test", "z", "agg", "1", task_oriented=task_oriented)
+        self.processor = Aggregator("test", "z", "agg", "1", task_oriented=task_oriented, turn=turn)
         self.position = 0
         self.effects: list[Any] = list(self.processor.start(self.now))
         self.give(Assigned(frozenset({0})))
@@ -33,7 +34,7 @@ class Ordered(Driven):
                 Founded("ledger-z", "z", 1),
                 Claimed("lead", "1", {LEADERSHIP: 0}),
                 Claimed("agg", "1", {0: 0}),
-                *map(opened, "abc"),
+                *map(opened, "abc", tenants),
             )
             for e in self.fact(f)
         ]
@@ -43,19 +44,19 @@ class Ordered(Driven):
         self.effects += new
         return new
 
-    def order(self, tasks: str) -> list[Any]:
+    def order(self, tasks: str, **weights: float) -> list[Any]:
         """A zone's scheduler says so now."""
         self.orders += 1
-        value = encode(Priorities("s", "z", self.now, tuple(tasks), {}))
+        value = encode(Priorities("s", "z", self.now, tuple(tasks), {}, weights))
         return aims(self.give(Record("test.z.priorities", 0, self.orders, "z", value, self.now)))
 
     def tick(self, ms: int = 0) -> list[Any]:
         self.now += ms
         return aims(self.give(Tick()))
 
-    def ends(self, **ends: int) -> list[Any]:
+    def ends(self, ms: int = 1_000, **ends: int) -> list[Any]:
         """Let it ask where the logs end, and answer."""
-        self.now += 1_000
+        self.now += ms
         asked = [e for e in self.give(Tick()) if isinstance(e, Ends)]
         out = [self.give(Answer(e.tag, {0: ends.get(e.topic[-1], 0)})) for e in asked]
         return aims([e for effects in out for e in effects])
@@ -178,6 +179,74 @@ def test_without_the_topic_there_is_no_order():
     assert follow == Follow("test.z.priorities", 0, 7, ("order", "gap"))
     assert z.give(Answer(follow.tag, (9, 12), "gone")) == [Follow("test.z.priorities", 0, 12, ("order", "gap"))]
     assert z.give(Record("test.z.priorities", 0, 12, "z", b"\xff", z.now)) == []
+
+
+# ------------------------------------------------------------------ between tenants
+
+COST = RECORD + 1
+"""What a block here costs, in bytes."""
+
+
+def test_an_order_is_one_of_each_tenant_s_own_tasks():
+    z = Ordered(tenants="xyx")
+    z.ends(a=100, b=100, c=100)
+    assert z.order("abc") == pauses(C)  # b is another's
+    assert z.order("cba") == [Pause(A, 0), Resume(C, 0)]
+
+
+def test_a_tenant_that_had_its_turn_waits_until_the_others_had_theirs():
+    z = Ordered(tenants="xyx", turn=4 * COST)
+    assert z.ends(a=50, b=50, c=50) == []
+    assert z.read(A, 0, 1) == []
+    assert z.read(C, 0) == []
+    assert z.read(C, 1) == pauses(A, C)  # two tasks, one tenant, one turn
+    assert z.read(B, 0, 1, 2) == []
+    assert z.read(B, 3) == resumes(A, C)
+    assert z.read(B, *range(4, 8)) == pauses(B)
+    assert z.order("abc", x=3.0) == pauses(C)
+    assert z.read(A, *range(2, 13)) == []  # three of these are one of y's
+    assert z.read(A, 13) == resumes(B)
+
+
+def test_it_waits_for_nobody_who_has_nothing_to_read_and_who_comes_has_saved_up_nothing():
+    z = Ordered(tenants="xyx", turn=4 * COST)
+    z.ends(a=50)
+    assert z.read(A, *range(20)) == []
+    assert z.ends(a=90, b=2) == []  # its 20 blocks are forgotten
+    assert z.read(A, *range(20, 24)) == pauses(A, C)
+    assert z.read(B, 0) == []
+    assert z.read(B, 1) == resumes(A, C)  # b is read to its end: at once
+    assert z.read(A, 24) == z.ends(LOOK, b=50) == []
+    assert z.read(B, *range(2, 6)) == pauses(B)  # it lacked nothing meanwhile
+
+
+def test_what_others_have_to_read_is_asked_soon_but_only_where_tenants_share():
+    def asked(z: Ordered) -> list[str]:
+        z.ends(a=50)
+        z.now += LOOK
+        return [e.topic for e in z.give(Tick()) if isinstance(e, Ends)]
+
+    assert asked(Ordered(tenants="xyx")) == [B, C]
+    assert asked(Ordered(tenants="xxx")) == []
+
+
+def test_who_stands_still_has_no_turn():
+    z = Ordered(tenants="xyx", turn=4 * COST)
+    z.ends(a=50, b=50)
+    assert z.read(A, *range(4)) == pauses(A, C)
+    assert z.tick(STUCK) == resumes(A, C)
+    asked = [e for e in z.block("b", 0, changed(renamed(0), "b")) if isinstance(e, Ends)]
+    assert asked  # its block waits for the ledger: nothing of it can be read, and others need not wait for that
+    assert z.read(A, *range(4, 20)) == []
+
+
+def test_a_closed_round_goes_on_within_its_tenant_s_share():
+    z = Ordered(tenants="xyx", turn=4 * COST)
+    z.ends(a=50, b=50, c=50)
+    z.fact(Closed(1, "a", 1, "deadline", {0: 50}))
+    assert z.order("ca") == []  # its own tenant's better task does not hold it up
+    assert z.read(A, *range(4)) == pauses(A, C)
+    assert z.read(B, *range(4)) == resumes(A, C)
 
 
 # ------------------------------------------------------------------ task-oriented

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.priorities import PATIENCE, STEADY, Demand, Steady, band, order, reasons, wanted, weights
+from processors.priorities import PATIENCE, STEADY, Demand, Steady, band, order, reasons, wanted
 
 MB = 1_000_000
 
 
-def demand(task: str, rate: float = 0, bytes: int = 0, waited: int = 0, weight: float = 1, blocks: int = 1) -> Demand:
-    return Demand(task, rate, band(rate), blocks, bytes, waited, weight)
+def demand(task: str, rate: float = 0, bytes: int = 0, waited: int = 0, blocks: int = 1, tenant: str = "") -> Demand:
+    return Demand(task, rate, band(rate), blocks, bytes, waited, tenant)
 
 
 def names(*demands: Demand, patience: int = PATIENCE) -> list[str]:
@@ -41,13 +41,17 @@ def test_rates_of_one_band_are_equal_and_the_least_work_comes_first():
     assert reasons(order([much, little]))["b"] == "2.0 MB to aggregate; next a: 5.0 MB to aggregate"
 
 
-def test_a_weight_comes_before_both():
-    assert names(demand("a", rate=9 * MB, bytes=1), demand("b", bytes=9 * MB, weight=2)) == ["b", "a"]
-    assert "weighs 2; next a: its tenant weighs 1" in reasons(order([demand("a"), demand("b", weight=2)]))["b"]
+def test_why_is_said_of_tasks_of_one_tenant():
+    a, b, c = demand("a", bytes=1, tenant="x"), demand("b", bytes=2, tenant="y"), demand("c", bytes=3, tenant="x")
+    assert reasons(order([c, b, a])) == {
+        "a": "1 B to aggregate; next c: 3 B to aggregate",
+        "b": "the only one of its tenant",
+        "c": "3 B to aggregate; before it a: 1 B to aggregate",
+    }
 
 
 def test_who_waited_too_long_comes_before_all_the_longest_wait_first():
-    loud = demand("a", rate=9 * MB, weight=9)
+    loud = demand("a", rate=9 * MB)
     old, older = demand("b", waited=PATIENCE), demand("c", waited=2 * PATIENCE)
     assert names(loud, old, older) == ["c", "b", "a"]
     assert reasons(order([loud, old]))["b"] == "its oldest block waited 10.0 s; next a: no block waited 10 s"
@@ -83,7 +87,6 @@ DEMANDS = st.lists(
         rate=st.sampled_from([0, 1, 1.5, 3, 1e6, 1.1e6]),
         bytes=st.sampled_from([0, 1, 5, 10**9]),
         waited=st.sampled_from([0, PATIENCE - 1, PATIENCE, PATIENCE + 900, 3 * PATIENCE]),
-        weight=st.sampled_from([0.5, 1, 4]),
         blocks=st.integers(0, 1),
     ),
     unique_by=lambda d: d.task,
@@ -108,19 +111,19 @@ def test_the_order_is_total_and_the_same_however_it_is_asked(demands: list[Deman
 # ------------------------------------------------------------------ a server of fixed capacity
 
 
-def serve(arrivals: list[list[int]], capacity: int, patience: int, weight: list[float]) -> list[tuple[int, int]]:
+def serve(arrivals: list[list[int]], capacity: int, patience: int) -> list[tuple[int, int]]:
     """Each tick (a second) blocks of a byte land, the order is made anew, and `capacity` blocks are done, first things first.
     Of each block: how long it waited, and how many lay there when it landed or came within the patience."""
-    queues: list[list[tuple[int, int]]] = [[] for _ in weight]
+    queues: list[list[tuple[int, int]]] = [[] for _ in arrivals[0]]
     out, now = [], 0
     while now < len(arrivals) or any(queues):
-        landing = arrivals[now] if now < len(arrivals) else [0] * len(weight)
+        landing = arrivals[now] if now < len(arrivals) else [0] * len(queues)
         there = sum(map(len, queues)) + sum(map(sum, arrivals[now : now + patience // 1000 + 1]))
         for q, n in zip(queues, landing, strict=True):
             q += [(now, there)] * n
         demands = [
-            Demand(str(i), n, band(n), len(q), len(q), 1000 * (now - q[0][0]) if q else 0, w)
-            for i, (q, n, w) in enumerate(zip(queues, landing, weight, strict=True))
+            Demand(str(i), n, band(n), len(q), len(q), 1000 * (now - q[0][0]) if q else 0)
+            for i, (q, n) in enumerate(zip(queues, landing, strict=True))
         ]
         left = capacity
         for d in order(demands, patience):
@@ -134,18 +137,18 @@ def serve(arrivals: list[list[int]], capacity: int, patience: int, weight: list[
 ARRIVALS = st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), min_size=1, max_size=25)
 
 
-@given(ARRIVALS, st.integers(1, 5), st.integers(1, 8), st.lists(st.sampled_from([1, 1, 5]), min_size=3, max_size=3))
-def test_nothing_starves(arrivals: list[list[int]], capacity: int, patience: int, weight: list[float]):
+@given(ARRIVALS, st.integers(1, 5), st.integers(1, 8))
+def test_nothing_starves(arrivals: list[list[int]], capacity: int, patience: int):
     """Beyond the patience a block waits for what landed before that, and at most a tick for each other task's newer blocks."""
-    for waited, there in serve(arrivals, capacity, 1000 * patience, weight):
-        assert waited <= patience + 1 + there / capacity + len(weight)
+    for waited, there in serve(arrivals, capacity, 1000 * patience):
+        assert waited <= patience + 1 + there / capacity + len(arrivals[0])
 
 
 def test_without_the_bound_it_would_starve():
     """The control: a flood comes for as long as it likes, and a single block waits to its end."""
     flood = [[4, 1]] + [[4, 0]] * 200
-    assert max(w for w, _ in serve(flood, 4, 10**9, [1, 1])) == 201
-    assert max(w for w, _ in serve(flood, 4, 5_000, [1, 1])) <= 8
+    assert max(w for w, _ in serve(flood, 4, 10**9)) == 201
+    assert max(w for w, _ in serve(flood, 4, 5_000)) <= 8
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=5), st.integers(1, 9))
@@ -164,15 +167,7 @@ def test_least_work_first_has_the_least_mean_time_to_completion(work: list[int],
         assert ours < first_come
 
 
-# ------------------------------------------------------------------ weights, and how many aggregators
-
-
-def test_weights_are_read_or_refused_in_words():
-    assert weights("") == {}
-    assert weights("acme=4,labs=0.5") == {"acme": 4.0, "labs": 0.5}
-    for bad in ("acme", "acme=", "acme=x", "=4", "acme=0", "acme=-1", "acme=inf", "acme=nan"):
-        with pytest.raises(ValueError, match="weight "):
-            weights(bad)
+# ------------------------------------------------------------------ how many aggregators
 
 
 @pytest.mark.parametrize(

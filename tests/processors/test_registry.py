@@ -5,7 +5,7 @@ from schemas.messages import CheckIn, RegistryReport
 from schemas.topics import DAY, GLOBAL, read, topic
 from schemas.wire import encode
 from streams.memory import Memory
-from streams.processor import Record, Send, send
+from streams.processor import Follow, Record, Send, send
 from tests.plane import NS, Plane
 
 
@@ -49,12 +49,12 @@ def test_who_moves_leaves_one_zone_and_comes_to_another():
 
 def test_who_is_not_heard_of_for_a_day_is_forgotten():
     registry, name = Registry(NS, "global"), topic(NS, "east", "checkins").name
-    assert len(list(registry.follow("east", 4))) == 4
+    assert len([e for e in registry.follow("east", 4) if isinstance(e, Follow)]) == 4
     for device, at in (("a", 1_000), ("b", 1_000), ("b", DAY)):
         assert list(registry.checkin(Record(name, 0, 0, device, encode(CheckIn(device)), at))) == []
     counts = []
     for now in (DAY, DAY + 10_000, 2 * DAY + 1):
-        for effect in registry.report(now):
+        for effect in registry.report(now, {}):
             counts.append(read(effect.topic, effect.value, effect.headers).zones["east"].devices)
     assert counts == [2, 1, 0]
 
@@ -100,3 +100,13 @@ def test_what_cannot_be_read_is_a_dead_letter():
 def test_fleets_check_in_by_themselves():
     p = Plane(Memory(seed=1), devices=5)
     assert last(p) == {"east": (5, 5, 0), "west": (5, 5, 0)}
+
+
+def test_no_device_is_left_out_however_many_there_are_and_wherever():
+    """Propius' scheduler reads the first of its client databases alone, and 1,000 clients of it."""
+    p = plane()
+    for zone, devices in (("east", 1_500), ("west", 1_200)):
+        say(p, zone, *(f"{zone}-{n}" for n in range(devices)))
+    assert last(p) == {"east": (1_500, 1_500, 0), "west": (1_200, 1_200, 0)}
+    seen = p.hosts["global"].processor.registry.seen
+    assert {z: d.table.shape for z, d in seen.items()} == {"east": (1_500, 5), "west": (1_200, 5)}

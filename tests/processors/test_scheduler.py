@@ -9,8 +9,9 @@ from processors.landed import MOST, Landed
 from processors.loads import SILENT, Loads
 from processors.scheduler import AGAIN, Scheduler
 from schemas.blocks import Manifest, Place
-from schemas.facts import LEADERSHIP, Claimed, Founded, TaskAdmitted, ZoneJoined
+from schemas.facts import LEADERSHIP, Claimed, Founded, TaskAdmitted, TenantSet, ZoneJoined
 from schemas.messages import AggregatorReport, Priorities, SchedulerReport, TaskLoad, Waiting
+from schemas.sharing import Tenant
 from schemas.topics import GLOBAL, topic, zone_topics
 from schemas.wire import decode
 from streams.memory import Memory
@@ -136,7 +137,10 @@ class Zone:
                 self.memory.create(t.name, t.partitions(4))
         self.ledger = topic(NS, GLOBAL, "ledger")
         place = Manifest(topic(NS, GLOBAL, "models").name, 0, (Place(0, 0, "m", 0),) * len(LAYOUT.sizes))
-        admitted = [TaskAdmitted(1, changed(spec(t), tenant=f"tenant-{t}"), LAYOUT, place, ("east",)) for t in "tu"]
+        admitted = [
+            TaskAdmitted(1, changed(spec(t), tenant=tenant), LAYOUT, place, ("east",))
+            for t, tenant in {"t": "acme", "u": "acme", "v": "labs"}.items()
+        ]
         founded = Founded("g", GLOBAL, 4), Claimed("g", "1", {LEADERSHIP: 0}), ZoneJoined(1, "east", "z", 4)
         self.put(self.ledger, *founded, *admitted)
         self.hosts = [
@@ -183,14 +187,20 @@ def test_it_says_the_order_and_why_again_while_it_holds():
     assert len(z.orders()) == said
 
 
-def test_weights_are_those_of_the_tasks_tenants():
-    z = Zone(weights={"tenant-t": 3.0})
-    z.say(*both(1000))
-    assert z.orders()[-1].order == ("t", "u")
+def test_it_says_what_tenants_weigh_as_soon_as_the_ledger_does():
+    z = Zone()
+    z.say(*both(1000), report(1000, {2: 9}, {2: 0}, "c", task="v"))
+    assert (z.orders()[-1].order, z.orders()[-1].weights) == (("u", "v", "t"), {})
+    for tenant, weight in {"acme": 3.0, "labs": 1.0, "nobody": 9.0}.items():
+        z.put(z.ledger, TenantSet(1, 1, Tenant(tenant, weight)))
+    z.say(*both(2000))
+    assert z.orders()[-1].weights == {"acme": 3.0}  # of those that have a task here, if it is not 1
+    assert z.orders()[-1].order == ("u", "v", "t")  # who weighs more does not come first: shares are another thing
+    assert z.orders()[-1].why["v"] == "the only one of its tenant"
 
 
 def test_who_waits_too_long_comes_first():
-    z = Zone(patience=5_000, weights={"tenant-u": 3.0})
+    z = Zone(patience=5_000)
     z.say(*both(1000, ms=4_000))
     assert z.orders()[-1].order == ("u", "t")
     z.say(report(2000, {0: 90}, {0: 0}, "a", ms=6_000))

@@ -3,6 +3,7 @@
 The machine plays the devices; `machine.py` has the plane, `books.py` its books, and after every step these must agree. A soak: `STATE_MACHINE=5000 STATE_MACHINE_STEPS=120 pytest tests/processors/test_state_machine.py -k soak`.
 """
 
+import dataclasses
 import os
 from typing import Any
 
@@ -24,10 +25,13 @@ from processors.accumulator import Accumulator
 from processors.aggregator import Aggregator
 from processors.desk import Desk, ZoneDesk
 from processors.work import Work
+from schemas.sharing import SHARING, Quota, Sharing
 from schemas.task import Epochs, Rounds, Server
-from schemas.topics import GLOBAL
+from schemas.topics import GLOBAL, topic
 from streams import ledger, reading
 from streams.ledger import Zone
+from streams.processor import send
+from tests.plane import NS
 from tests.processors.machine import DEVICES, GARBAGE, SESSION, Shape, World, shuffled
 
 pytestmark = pytest.mark.proof
@@ -68,11 +72,26 @@ def shapes(draw: Any) -> Shape:
     )
 
 
+@st.composite
+def shared(draw: Any) -> Shape:
+    """The same with a sharing policy, a quota, and both time-outs."""
+    shape, seconds = draw(shapes()), st.sampled_from((0.0, 0.5, 2.0))
+    return dataclasses.replace(
+        shape,
+        policy=draw(st.sampled_from(("fifo", "irs", "max-min", "reward"))),
+        quota=Quota(devices=draw(st.sampled_from((0, 2, 4))), bytes=draw(st.sampled_from((0, 0, 1_500)))),
+        rounds=replace(shape.rounds, fill_s=draw(seconds), serve_s=draw(seconds)),
+    )
+
+
 class Machine(RuleBasedStateMachine):
     world: World | None = None
 
     @initialize(shape=shapes())
     def begin(self, shape: Shape) -> None:
+        self.go(shape)
+
+    def go(self, shape: Shape) -> None:
         self.world = World(shape)
         self.world.submit()
         self.world.run(3_000)
@@ -236,6 +255,18 @@ class Machine(RuleBasedStateMachine):
                 self.world.close()
 
 
+class SharedMachine(Machine):
+    """Tenants share the devices. Whatever a plan or a quota refuses, and however early rounds end: the books agree, and they end."""
+
+    @initialize(shape=shared())
+    def begin(self, shape: Shape) -> None:
+        self.go(shape)
+
+    @rule(policy=st.sampled_from(("fifo", "srsf", "irs", "max-min", "reward")))
+    def another_policy(self, policy: str) -> None:
+        self.w.memory.append(send(topic(NS, GLOBAL, "tenants"), Sharing(policy), SHARING))
+
+
 def profile(examples: int, steps: int, **more: Any) -> settings:
     return settings(
         max_examples=examples,
@@ -252,6 +283,11 @@ def profile(examples: int, steps: int, **more: Any) -> settings:
 @pytest.mark.timeout(600)  # where it is red: Hypothesis takes minutes to say it shortly
 def test_whatever_happens_the_books_agree():
     run_state_machine_as_test(Machine, settings=profile(350, 50, derandomize=True))
+
+
+@pytest.mark.timeout(600)
+def test_whatever_a_policy_says_the_books_agree():
+    run_state_machine_as_test(SharedMachine, settings=profile(100, 50, derandomize=True))
 
 
 @pytest.mark.skipif("STATE_MACHINE" not in os.environ, reason="a soak: set STATE_MACHINE to a number of runs")

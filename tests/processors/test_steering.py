@@ -167,5 +167,5 @@ def test_who_steers_a_task_that_ends_meanwhile_is_told_so():
     plane.hosts["global"].processor.configurator.submitted.clear()  # it ended before it read this
     plane.hosts["global"].processor.configurator.submission = lambda record: iter(())
     until(plane, lambda: host.stopped is not None, 400_000)
-    assert plane.ended("toy")
+    until(plane, lambda: plane.ended("toy"), 1_000)
     assert (host.stopped.ok, host.stopped.reason) == (False, "toy has ended: all 3 epochs are done")

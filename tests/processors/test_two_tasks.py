@@ -36,11 +36,13 @@ class Driven:
         return self.give(Record(f"test.z.deltas.{task}", 0, offset, b.device, encode(b), 1))
 
 
-def opened(task: str) -> Opened:
+def opened(task: str, tenant: str = "default") -> Opened:
     manifest = Manifest("test.z.models", 0, (Place(0, 0, "m", 0),))
     limits = {"demand": 9, "places": 9, "minimum": 1, "deadline": 10**6, "grace": 0, "lease": 10**6, "staleness": 0}
     form = {"sizes": SIZES, "unit": -24, "largest": 2**40, "heaviest": 1000}
-    return Opened(token=1, task=task, round=1, epoch=1, source=Ref("g", 1), base=manifest, **limits, **form)
+    return Opened(
+        token=1, task=task, round=1, epoch=1, source=Ref("g", 1), base=manifest, tenant=tenant, **limits, **form
+    )
 
 
 def test_a_block_that_waits_learns_nothing_from_another_task_s_commit():

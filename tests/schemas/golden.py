@@ -17,7 +17,8 @@ FILE = Path(__file__).with_name("golden.json")
 
 _ref = messages.Ref(ledger="led-1", offset=70_000)
 _place = blocks.Place(partition=3, offset=2**33, key="wine/7/0", checksum=2**64 - 1)
-_manifest = blocks.Manifest(topic="demo.global.models", version=7, blocks=(_place,))
+_difference = blocks.Difference(offset=2**34, base=2**63)
+_manifest = blocks.Manifest(topic="demo.global.models", version=7, blocks=(_place,), differences=(_difference,))
 _tensors = (
     blocks.Tensor(name="a.weight", shape=(2, 3), group="a"),
     blocks.Tensor(name="b.bias", shape=(4,), group="b"),
@@ -63,7 +64,9 @@ _spec = task.TaskSpec(
     upload=task.Upload(codec="top-k+int8+zstd", keep=0.25),
     zones=("asia", "europe"),
     needs=sharing.Needs(public={"ram": 4.0, "cpu": 6.0}, private={"samples": 100.0}),
+    adapt=task.Adapt(batch_least=2, sample_kb=64.5, most_s=90.0, codecs=("top-k+int8",), steps_least=0.5),
     silent_s=1800.0,
+    distribute=task.Distribute(differences=True),
 )
 _tenant = sharing.Tenant(tenant="acme", weight=2.0, quota=sharing.Quota(tasks=3, devices=500, bytes=2**40), by="ann")
 _sharing = sharing.Sharing(policy="irs", args={"tiers": 2}, by="ann")
@@ -82,6 +85,7 @@ _load = messages.TaskLoad(
 
 EXAMPLES: tuple[Message, ...] = (
     blocks.ModelBlock(task="wine", version=7, block=1, data=memoryview(b"\x00\x00\x80\x3f")),
+    blocks.DifferenceBlock(task="wine", version=7, block=1, base=2**63, data=memoryview(b"\x01\x00\x00\x00")),
     blocks.DeltaBlock(
         task="wine", round=4, slot=2, device="d-1", block=1, codec="int32", exponent=3, weight=50, samples=50, loss=123456,
         data=memoryview(b"\x01\x00\x00\x00"),
@@ -148,7 +152,7 @@ EXAMPLES: tuple[Message, ...] = (
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000, over=True, needs=_spec.needs,
+        reward=0.125, lease=10_000, over=True, needs=_spec.needs, adapt=_spec.adapt,
     ),
     messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
@@ -159,15 +163,43 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     messages.AggregatorReport(source="agg-1", zone="asia", at=1_800_000_000_000, shards={10: 17, 9: 3}, tasks=(_load,)),
     messages.Priorities(
-        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"}
+        source="sched-1", zone="asia", at=1_800_000_000_000, order=("wine", "beer"), why={"wine": "8 MB/s arrive", "beer": "by name"},
+        weights={"acme": 2.5},
     ),
     messages.SchedulerReport(
         source="sched-1", zone="asia", at=1_800_000_000_000, workers=2, wanted=3, arriving=2**23, backlog=2**30, capacity=2**28,
         why="much waits",
     ),
-    messages.FleetReport(source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900),
+    messages.Credits(
+        source="sched-1", zone="asia", at=1_800_000_000_000, rate=2**24, shares={"fleet-2": 2**23, "fleet-1": 2**22}, other=2**21,
+        why="much waits",
+    ),
+    messages.FleetReport(
+        source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900, fetched=2**20,
+        handed=2**22, waiting=2**19, left=2,
+    ),
     messages.RegistryReport(
-        source="global-1", at=1_800_000_000_000, zones={"europe": messages.Presence(devices=7, came=9, left=2)}
+        source="global-1",
+        at=1_800_000_000_000,
+        zones={
+            "europe": messages.Presence(
+                devices=7, came=9, left=2, eligible={"wine": messages.Eligible(devices=3, below={"ram": 4, "os": 1})}
+            )
+        },
+    ),
+    messages.TenantsReport(
+        source="global-1",
+        at=1_800_000_000_000,
+        policy="irs",
+        tenants={
+            "acme": messages.Standing(
+                weight=2.5,
+                quota=sharing.Quota(tasks=3, devices=40, bytes=2**33),
+                tasks=2,
+                devices=17,
+                bytes=2**30,
+            )
+        },
     ),
     messages.Objection(source="fleet-1", at=1_800_000_000_000, task="wine", reason="no model 'oak' is known here"),
     messages.Evaluation(

@@ -54,7 +54,9 @@ def test_a_full_task_reads_back():
         "upload": {"codec": "top-k+int8", "keep": 0.25},
         "zones": ["asia", "europe"],
         "needs": {"public": {"ram": 4.0, "os": 8.0}, "private": {"samples": 100.0}},
+        "adapt": {"batch_least": 2, "sample_kb": 80.0, "most_s": 60.0, "codecs": ("top-k+int16",), "steps_least": 0.5},
         "silent_s": 1800.0,
+        "distribute": {"differences": True},
     }
     spec = parse(tree)
     assert spec.zones == ("asia", "europe")
@@ -95,6 +97,13 @@ def test_a_full_task_reads_back():
         ({"server": {"optimiser": 3}}, r"\$\.server\.optimiser"),
         ({"server": {"optimiser": "My_own"}}, r"regex .* at `\$\.server\.optimiser`"),
         ({"server": {"args": {"most": 1}}}, r"server\.args\.most is not a setting of fedavg; it has learning_rate"),
+        ({"adapt": {"batch_least": 2}}, r"batch_least and adapt\.sample_kb go together"),
+        ({"adapt": {"sample_kb": 2}}, r"batch_least and adapt\.sample_kb go together"),
+        ({"adapt": {"codecs": ["int8"]}}, r"are for adapt\.most_s"),
+        ({"adapt": {"steps_least": 0.5}}, r"are for adapt\.most_s"),
+        ({"adapt": {"most_s": 9, "steps_least": 0}}, r"> 0\.0 - at `\$\.adapt\.steps_least`"),
+        ({"adapt": {"most_s": 9, "codecs": ["int4"]}}, r"codec int4 is not known"),
+        ({"adapt": {"most_s": 9, "codecs": ["top-k+int8"]}}, r"upload\.codec must be one as well"),
         ({"upload": {"codec": "int4"}}, r"codec int4 is not known; known: int32, int16, int8, .* at `\$\.upload`"),
         ({"upload": {"codec": "top-k"}}, r"codec top-k is not known"),
         ({"upload": {"share": 0.1}}, r"upload\.share is not a setting; known here: codec, keep"),

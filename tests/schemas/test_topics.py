@@ -1,5 +1,7 @@
 """The topic table: names that Kafka takes and that read back, scopes, settings."""
 
+import os
+import pickle
 import re
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.messages import Registration
-from schemas.topics import DAY, GLOBAL, TABLE, BadName, parse, task_topics, topic, zone_topics
+from schemas.topics import DAY, GLOBAL, TABLE, BadName, parse, read, task_topics, topic, zone_topics
 from schemas.wire import Malformed, decode, encode
 
 slugs = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
@@ -101,7 +103,17 @@ def test_what_a_zone_a_globe_and_a_task_have():
 def test_partitions():
     """All that devices send or read, and what holds their deltas, has the zone's P; what must be in one order has one."""
     for t in every("demo", "asia", "wine"):
-        ordered = {"ledger", "checkpoints", "tasks", "tenants", "evaluations", "priorities", "metrics", "dead-letters"}
+        ordered = {
+            "ledger",
+            "checkpoints",
+            "tasks",
+            "tenants",
+            "evaluations",
+            "priorities",
+            "credits",
+            "metrics",
+            "dead-letters",
+        }
         assert t.partitions(8) == (1 if t.kind.what in ordered else 8), t.name
         if t.kind.key == "device":
             assert t.partitions(5) == 5
@@ -118,7 +130,11 @@ def test_settings_at_the_broker():
         "evaluations",
         "announcements",
     }
-    assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {"ledger", "priorities"}
+    assert {w for w, c in config.items() if c["message.timestamp.type"] == "LogAppendTime"} == {
+        "ledger",
+        "priorities",
+        "credits",
+    }
     for forever in ("ledger", "checkpoints", "models", "tasks"):
         assert config[forever]["retention.ms"] == "-1"
     assert config["deltas"]["retention.ms"] == config["partials"]["retention.ms"] == str(7 * DAY)
@@ -135,3 +151,24 @@ def test_rows_are_told_apart_and_explained():
     assert len({k.what for k in TABLE}) == len(TABLE)
     assert all(k.about and k.key for k in TABLE)
     assert [k.what for k in TABLE if not k.carries] == ["shards"]
+
+
+class Evil:
+    """Whoever unpickles this runs what the sender says."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_pickle_is_refused_on_every_topic_and_never_run(tmp_path):
+    """Propius' clients, jobs and servers send each other pickles."""
+    value = pickle.dumps(Evil(tmp_path / "ran"))
+    for t in every("demo", "asia", "wine"):
+        with pytest.raises(Malformed):
+            read(t.name, value)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(value)
+    assert (tmp_path / "ran").exists(), "it would have run"

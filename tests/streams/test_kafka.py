@@ -378,6 +378,34 @@ def test_what_cannot_land_is_answered_or_stops(world: KafkaWorld) -> None:
     assert stop.reason.startswith(f"cannot append: {t.name}")
 
 
+def test_small_ones_that_go_together_land_in_order_each_at_its_place(world: KafkaWorld) -> None:
+    """Records of all sizes, some of which cannot land: each has an answer of its own."""
+    t = named(world, "receipts")
+    make_topics(world, (t, 3))
+    probe = Probe(first=tuple(Follow(t.name, p, 0) for p in range(3)))
+    world.host(probe)
+    sizes = {n: 20_000 if n % 500 == 7 else 2_000_000 if n == 1_234 else 20 for n in range(3_000)}
+    bad = {n for n in sizes if n % 700 == 9}
+    probe.do(
+        *(Send(t.name, b"%d " % n + bytes(s), partition=7 if n in bad else n % 3, tag=n) for n, s in sizes.items())
+    )
+    world.run_until(lambda: all(probe.answer(n) for n in sizes))
+    world.run_until(lambda: len(probe.records) == len(sizes) - len(bad) - 1)
+    where = {int(r.value.split()[0]): (r.partition, r.offset) for r in probe.records}
+    for n in sizes:
+        answer = probe.answer(n)
+        if n in bad:
+            assert "no partition 7" in answer.error
+        elif n == 1_234:
+            assert answer.error
+        else:
+            assert (answer.value, answer.error) == (where[n], "")
+    for p in range(3):
+        assert [n for n, at in sorted(where.items(), key=lambda x: x[1]) if at[0] == p] == sorted(
+            n for n in where if n % 3 == p
+        )
+
+
 def test_what_is_acknowledged_is_let_go_at_once(world: KafkaWorld) -> None:
     """Without waiting for the collector of circles: a sum's pieces would stay beside the sum."""
     t = named(world, "partials")

@@ -1,0 +1,59 @@
+"""Options that several commands have, and what they all do with them."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from olearning.hosting import emit, visit
+from streams.processor import Effect, Input, Stop
+
+if TYPE_CHECKING:
+    from olearning.view import View
+
+Namespace = Annotated[str, typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE")]
+Bootstrap = Annotated[
+    str, typer.Option(help="Kafka's bootstrap servers; else KAFKA_BOOTSTRAP_SERVERS, else what runs.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
+TaskName = Annotated[str, typer.Argument(help="The task.")]
+By = Annotated[str, typer.Option(help="Who says so; else this user.")]
+DEFAULT_NAMESPACE = "olearning"
+
+
+def whoever(by: str) -> str:
+    """Who says so."""
+    from getpass import getuser
+
+    return by or getuser()
+
+
+def look(namespace: str, bootstrap: str) -> "View":
+    """What the topics of a namespace say now."""
+    from olearning.view import View
+
+    class Glance(View):
+        """Stops as soon as it has read what there is."""
+
+        def handle(self, event: Input, now: int) -> Iterable[Effect]:
+            yield from super().handle(event, now)
+            if self.caught_up:
+                yield Stop("that is all", ok=True)
+
+    view = Glance(namespace)
+    visit(namespace, bootstrap, view)
+    return view
+
+
+def show(what: object) -> None:
+    """On the terminal: maps and lists as JSON, the rest as rich draws it."""
+    if isinstance(what, dict | list | tuple):
+        emit(json.dumps(what, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        with console.capture() as text:
+            console.print(what)
+        emit(text.get().rstrip("\n"))

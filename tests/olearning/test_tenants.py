@@ -1,0 +1,349 @@
+"""The operators' commands and tables against a plane in memory: what they say, as text and as JSON, and their exit codes."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+import olearning.errors
+from device_sim.fleet import Manner
+from olearning.cli import outcome
+from olearning.errors import FAILED, OK, USAGE
+from olearning.tenants import setting
+from olearning.view import View
+from schemas.messages import CheckIn, TenantsReport
+from schemas.sharing import Needs, Quota, Tenant
+from schemas.task import parse
+from schemas.topics import DAY, GLOBAL, read, topic
+from streams.ledger import Spent
+from streams.memory import Memory
+from streams.processor import Processor, Stop, send
+from tests.olearning.watched import watch
+from tests.plane import LAYOUT, NS, Plane, spec
+
+BUSY = Manner(training=(9_000, 9_000), reaction=50, report=500)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A command against a plane: exit code, output, errors."""
+
+    def run(plane: Plane, *words: str) -> tuple[int, str, str]:
+        memory = plane.memory
+
+        def visit(namespace: str, bootstrap: str, processor: Processor, *args: Any, **more: Any) -> Stop:
+            host = memory.host(lambda life: processor)
+            assert memory.run(lambda: host.stopped is not None, 60_000)
+            assert host.stopped
+            if not host.stopped.ok:
+                raise olearning.errors.Trouble(host.stopped.reason)
+            return host.stopped
+
+        for place in ("olearning.tenants", "olearning.options"):
+            monkeypatch.setattr(f"{place}.visit", visit)
+        monkeypatch.setenv("COLUMNS", "160")
+        monkeypatch.setenv("OLEARNING_NAMESPACE", NS)
+        capsys.readouterr()
+        code = outcome(list(words))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def plane(**more: Any) -> Plane:
+    made = Plane(Memory(seed=3), **more)
+    made.memory.run(limit=3_000)
+    return made
+
+
+def checkin(p: Plane, zone: str, devices: int, **abilities: float) -> None:
+    for n in range(devices):
+        name = f"{zone}-{n}-{len(abilities)}"
+        p.memory.append(send(topic(NS, zone, "checkins"), CheckIn(name, abilities), name))
+
+
+# ------------------------------------------------------------------ setting
+
+
+def test_a_tenant_is_set_and_the_verdict_said(command):
+    p = plane(devices=0)
+    code, out, errors = command(p, "tenant", "set", "acme", "--weight", "2.5", "--tasks", "3", "--by", "ann")
+    assert (code, errors) == (OK, "")
+    assert out == "tenant acme: weight 2.5, 3 open tasks, devices at work without limit, bytes a day without limit\n"
+    assert command(p, "tenant", "set", "acme", "--devices", "40", "--bytes", "1000000")[0] == OK
+    assert replace(p.globe().tenant("acme"), by="") == Tenant("acme", 2.5, Quota(3, 40, 1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("acme",), "say what to set: --weight, --tasks, --devices or --bytes"),
+        (("acme", "--weight", "0"), "> 0"),
+        (("acme", "--weight", "nan"), "> 0"),
+        (("acme", "--tasks", "-1"), "--tasks"),
+        (("Acme!", "--tasks", "1"), "tenant"),
+    ],
+)
+def test_what_no_record_can_say_is_wrong_usage(command, words, said):
+    code, _, errors = command(plane(devices=0), "tenant", "set", *words)
+    assert code == USAGE
+    assert said in errors
+
+
+def test_the_policy_is_shown_set_and_refused(command):
+    p = plane(devices=0)
+    assert command(p, "sharing") == (OK, "devices are shared by reward\n", "")
+    assert command(p, "sharing", "set", "reward", "--by", "ann") == (OK, "devices are shared by reward\n", "")
+    assert command(p, "sharing") == (OK, "devices are shared by reward, as ann said\n", "")
+    code, out, _ = command(p, "sharing", "--json")
+    assert (code, json.loads(out)) == (OK, {"policy": "reward", "args": {}, "by": "ann"})
+    code, out, _ = command(p, "sharing", "set", "irs-tiers", "--arg", "tiers=4")
+    assert (code, out) == (OK, "devices are shared by irs-tiers (tiers=4)\n")
+    code, _, errors = command(p, "sharing", "set", "lottery", "--arg", "tickets=4")
+    assert code == FAILED
+    assert errors.startswith("olearning: it stays as it was: no sharing policy 'lottery' is known here")
+    assert command(p, "sharing", "set", "Not A Name")[0] == USAGE
+    assert command(p, "sharing", "set", "reward", "--arg", "tickets")[0] == USAGE
+
+
+def test_settings_of_a_policy_are_what_they_look_like():
+    said = [setting(x)[1] for x in ("a=4", "a=0.5", "a=true", "a=x=y", "a=")]
+    assert said == [4, 0.5, True, "x=y", ""]
+    assert [type(x) for x in said[:3]] == [int, float, bool]
+
+
+def test_a_task_is_kept_and_its_round_ended(command):
+    p = plane(devices=0)
+    p.submit(replace(spec(), silent_s=60.0))
+    p.memory.run(limit=2_000)
+    code, out, _ = command(p, "task", "keep", "toy")
+    assert (code, out) == (OK, "toy is kept: it is stopped unless something is said of it again within 60 s\n")
+    code, out, _ = command(p, "task", "end-round", "toy", "--zone", "west")
+    assert (code, out) == (OK, "toy: round 1 in west ends now with what came\n")
+    assert p.globe().tasks["toy"].enough == {"west": 1}
+    code, _, errors = command(p, "task", "end-round", "wine")
+    assert (code, errors) == (FAILED, "olearning: there is no task wine; there: toy\n")
+
+
+# ------------------------------------------------------------------ looking
+
+
+def test_tenants_are_shown_with_what_they_have_of_what_they_may(command):
+    p = plane(manner=BUSY)
+    command(p, "tenant", "set", "acme", "--tasks", "2", "--devices", "12", "--weight", "2")
+    for task, tenant in (("toy", "acme"), ("more", "labs")):
+        p.submit(replace(spec(task), tenant=tenant))
+        p.memory.run(limit=1_000)
+    p.memory.run(limit=4_000)
+    code, out, _ = command(p, "tenants", "--json")
+    acme, labs = json.loads(out)
+    assert code == OK
+    assert acme == {
+        "tenant": "acme", "weight": 2.0, "tasks": ["toy"], "most_tasks": 2, "devices": 12, "most_devices": 12,
+        "bytes": 12 * 2 * 4 * sum(LAYOUT.sizes), "most_bytes": 0,
+    }  # fmt: skip
+    assert (labs["tenant"], labs["weight"], labs["tasks"], labs["most_tasks"]) == ("labs", 1.0, ["more"], 0)
+    text = command(p, "tenants")[1]
+    assert "1/2" in text
+    assert "12/12" in text
+    assert "devices are shared by reward" in text
+
+
+def test_the_view_and_the_metrics_say_the_same_of_tenants():
+    p = plane(manner=BUSY)
+    view = watch(p)
+    p.submit(replace(spec(), tenant="acme"))
+    p.memory.run(limit=8_000)
+    records = p.memory.records(topic(NS, GLOBAL, "metrics").name)
+    said = [m for r in records if isinstance(m := read(r.topic, r.value, r.headers), TenantsReport)][-1]
+    (t,) = view.snapshot(view.now).tenants
+    s = said.tenants["acme"]
+    assert (t.weight, len(t.tasks), t.devices, t.bytes) == (s.weight, s.tasks, s.devices, s.bytes)
+    assert t.devices == 12
+
+
+def test_bytes_of_today_are_those_of_all_zones_and_of_no_other_day():
+    p = plane(devices=0)
+    view = watch(p)
+    p.memory.run(limit=2_000)
+    book, now = view.books["east"].reading.ledger, 5 * DAY + 7
+    p.memory.append(send(topic(NS, GLOBAL, "tenants"), Tenant("acme", quota=Quota(bytes=100)), "acme"))
+    p.memory.run(limit=1_000)
+    book.state = replace(book.state, spent={"acme": Spent(day=5, bytes=70)})
+    assert [t.bytes for t in view.snapshot(now).tenants] == [70]
+    assert [t.bytes for t in view.snapshot(now + DAY).tenants] == [0]
+
+
+def row(p: Plane, command: Any, task: str = "toy", zone: str = "east") -> dict[str, Any]:
+    code, out, errors = command(p, "queue", "--json")
+    assert (code, errors) == (OK, "")
+    return next(r for r in json.loads(out) if (r["task"], r["zone"]) == (task, zone))
+
+
+def test_the_queue_says_how_many_of_how_many_and_since_when(command):
+    p = plane(manner=BUSY)
+    p.submit(replace(spec(demand=9, minimum=1, over_commit=1.2, deadline_s=50), tenant="acme"))
+    p.memory.run(limit=7_000)
+    r = row(p, command)
+    assert (r["tenant"], r["round"], r["state"]) == ("acme", 1, "open")
+    assert (r["slots"], r["places"], r["deltas"], r["demand"]) == (6, 11, 0, 9)
+    assert (r["eligible"], r["seen"]) == (6, 6)
+    assert r["why"] == "9 of 9 devices (6 training)"
+    assert 0 < r["since"] < p.memory.now
+    text = command(p, "queue")[1]
+    assert "6/11" in text
+    assert "0/9" in text
+
+
+def test_a_round_to_come_is_in_the_queue_too(command):
+    p = plane(devices=0)
+    for zone in p.zones:
+        p.hosts[f"zone-{zone}"].crash()
+    p.submit(spec())
+    p.memory.run(limit=2_000)
+    r = row(p, command)
+    assert (r["round"], r["state"], r["slots"], r["why"]) == (1, "to come", 0, "zone-east to open round 1")
+
+
+def test_what_is_over_is_not_in_the_queue(command):
+    p = plane()
+    p.submit(spec(epochs=1, rounds=1))
+    assert p.memory.run(lambda: p.ended("toy"), 60_000)
+    p.memory.run(limit=2_000)
+    assert json.loads(command(p, "queue", "--json")[1]) == []
+    assert "nothing" in command(p, "queue")[1]
+
+
+def test_a_round_that_only_has_to_be_finalised_is_not_in_the_queue(command):
+    p = plane(aggregators=0)
+    p.submit(spec(deadline_s=5, minimum=1))
+    p.memory.run(limit=8_000)
+    assert {p.zone(z).tasks["toy"].state for z in p.zones} == {"closed"}
+    assert json.loads(command(p, "queue", "--json")[1]) == []
+
+
+def test_the_queue_says_that_the_tenant_s_devices_are_all_at_work(command):
+    p = plane(manner=BUSY)
+    command(p, "tenant", "set", "acme", "--devices", "12")
+    p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
+    p.memory.run(limit=4_000)
+    why = "quota of tenant acme: its 6 devices at once in this zone are at work"
+    assert row(p, command)["why"] == f"9 of 9 devices: {why}"
+
+
+def test_the_queue_says_that_today_s_bytes_are_used(command):
+    p = plane(manner=BUSY)
+    cost = 2 * 4 * sum(LAYOUT.sizes)
+    command(p, "tenant", "set", "acme", "--bytes", str(9 * cost))
+    p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
+    p.memory.run(limit=4_000)
+    west = row(p, command, zone="west")
+    assert west["slots"] == 4, "the zone's part is 4.5"
+    assert f"bytes a day in this zone are used, a device takes {cost}" in west["why"]
+    (t,) = json.loads(command(p, "tenants", "--json")[1])
+    assert (t["bytes"], t["most_bytes"]) == (8 * cost, 9 * cost)
+
+
+def test_the_queue_says_that_nobody_can_do_it_and_why(command):
+    """The devices came after the task was admitted."""
+    p = plane(devices=0)
+    p.submit(replace(spec(), needs=Needs(public={"ram": 8.0, "os": 10.0})))
+    p.memory.run(limit=1_000)
+    checkin(p, "east", 3, ram=4.0, os=12.0)
+    p.memory.run(limit=8_000)
+    why = "6 of 6 devices: none of the 3 devices seen within a day meets its needs (3 have ram below 8)"
+    assert row(p, command)["why"] == why
+    assert "no fleet reports any here" in row(p, command, zone="west")["why"], "nobody was seen there"
+
+
+def test_the_queue_says_with_whom_devices_are_shared_once_somebody_said_how(command):
+    p = plane(manner=BUSY)
+    for task in ("toy", "more"):
+        p.submit(spec(task, demand=9, minimum=1, deadline_s=50))
+    p.memory.run(limit=3_000)
+    assert "shared" not in row(p, command)["why"]
+    command(p, "sharing", "set", "srsf")
+    assert row(p, command)["why"].endswith(", shared by srsf with more")
+
+
+def test_devices_that_can_do_a_task_by_zone_and_bound(command):
+    p = plane(devices=0)
+    checkin(p, "east", 3, ram=4.0, os=12.0, cpu=1.0)
+    checkin(p, "east", 2, ram=16.0, os=12.0)
+    checkin(p, "west", 1, ram=16.0)
+    p.memory.run(limit=1_000)
+    p.submit(replace(spec(), needs=Needs(public={"ram": 8.0, "os": 10.0})))
+    p.submit(replace(spec("large"), needs=Needs(public={"ram": 16.0})))
+    p.submit(spec("free"))
+    p.memory.run(limit=8_000)
+    large = json.loads(command(p, "devices", "--eligible-for", "large", "--json")[1])["zones"]
+    assert {z: (x["eligible"], x["below"]) for z, x in large.items()} == {
+        "east": (2, {"ram": 3}),
+        "west": (1, {"ram": 0}),
+    }
+    code, out, _ = command(p, "devices", "--eligible-for", "toy", "--json")
+    assert code == OK
+    assert json.loads(out) == {
+        "task": "toy",
+        "needs": {"ram": 8.0, "os": 10.0},
+        "zones": {
+            "east": {"seen": 5, "eligible": 2, "below": {"ram": 3, "os": 0}},
+            "west": {"seen": 1, "eligible": 0, "below": {"ram": 0, "os": 1}},
+        },
+    }
+    text = command(p, "devices", "--eligible-for", "toy")[1]
+    assert "ram below 8" in text
+    assert "os below 10" in text
+    free = json.loads(command(p, "devices", "--eligible-for", "free", "--json")[1])
+    assert [z["eligible"] for z in free["zones"].values()] == [5, 1], "who asks nothing takes anyone"
+    assert json.loads(command(p, "devices", "--json")[1])["east"]["seen"] == 5
+    assert "5" in command(p, "devices")[1]
+    code, _, errors = command(p, "devices", "--eligible-for", "wine")
+    assert (code, errors) == (FAILED, "olearning: there is no task wine; there: free, large, toy\n")
+    assert not any(name in text + out for name in ("east-0", "west-0")), "devices are counted, never named"
+
+
+def test_a_view_that_comes_later_knows_the_devices_from_the_metrics():
+    p = plane(devices=0)
+    checkin(p, "east", 4, ram=4.0)
+    p.memory.run(limit=8_000)
+    late = View(NS)
+    p.memory.host(lambda life: late)
+    assert p.memory.run(lambda: late.caught_up, 2_000)
+    assert {z.zone: z.seen for z in late.snapshot(late.now).zones} == {"east": 4, "west": 0}
+
+
+def test_the_page_s_task_file_is_one():
+    page = (Path(__file__).parents[2] / "docs/tenants.md").read_text()
+    blocks = [tomllib.loads(b) for b in re.findall(r"(?s)```toml\n(.*?)```", page)]
+    task = parse(next(b for b in blocks if "task" in b))
+    assert (task.needs.public, task.silent_s, task.rounds.places) == ({"ram": 8, "cpu": 9}, 86_400, 26)
+    needs = next(b for b in blocks if "task" not in b)["needs"]
+    assert parse({"task": "t", "model": "m", "data": "d", "needs": needs}).needs.private == {"samples": 100}
+
+
+# ------------------------------------------------------------------ what happened
+
+
+def test_what_tenants_said_and_what_became_of_it_are_events(command):
+    p = plane(devices=0)
+    view = watch(p)
+    command(p, "tenant", "set", "acme", "--tasks", "1", "--by", "ann")
+    command(p, "sharing", "set", "reward", "--by", "ann")
+    command(p, "sharing", "set", "lottery")
+    p.submit(spec())
+    p.memory.run(limit=2_000)
+    command(p, "task", "end-round", "toy", "--zone", "east", "--by", "ann")
+    p.memory.run(limit=500)
+    said = [e.text for e in view.drain()]
+    for text in (
+        "global: tenant acme: weight 1, 1 open task, devices at work without limit, bytes a day without limit (ann)",
+        "global: devices are shared by reward, as ann said",
+        "east: toy round 1 is to end with what came (ann)",
+    ):
+        assert text in said, text
+    assert any(x.startswith("global: another sharing policy refused: no sharing policy 'lottery'") for x in said)

@@ -1,0 +1,36 @@
+"""A round's devices as they grow: what the fold remembers of a row changes no result, whichever state is folded on."""
+
+from random import Random
+
+from streams import ledger
+from streams.ledger import _joined_by
+
+
+def naive(devices: tuple[str, ...], new: list[str]) -> tuple[str, ...]:
+    row = (*devices, *new)
+    return row if len(set(row)) == len(row) else ()
+
+
+def test_rows_grow_as_if_nothing_was_remembered() -> None:
+    dice = Random(4)
+    rows: list[tuple[str, ...]] = [()]
+    grew = 0
+    for _ in range(3_000):  # any row may go on, an old one as well: a reader that starts from a checkpoint does so
+        row = dice.choice(rows[-200:])
+        new = [f"d{dice.randrange(400)}" for _ in range(dice.randrange(4))]
+        made = _joined_by(row, new)
+        assert made == naive(row, new)
+        if made and len(made) < 60:
+            rows.append(made)
+            grew += 1
+    assert grew > 500
+    assert len(ledger._NAMES) <= ledger._MOST_NAMES
+
+
+def test_a_row_that_looks_alike_is_another() -> None:
+    ledger._NAMES.clear()
+    row = _joined_by(("a",), ["b"])
+    other = ("a", "b")
+    assert other is not row
+    assert _joined_by(row, ["c"]) == _joined_by(other, ["c"]) == ("a", "b", "c")
+    assert _joined_by(row, ["c"]) == ("a", "b", "c")  # again from the same state: it knows nothing of the c before
