@@ -41,6 +41,8 @@ SAMPLES = "samples"
 """The private need that every device knows of: how many samples of the task's data it has."""
 UNEXPECTED = 48
 """Who is free and did not expect it counts on so large a part of the time that a plan looks ahead: of a day, half an hour."""
+STILL_HERE = 6 * 3_600_000
+"""ms after which a device that stays free checks in again: who is not heard of for a day is forgotten."""
 NEVER = 2**62
 NO_MISHAP = Mishap()
 
@@ -217,6 +219,8 @@ class Device:
     """The last plan by rules, and the tasks that it drew in it, the first first."""
     since: int = 0
     """When it woke up (ms)."""
+    said: int = 0
+    """When it checked in last (ms)."""
     place: int = 0
     """Among the edge's devices."""
 
@@ -246,13 +250,17 @@ class Device:
         if not self.awake:
             self.awake, self.since = True, now
             yield from self._arrive(now)
-        elif self.journey and self.journey.zone(now) != self.zone:
+        elif (self.journey and self.journey.zone(now) != self.zone) or now - self.said >= STILL_HERE:
             yield from self._arrive(now)
         for job in [j for j in self.jobs.values() if j.state == REGISTERED and now - j.since >= PATIENCE]:
             del self.jobs[job.key]  # nobody answered
         yield from self._work(now)
         yield from self._plan(now, boards)
-        times = [window[1], *(j.since + PATIENCE for j in self.jobs.values() if j.state == REGISTERED)]
+        times = [
+            window[1],
+            self.said + STILL_HERE,
+            *(j.since + PATIENCE for j in self.jobs.values() if j.state == REGISTERED),
+        ]
         if self.running and not (self.running.due and self.running.state == TRAINING):
             times.append(max(self.running.until, now + 1))
         self.next = min([self.next, *times])
@@ -339,6 +347,7 @@ class Device:
         if self.checked_in not in ("", zone):
             yield CheckIn(self.checked_in, gone=True)
         self.zone = self.checked_in = zone
+        self.said = now
         yield CheckIn(zone)
 
     def _work(self, now: int) -> Iterator[Act]:

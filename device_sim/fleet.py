@@ -361,7 +361,8 @@ class Fleet:
                     yield send(topic(self.namespace, zone, "checkins"), here, name)
                 case Wish(job):
                     name = self._name(d, job.zone, job.work.tenant)
-                    wish = Registration(name, job.work.task, job.work.round, d.abilities)
+                    asked = {n: d.abilities[n] for n in self._asked(job) if n in d.abilities}
+                    wish = Registration(name, job.work.task, job.work.round, asked)
                     yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
                 case Begin(job):
                     if self.manner.ahead:
@@ -374,6 +375,13 @@ class Fleet:
                 case Give(job, block):
                     yield from self._give(d, job, block, now)
         self._push(d)
+
+    def _asked(self, job: Job) -> list[str]:
+        """The abilities that the plane weighs for this wish: no more of them are said under a tenant's pseudonym, or they would tell
+        which of its pseudonyms are one device."""
+        plan = self.boards[job.zone].plan
+        bounds = [b for r in plan.rules for b in (*r.meets, *r.lacks)] if plan else []
+        return sorted({name for b in (job.work.needs.public, *bounds) for name in b})
 
     def _train(self, now: int) -> Iterator[Effect]:
         """Have trained what is due, as far as the models are there."""

@@ -9,7 +9,7 @@ from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
 from processors.early_exit import waits_until, why_over
 from processors.quotas import Allowance
 from schemas.messages import Presence
-from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask
+from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask, places_taken
 
 STANDS_STILL = "waiting for a person: "
 """A task that stands still on a loss waits for this, and goes on when somebody says so."""
@@ -68,6 +68,8 @@ def shortage(g: GlobalTask, globe: Globe, zone: Zone, name: str, presence: Prese
     """Why no device more can come to the round that a task has open in a zone, or "". `presence`: the devices seen there."""
     t = zone.tasks.get(g.spec.task)
     o = t.rounds[t.round].opened if t and t.state == "open" else None
+    if t and o and places_taken(t) >= o.places:
+        return ""  # all are at work
     if o and (why := Allowance(globe, zone, name, now).over(g.spec.tenant, o.cost)[0]):
         return why
     eligible = presence.eligible.get(g.spec.task) if presence else None
@@ -163,6 +165,8 @@ def _open(
     if stuck:
         return _shards(stuck, shards, unread)
     words = f"waiting for {o.demand - r.contributors} of {o.demand} devices"
+    if 0 < o.fill <= now:
+        return f"{words}: it takes no more, and waits for the {places_taken(t)} at work"
     if lack:
         return f"{words}: {lack}"
     there = sum(devices.values())

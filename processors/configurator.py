@@ -114,7 +114,7 @@ class Configurator:
         """Why a new task can never be met as things are, or ""; None: that is not known yet."""
         spec = s.spec
         cost = 4 * sum(s.layout.sizes) + delta_bytes(s)
-        if why := self.tenancy.full(spec.tenant) or self.tenancy.costly(spec.tenant, cost):
+        if why := self.tenancy.full(spec.tenant) or self.tenancy.costly(spec.tenant, cost, self._zones(s)):
             return why
         never = self.registry.never(self._zones(s), spec.needs.public)
         return f"needs.public: {never}" if never else never

@@ -47,6 +47,7 @@ class GlobalCoordinator(GlobalDesk):
                     self.leader.zone_fact(zone, event.offset, got[0])
             case Record(topic=name) if parse(name).kind.what == "checkins":
                 yield from self.registry.checkin(event)
+                return  # the next tick looks what it means
             case Record(topic=name) if name == self.evaluations.name:
                 yield from self._evaluation(event)
             case Record(topic=name) if name == self.tenants_topic.name:

@@ -48,7 +48,7 @@ class Plans:
         self.known: tuple[int, int, Sharing | None] = (-1, -1, None)
         """Up to where the two ledgers were read then, and the policy."""
         self._gives: dict[tuple, bool] = {}
-        self._failed = ""
+        self._failed: Sharing | None = None
 
     def end(self) -> Iterator[Effect]:
         """The leadership came or went."""
@@ -92,12 +92,14 @@ class Plans:
         zone, at = self.desk.scope, self.desk.zone.position
         market = self.market(now)
         try:
-            return plan(sharing.policy, sharing.args, market, zone, at)
+            made = plan(sharing.policy, sharing.args, market, zone, at)
+            self._failed = None
+            return made
         except PolicyFailed as e:
-            why = f"devices of zone {zone} choose by reward: {e}"
-            if why != self._failed:
-                self._failed = why
+            if self._failed != sharing:  # said once, whatever it says each time
+                self._failed = sharing
                 for job in market.jobs:
+                    why = f"devices of zone {zone} choose by reward: {e}"
                     yield objection(self.desk.namespace, self.desk.name, job.task, why, now)
             return SharingPlan(zone, at, sharing.policy, chosen=True)
 
@@ -118,7 +120,9 @@ class Plans:
     def _job(self, g: GlobalTask, t: ZoneTask, now: int) -> Job | None:
         """A task with an open round that still takes devices."""
         r = t.rounds.get(t.round)
-        if t.retired or t.loss or t.state != "open" or r is None or r.opened is None or 0 < r.opened.fill <= now:
+        if t.retired or t.loss or t.state != "open" or r is None or r.opened is None:
+            return None
+        if not t.filling or 0 < r.opened.fill <= now:
             return None
         o, spec = r.opened, g.spec
         taken = places_taken(t)

@@ -13,7 +13,7 @@ from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, 
 from schemas.messages import Admission, Announcement, Refusal, Registration
 from schemas.topics import read, topic
 from schemas.wire import Malformed, Message
-from streams.ledger import Round, ZoneTask, places_taken, slots_of, working
+from streams.ledger import Round, ZoneTask, has_devices, places_taken, slots_of, working
 from streams.letters import dead_letter
 from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfollow, send
 
@@ -234,7 +234,7 @@ class Selector:
     def _lapsed(self, now: int) -> Iterator[Lapsed]:
         """The leases that are over, of devices that have not delivered."""
         for task, t in self.desk.zone.tasks.items():
-            if t.state == "open" and not t.retired and not t.loss:
+            if has_devices(t):  # one that stands still, too: its devices count in its tenant's quota
                 before, after = self.settled.get(task, {}), dict[int, int]()
                 self.settled[task] = after
                 for r in working(t):

@@ -133,7 +133,7 @@ class Steerer:
                 spec=self.change.spec or last.spec,
                 wanted=self.change.wanted or last.wanted,
                 by=self.by,
-                enough=self.enough,
+                enough={**self._undealt(t), **self.enough},
             )
             self.sent = True
             yield send(self.tasks, new, self.task, tag=self.requests.new(("sent",)))
@@ -151,6 +151,12 @@ class Steerer:
         here = {zone: r.state.tasks.get(self.task) for zone, r in self.zones.items()}
         self.enough = {zone: t.round for zone, t in here.items() if t and t.state == "open"}
         return self.enough
+
+    def _undealt(self, t: GlobalTask) -> dict[str, int]:
+        """The rounds that its last record ends, if nobody dealt with that yet: only the last record of a task ever is."""
+        refused = self.reading.state.refused.get(self.task)
+        dealt = max(t.submission, refused.submission if refused else -1)
+        return self.last[1].enough if self.last and self.last[0] > dealt else {}
 
     def _last(self, t: GlobalTask) -> Submission:
         """What holds for the task, or is to: its last record, unless that was refused; then what the ledger says."""

@@ -9,6 +9,7 @@ from typing import Any
 from learning.sharing.policy import unknown
 from processors.desk import GlobalDesk
 from processors.offers import AGAIN
+from processors.quotas import homes
 from processors.registry import EVERY, REPEAT
 from processors.standing import open_tasks, standings
 from schemas.facts import SharingSet, TaskUpdated, TenantSet, WishRefused
@@ -22,6 +23,9 @@ from streams.processor import Effect, Ends, Record, send
 
 MOST = 2**63 - 1
 """Of a quota: what every reader of a ledger can count to."""
+LARGEST = 2**16
+"""Bytes of a record, and `REASON` characters of why it is refused: the facts that repeat it must fit a record."""
+REASON = 2_000
 WISHES = 1_000
 """Records of one tenant that wait to be dealt with; of more, the last."""
 
@@ -52,6 +56,8 @@ class Tenancy:
             assert isinstance(message, Tenant | Sharing)
             if not record.key or len(record.key) > 200:
                 raise Malformed("the key is no tenant's name")
+            if len(record.value or b"") > LARGEST:
+                raise Malformed(f"what a tenant says has at most {LARGEST} bytes")
         except Malformed as e:
             yield dead_letter(self.desk.namespace, record, str(e), self.desk.name)
             return
@@ -78,7 +84,7 @@ class Tenancy:
     def _fact(self, key: str, offset: int, wish: Tenant | Sharing) -> TenantSet | SharingSet | WishRefused:
         token = self.desk.token
         if reason := objection(key, wish):
-            return WishRefused(token, offset, key, reason)
+            return WishRefused(token, offset, key, reason[:REASON])
         return TenantSet(token, offset, wish) if isinstance(wish, Tenant) else SharingSet(token, offset, wish)
 
     # ------------------------------------------------------------------ what that means for tasks
@@ -94,14 +100,15 @@ class Tenancy:
             f"ended, stop one, or raise the quota (olearning tenant set {tenant} --tasks {len(has) + 1})"
         )
 
-    def costly(self, tenant: str, cost: int) -> str:
+    def costly(self, tenant: str, cost: int, zones: tuple[str, ...]) -> str:
         """Why no device could ever take part in a round in which it moves so many bytes, or ""."""
         may = self.desk.globe.tenant(tenant).quota.bytes
-        if not may or cost <= may:
+        n = len({*homes(self.desk.globe, tenant), *zones})
+        if not may or cost <= may // n:
             return ""
         return (
-            f"a device of the task may move {cost:,} bytes in a round (the model and its delta), and tenant {tenant} may have {may:,} "
-            "a day: choose a smaller model or upload.codec, or raise the quota (olearning tenant set)"
+            f"a device of the task may move {cost:,} bytes in a round (the model and its delta), and of the {may:,} a day that tenant "
+            f"{tenant} may have each of {n} zones has its part, {may // n:,}: choose a smaller model or upload.codec, or raise the quota (olearning tenant set)"
         )
 
     def silence(self, now: int, pending: set[str]) -> Iterator[Effect]:

@@ -21,6 +21,10 @@ Range = tuple[Count, Count]
 """[from, to)"""
 
 
+RULES = 2
+"""By which a fold of this version goes, and founds ledgers. 2: devices of tenants (`Opened.tenant`, what was moved on a day)."""
+
+
 class Founded(Message, frozen=True):
     """The first record of a ledger: its identity, the rules it is folded by, the zone's number of partitions, and after
     how many records each a checkpoint may be made (0: never)."""
@@ -28,7 +32,7 @@ class Founded(Message, frozen=True):
     ledger: Ident
     zone: Slug
     partitions: Annotated[int, msgspec.Meta(ge=1)]
-    rules: Count = 1
+    rules: Count = RULES
     every: Count = 0
 
 

@@ -66,7 +66,7 @@ class Announcement(Message, frozen=True):
 
 
 class Registration(Message, frozen=True):
-    """`<zone>.registrations`: a device's wish to take part in a round of a task, with its public abilities: a tenant's pseudonym is not
+    """`<zone>.registrations`: a device's wish to take part in a round of a task, with those of its public abilities that are asked for: a tenant's pseudonym is not
     that of its check-in, so the plane cannot look them up."""
 
     device: Ident

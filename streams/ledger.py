@@ -16,6 +16,7 @@ from schemas import facts
 from schemas.blocks import Layout, Manifest, Place
 from schemas.facts import (
     LEADERSHIP,
+    RULES,
     Abandoned,
     Admitted,
     Checkpoint,
@@ -54,7 +55,6 @@ from schemas.topics import DAY
 from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
 
-RULES = 1
 MARKS = 4
 """A checkpoint's offset is at most so many times `every` behind: so many folds of its own a reader keeps to compare."""
 MOST_BITS = 2**22
@@ -362,12 +362,20 @@ def _put(items: tuple, i: int, x: Any) -> tuple:
 # ------------------------------------------------------------------ both
 
 
+def known_rules(ledger: str, rules: int) -> None:
+    """Raises `UnknownRules` if this version cannot fold a ledger by these."""
+    if rules > RULES:
+        raise UnknownRules(f"ledger {ledger} follows rules {rules}; this version knows {RULES}: install a newer one")
+    if rules < RULES:
+        raise UnknownRules(
+            f"ledger {ledger} follows rules {rules} of an older version, and this one folds by {RULES}: let the older one finish its "
+            "tasks, or begin anew under another --namespace"
+        )
+
+
 def _founded(s: S, at: int, time: int, f: Founded) -> S:
     _require(not s.ledger, "already founded")
-    if f.rules > RULES:
-        raise UnknownRules(
-            f"ledger {f.ledger} follows rules {f.rules}; this version knows {RULES}: install a newer one"
-        )
+    known_rules(f.ledger, f.rules)
     _require(f.every != 1, "a checkpoint is a record: one for each record would never end")
     new = replace(s, ledger=f.ledger, zone=f.zone, partitions=f.partitions, rules=f.rules, every=f.every)
     if isinstance(new, Zone):
@@ -549,7 +557,13 @@ def places_taken(t: ZoneTask) -> int:
 
 def at_work(t: ZoneTask) -> int:
     """How many devices hold a slot of the task, and are neither done nor given up."""
-    return _busy(t) if t.state == "open" and not t.retired else 0
+    return _busy(t) if has_devices(t) else 0
+
+
+def has_devices(t: ZoneTask) -> bool:
+    """Whether devices may be at work for it: in an open round; between two rounds of an asynchronous task, too."""
+    r = t.rounds.get(t.round)
+    return not t.retired and (t.state == "open" or bool(r and r.opened and r.opened.refill))
 
 
 def _busy(t: ZoneTask) -> int:

@@ -29,7 +29,7 @@ from schemas.blocks import FoldBlock
 from schemas.facts import Checkpoint
 from schemas.topics import topic
 from schemas.wire import Malformed, Message, checksum, decode
-from streams.ledger import RULES, Diverged, Ledger, S, UnknownRules, restore
+from streams.ledger import Diverged, Ledger, S, UnknownRules, known_rules, restore
 from streams.processor import Answer, Effect, Ends, Fetch, Follow, Record, Unfollow
 
 PIECE = 256 * 1024
@@ -182,10 +182,7 @@ class Reading(Generic[S]):
             else:
                 yield from self._again(looking)
             return
-        if state.rules > RULES:
-            raise UnknownRules(
-                f"ledger {state.ledger} follows rules {state.rules}; this version knows {RULES}: install a newer one"
-            )
+        known_rules(state.ledger, state.rules)
         self.ledger.state, self.ledger.marks = state, {fact.offset: state}
         self.origin, self._doing, self._why = fact.offset, None, ""
         yield self._follow(fact.offset)

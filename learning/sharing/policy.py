@@ -36,7 +36,7 @@ class Job:
     """A task with a round open that wants devices.
 
     `wanted`: devices of the round (d of `platforms.md` §3.5), `got`: those it has (a). `since`: what orders registrations, the ledger
-    offset that admitted it. `rounds` done of `of` (0: not known); `ran_s` since it was admitted; `service`: device-rounds it had.
+    offset that admitted it. `rounds` done of `of` (0: not known); `ran_s` since its first round opened; `service`: device-rounds it had.
     `fill_s`, `serve_s`: how long its last rounds took to get their devices, and from then to their results (0: none yet). `waits_s`:
     how long this round has been without all its devices. `fill_within_s`: the round's scheduling time-out; `deadline_s`: for all of
     the round (0: none).
@@ -170,7 +170,7 @@ def rules(name: str, args: Mapping[str, Scalar], market: Market) -> tuple[Rule, 
         raise PolicyFailed(str(e)) from e
     try:
         return tuple(found.function(settings, market))
-    except Exception as e:  # anybody's code: whatever it raises
+    except (Exception, SystemExit) as e:  # anybody's code: whatever it raises
         if isinstance(e, PolicyFailed):
             raise
         what = f": {e}" if type(e) is ValueError else f" failed: {type(e).__name__}: {e}"
@@ -200,7 +200,7 @@ def plan(name: str, args: Mapping[str, Scalar], market: Market, zone: str, at: i
     try:
         data = msgspec.msgpack.encode(made)
         made = msgspec.msgpack.decode(data, type=SharingPlan)  # structs check what is in them when they are read
-    except Exception as e:  # what it gave may be anything
+    except (Exception, SystemExit) as e:  # what it gave may be anything
         raise PolicyFailed(f"sharing policy {name!r} gave what is no list of rules: {e}") from e
     if len(data) > MOST:
         raise PolicyFailed(

@@ -83,4 +83,5 @@ def _late(job: Job, tiers: int) -> bool:
     """Restricted it would miss its deadline, or its tier has not given all by half of the scheduling time-out."""
     if job.deadline_s and tiers * job.fill_s + job.serve_s >= job.deadline_s:
         return True
-    return bool(job.fill_within_s) and job.waits_s > job.fill_within_s / 2
+    within = job.fill_within_s or job.deadline_s
+    return bool(within) and job.waits_s > within / 2

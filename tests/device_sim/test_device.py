@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from device_sim.device import (
     PATIENCE,
+    STILL_HERE,
     Act,
     Board,
     CheckIn,
@@ -25,6 +26,7 @@ from learning.rewards import first_quality, quality
 from schemas.blocks import Manifest
 from schemas.messages import Admission, Announcement, Ref, Refusal
 from schemas.task import Training
+from schemas.topics import DAY
 
 MINUTE = 60_000
 NOWHERE = Manifest(version=0, topic="x", blocks=())
@@ -135,6 +137,13 @@ def test_it_checks_in_when_it_wakes_up_and_not_again():
     assert w.wake(200) == []
     assert w.device.state == "asleep"
     assert w.wake(300) == [CheckIn("z")]
+
+
+def test_who_stays_free_checks_in_now_and_then_lest_it_be_forgotten():
+    w = World([(0, 4 * DAY)])
+    said = [now for now in range(0, 2 * DAY, 30 * MINUTE) if CheckIn("z") in w.wake(now)]
+    assert said == list(range(0, 2 * DAY, STILL_HERE))
+    assert w.device.next <= said[-1] + STILL_HERE
 
 
 def test_where_there_is_time_for_one_it_takes_what_is_worth_more():

@@ -196,12 +196,19 @@ class Zone(Edge):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
 
 
-def test_abilities_are_in_check_ins_and_registrations():
-    e = Zone([Device("a", 0, abilities={"ram": 4.0}), Device("b", 1)])
+def test_abilities_are_in_check_ins_and_what_is_asked_for_in_registrations():
+    """No more than that: a description as long as it could be would tell which of its pseudonyms are one device."""
+    phone = {"ram": 4.0, "cpu": 7.0, "os": 11.0}
+    e = Zone([Device("a", 0, abilities=phone), Device("b", 1)])
     e.announce()
     e.run()
-    assert {c.device: c.abilities for c in e.said("checkins")} == {e.name("a", ""): {"ram": 4.0}, e.name("b", ""): {}}
-    assert {w.device: w.abilities for w in e.wishes()} == {e.name("a"): {"ram": 4.0}, e.name("b"): {}}
+    assert {c.device: c.abilities for c in e.said("checkins")} == {e.name("a", ""): phone, e.name("b", ""): {}}
+    assert {w.device: w.abilities for w in e.wishes()} == {e.name("a"): {}, e.name("b"): {}}
+    e = Zone([Device("a", 0, abilities=phone)])
+    e.plan(planned(Rule((Turn(1.0, ("t",)),), ({"ram": 4.0},), ({"os": 12.0},)), at=7))
+    e.announce()
+    e.run()
+    assert [w.abilities for w in e.wishes()] == [{"ram": 4.0, "os": 11.0}]
 
 
 def test_a_fleet_hears_plans_and_older_ones_change_nothing():

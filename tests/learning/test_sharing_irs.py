@@ -341,6 +341,7 @@ def test_a_tier_is_drawn_anew_for_each_round():
         ({"fill_s": 300.0}, "scheduling takes as long as the response"),
         ({"deadline_s": 310.0}, "restricted it would miss its deadline"),
         ({"fill_within_s": 60.0, "waits_s": 31.0}, "half of the scheduling time-out is over"),
+        ({"deadline_s": 86_400.0, "waits_s": 43_201.0}, "where there is none: half of the time until the deadline"),
     ],
 )
 def test_no_tier(change, why):

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from learning.sharing import policy
-from processors import plans
+from olearning.waiting import shortage, zone_waits
+from processors import plans, quotas
 from processors.crowd import FEW, LAST, LATELY, MOST, Crowd
 from processors.quotas import LATER, SOON, Allowance, part
 from processors.selector import RETRY
@@ -19,6 +20,7 @@ from schemas.facts import (
     Closed,
     EpochOpened,
     Founded,
+    Lost,
     Opened,
     SharingSet,
     TaskAdmitted,
@@ -244,6 +246,35 @@ def test_a_policy_of_someone_s_own_that_fails_stops_nobody(monkeypatch):
     assert "luck" in said.reason
 
 
+def test_it_says_so_once_even_if_it_fails_in_other_words_each_time(monkeypatch):
+    tries = iter(range(1_000))
+
+    def fails(*_: Any) -> SharingPlan:
+        raise policy.PolicyFailed(f"try {next(tries)}")
+
+    monkeypatch.setattr(plans, "plan", fails)
+    r = shared()
+    r.policy("fifo")
+    r.memory.run(limit=30_000)
+    assert next(tries) > 3
+    assert len([m for m in r.messages("metrics", GLOBAL) if isinstance(m, Objection)]) == 1
+
+
+def test_a_plan_offers_no_place_that_is_not_given_yet():
+    """An asynchronous task whose free places are fewer than it refills."""
+    r = shared(demand=2, over_commit=3.0, refill=4, staleness=3, minimum=1)
+    r.task("u", "acme", deadline_s=600.0)
+    r.policy("fifo")
+    for d in "abcdef":
+        r.ask(d, "t")
+    r.send(*blocks("a", r.slot(1, "a")))
+    settled(r)
+    t = r.zone.tasks["t"]
+    assert not t.filling
+    assert r.plan
+    assert [turn.tasks for rule in r.plan.rules for turn in rule.turns] == [("u",)]
+
+
 def test_who_leads_next_makes_the_plan_anew_and_reads_the_check_ins_again():
     r = shared()
     r.policy("fifo")
@@ -322,6 +353,38 @@ def test_many_at_once_get_no_more_than_the_quota():
     r.memory.run(limit=2_000)
     assert len(r.zone.tasks["u"].rounds[1].devices) == 3
     assert {f.task for f in r.facts(Admitted)[-1].slots} <= {"u"}
+
+
+def test_devices_of_a_task_that_stands_still_are_given_back_when_their_leases_are_over():
+    """Until a person says what is to become of the loss they would keep their tenant's other tasks from any."""
+    r = shared(lease_s=5.0)
+    r.task("u", "default", deadline_s=600.0)
+    r.tenant("default", devices=1)
+    assert isinstance(r.ask("a", "t"), Admission)
+    begins = r.zone.tasks["t"].next[0]
+    r.put(topic(NS, Z, "ledger"), Lost(r.zone.leader.token, LEADERSHIP, "t", "gone", ranges={0: (begins, begins + 1)}))
+    r.until(lambda: r.zone.tasks["t"].loss is not None)
+    assert isinstance(r.ask("b", "u"), Refusal)
+    r.memory.run(limit=10_000)
+    assert r.zone.tasks["t"].rounds[1].lapsed == {0}
+    assert isinstance(r.ask("b", "u"), Admission)
+
+
+def test_between_two_rounds_of_an_asynchronous_task_its_devices_are_still_at_work():
+    r = shared(demand=1, over_commit=3.0, refill=1, staleness=5, minimum=1)
+    r.task("u", "default", deadline_s=600.0)
+    r.tenant("default", devices=3)
+    for d in "abc":
+        assert isinstance(r.ask(d, "t"), Admission)
+    r.send(*blocks("a", r.slot(1, "a")))
+    most = 0
+    while r.zone.tasks["t"].round < 2 or r.zone.tasks["t"].state != "open":
+        for d in "xyz":
+            r.put(topic(NS, Z, "registrations"), Registration(d, "u", 1), d)
+        r.memory.run(limit=5)
+        most = max(most, quotas.working(r.zone).get("default", 0))
+    assert most == 3
+    assert len(r.zone.tasks["u"].rounds[1].devices) == 1, "that of a, who is done"
 
 
 def test_bytes_a_day():
@@ -498,6 +561,25 @@ def test_a_dead_device_s_slot_comes_back_and_the_plan_has_the_task_again():
 
 
 # ------------------------------------------------------------------ who came lately
+
+
+def test_what_a_full_round_and_one_that_takes_no_more_wait_for_is_said():
+    def words(r: Shared) -> str:
+        g = r.leader.processor.globe.state  # type: ignore[attr-defined]
+        lack = shortage(g.tasks["t"], g, r.zone, Z, None, r.memory.now)
+        return zone_waits(g.tasks["t"], r.zone, Z, [], [], {"idle": 9}, {Z: r.zone}, r.memory.now, lack)
+
+    r = shared(demand=2, over_commit=1.0)
+    r.tenant("default", devices=2)
+    assert isinstance(r.ask("a", "t"), Admission)
+    assert words(r) == "waiting for 2 of 2 devices"
+    assert isinstance(r.ask("b", "t"), Admission)
+    assert words(r) == "waiting for 2 of 2 devices", "not for the quota: all are at work"
+    r = shared(demand=6, fill_s=5.0, minimum=2)
+    for d in "ab":
+        r.ask(d, "t")
+    r.memory.run(limit=10_000)
+    assert words(r) == "waiting for 6 of 6 devices: it takes no more, and waits for the 2 at work"
 
 
 def checked_in(crowd: Crowd, device: str, at: int, **abilities: float) -> None:

@@ -27,7 +27,7 @@ from schemas.messages import CheckIn, Standing, TenantsReport
 from schemas.sharing import SHARING, Needs, Quota, Sharing, Tenant
 from schemas.task import Rounds, Submission, TaskSpec
 from schemas.topics import GLOBAL, read, topic
-from schemas.wire import Message
+from schemas.wire import Message, encode
 from streams.memory import Host, Memory
 from streams.processor import Ends, Send, send
 from tests.plane import LAYOUT, NS, START, Plane, spec
@@ -183,9 +183,43 @@ def test_a_task_of_which_no_device_may_move_the_model_is_refused():
     ok, why = submitted(p, "toy")
     assert not ok
     assert f"a device of the task may move {cost} bytes in a round" in why
-    say(p, replace(ACME, quota=Quota(bytes=cost)), "acme")
+    say(p, replace(ACME, quota=Quota(bytes=2 * cost - 1)), "acme")
+    p.memory.run(limit=1_000)
+    ok, why = submitted(p, "toy")
+    assert not ok
+    assert f"each of 2 zones has its part, {cost - 1:,}" in why, "no zone could ever admit a device"
+    say(p, replace(ACME, quota=Quota(bytes=2 * cost)), "acme")
     p.memory.run(limit=1_000)
     assert submitted(p, "toy")[0]
+
+
+def test_what_a_tenant_says_at_length_stops_nobody():
+    """A record as large as Kafka takes, and a reason that repeats what was said: the fact must fit a record all the same."""
+    p = plane()
+    say(p, Sharing("max-min", {"within": "\x00" * 60_000}), SHARING)
+    say(p, Sharing("fifo", {"within": "x" * 100_000}), SHARING)
+    p.memory.run(limit=2_000)
+    (refused,) = p.globe().wishes.values()
+    assert len(encode(refused)) < 10_000
+    letters = [read(r.topic, r.value, r.headers) for r in p.memory.records(topic(NS, GLOBAL, "dead-letters").name)]
+    assert [x.reason for x in letters] == ["what a tenant says has at most 65536 bytes"]
+
+
+def test_a_round_that_is_to_end_ends_though_another_word_comes_before_anybody_looks():
+    """Of a task only the last record is ever dealt with."""
+    p = plane()
+    assert submitted(p, "toy")[0]
+    p.memory.run(limit=5_000)
+    before = {z: p.zone(z).tasks["toy"].round for z in ("east", "west")}
+    p.hosts["global"].crash()
+    words = [p.memory.host(lambda life, c=c: Steerer(NS, "toy", c, "ann")) for c in (Change(ends=()),)]
+    p.memory.run(limit=2_000)
+    words.append(p.memory.host(lambda life: Steerer(NS, "toy", Change(), "bob")))
+    p.memory.run(limit=2_000)
+    p.hosts["global"].restart()
+    p.memory.run(limit=10_000)
+    assert all(w.stopped and w.stopped.ok for w in words)
+    assert p.globe().tasks["toy"].enough == before
 
 
 # ------------------------------------------------------------------ eligibility

@@ -93,7 +93,7 @@ EXAMPLES: tuple[Message, ...] = (
     blocks.SumBlock(task="wine", round=4, block=1, data=memoryview(b"\x01\x00\x00\x00\x00\x00\x00\x80")),
     blocks.Counted(task="wine", round=4, blocks=2, bits={10: b"\x80", 9: b"\xff\x01"}),
     blocks.FoldBlock(ledger="led-1", offset=3000, block=1, data=memoryview(b"\x81\xa1a\x01")),
-    facts.Founded(ledger="led-1", zone="asia", partitions=8, rules=2, every=1000),
+    facts.Founded(ledger="led-1", zone="asia", partitions=8, rules=7, every=1000),
     facts.Rules(n=2),
     facts.Checkpoint(token=5, offset=3000, hash=2**64 - 1, places=(_place,), cut=1000),
     facts.Claimed(holder="agg-1", life="6f1e", seats={10: 0, 2: 17, facts.LEADERSHIP: 300}),

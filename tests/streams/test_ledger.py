@@ -78,12 +78,14 @@ def test_a_globe_has_no_shards():
 @pytest.mark.parametrize("state", [Zone(), Globe()])
 def test_unknown_rules_stop_the_reader(state):
     with pytest.raises(UnknownRules, match="install a newer"):
-        fold(state, 0, 0, Founded("x", "z", 1, rules=2))
+        fold(state, 0, 0, Founded("x", "z", 1, rules=3))
+    with pytest.raises(UnknownRules, match=r"rules 1 of an older version.*another --namespace"):
+        fold(state, 0, 0, Founded("x", "z", 1, rules=1))
     book = Book(state)
     book.ok(Founded("x", "z", 1))
-    assert book.add(Rules(1), 0) == "rules 1 are followed already"
-    with pytest.raises(UnknownRules, match="rules 2"):
-        book.add(Rules(2))
+    assert book.add(Rules(2), 0) == "rules 2 are followed already"
+    with pytest.raises(UnknownRules, match="rules 3"):
+        book.add(Rules(3))
 
 
 def test_a_gap_or_a_step_back_is_an_error():
