@@ -66,8 +66,8 @@ class Announcement(Message, frozen=True):
 
 
 class Registration(Message, frozen=True):
-    """`<zone>.registrations`: a device's wish to take part in a round of a task, with those of its public abilities that are asked for: a tenant's pseudonym is not
-    that of its check-in, so the plane cannot look them up."""
+    """`<zone>.registrations`: a device's wish to take part in a round of a task, with those of its public abilities that are asked for:
+    a tenant's pseudonym is not that of its check-in, so the plane cannot look them up."""
 
     device: Ident
     task: Slug
