@@ -76,6 +76,8 @@ class Crowd:
             for _ in range(self.args.checkins):
                 await self.send(producer, "checkins", checkins, numbers)
             await self.send(producer, "registrations", wire, numbers)
+            if rate:  # waits count from when it was their turn: what holds up who sends holds up devices
+                self.sent[at : at + step] = [began + i / rate for i in numbers]
 
     async def listen(self, consumer: AIOKafkaConsumer) -> None:
         """Until each has its answer."""

@@ -73,7 +73,7 @@ def _fewer_steps(
         return replace(a, training=replace(a.training, steps=steps))
 
     full = a.training.taken(samples)
-    low, high = ceil(round(a.adapt.steps_least * full, 6)), full
+    low, high = max(1, ceil(round(a.adapt.steps_least * full, 6))), full
     if full < 1 or expect(taking(low)) > most:
         return None
     while low < high:  # the most that ends in time is in [low, high]

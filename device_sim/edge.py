@@ -112,9 +112,17 @@ class Edge:
             elif vector is None:
                 return None
         if vector is None:
-            vector = self._vectors[name] = np.concatenate([self._blocks[b] for b in blocks])
+            pieces = [self._blocks[b] for b in blocks]
+            vector = self._vectors[name] = np.concatenate(pieces)
+            left = {id(x.base) for x in pieces if isinstance(x.base, np.ndarray)}
             for b, piece in zip(blocks, slices(a.sizes), strict=True):
                 self._blocks[b] = vector[piece]
+            for (
+                b,
+                x,
+            ) in self._blocks.items():  # what stays of a version that gave blocks to this one would keep all of it
+                if id(x.base) in left:
+                    self._blocks[b] = x.copy()
         return vector
 
     def want(self, a: Announcement) -> Iterator[Fetch | Gone]:

@@ -458,6 +458,8 @@ class Fleet:
             twice = d.die("resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
             again += [b for b in job.blocks if isinstance(b, DeltaBlock)] if twice else []
         due = min(job.lease, a.deadline)
+        if a.serve:  # it may close so long after it has its devices, which it had not before this one came
+            due = min(due, job.lease - a.lease + a.serve)
         for b in again:
             sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device)
             self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due, now)
@@ -485,7 +487,7 @@ class Fleet:
         loss = min(round(run.loss_sum * 1e6), run.samples * MOST_LOSS) if np.isfinite(run.loss_sum) else 0
         for i, piece in enumerate(slices(a.sizes)):
             weighted = run.delta[piece].astype(np.float64) * run.samples  # block by block: it stays in the cache
-            if how.sparse and left is not None:
+            if left is not None:
                 weighted += left[piece]
             data, exponent = write_values(weighted, how, a.unit, a.largest, dice, a.keep)
             if how.sparse:

@@ -26,7 +26,7 @@ from processors.order import Order
 from processors.shares import TURN
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
-from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
+from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost, Opened
 from schemas.messages import AggregatorReport, TaskLoad
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
@@ -62,7 +62,7 @@ round waits for."""
 PAYS, SPARSE = 4, 6
 """A commit with less than `PAYS` times the bytes of its sum in deltas waits `SPARSE` times as long: with little to do, the sums that an
 aggregator writes are a part of what arrives, and not more than that."""
-LONGEST = 30_000
+LONGEST = 20_000
 """ms that a commit is put off at most; a claim that outlives it moves its shard whatever happens."""
 WINDOW = 16
 """Pieces of a sum that are on their way at once: memory."""
@@ -527,16 +527,19 @@ class Aggregator:
         """Whether there should be no second sum beside this one."""
         return acc is not None and acc.total is not None and acc.total.nbytes > HEAVY
 
-    def patience(self, acc: Accumulator) -> int:
-        """ms that an accumulator waits for more: as its sum is dear, and by what went into it."""
+    def patience(self, acc: Accumulator, o: Opened | None = None) -> int:
+        """ms that an accumulator waits for more: as its sum is dear, and by what went into it. Of a round's leases it takes a quarter at
+        most, or devices that delivered would lapse; and what does not pay does not wait where places are given anew as they are free."""
         size = 0 if acc.total is None else acc.total.nbytes
-        worth = size // self.worth * (SPARSE if acc.bytes < PAYS * size else 1)
-        return max(self.commit_interval, min(round(worth), LONGEST))
+        waits = SPARSE if acc.bytes < PAYS * size and not (o and o.refill) else 1
+        worth = min(size // self.worth * waits, LONGEST, o.lease // 4 if o else LONGEST)
+        return max(self.commit_interval, round(worth))
 
     def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
-        if now - acc.started >= self.patience(acc) or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
-            return True
         r = t.rounds.get(acc.round)
+        patience = self.patience(acc, r.opened if r else None)
+        if now - acc.started >= patience or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
+            return True
         if r is None or r.opened is None:
             return False
         mine = [s for s in work.shards if t.at[s] == acc.round]
@@ -549,7 +552,7 @@ class Aggregator:
         if (
             not acc.done
             or r.opened.refill
-            or len(r.devices) - len(r.lapsed) < r.opened.demand
+            or (r.got(now) is None and len(r.devices) - len(r.lapsed) < r.opened.demand)
             or any(x.queue for x in work.shards.values())
         ):
             return False

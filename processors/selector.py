@@ -307,6 +307,7 @@ class Selector:
             keep=spec.upload.share,
             reward=o.worth.reward,
             lease=o.lease,
+            serve=o.serve,
             over=t.retired,
             needs=spec.needs,
             adapt=spec.adapt,

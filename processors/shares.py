@@ -52,6 +52,8 @@ class Shares:
         if len(ready) < 2:
             self.ahead, self._until = frozenset(), {}
             return self.ahead
+        most = max(self._had[t] - self.turn / self._weight(t) for t in ready)
+        self._had.update((t, most) for t in ready if self._had[t] < most)  # nobody makes up for more than a turn
         least = min(self._had[t] for t in ready)
         most = max(self._weight(t) for t in ready)
         lead = {t: self._lead(self._weight(t) / most) / self._weight(t) for t in ready}

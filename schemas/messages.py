@@ -54,6 +54,8 @@ class Announcement(Message, frozen=True):
     reward: Annotated[float, msgspec.Meta(ge=0, le=10**6)] = 1.0
     lease: Count = 0
     """For how many ms an admitted device holds its slot."""
+    serve: Count = 0
+    """For how many ms the round waits, once it has its devices; 0: until the deadline."""
     over: bool = False
     """The task is over here: this is the last word on it."""
     needs: Needs = Needs()

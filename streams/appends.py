@@ -48,6 +48,8 @@ class Append:
     over: Callable[["Append", tuple[int, int] | None, str], None]
     number: int = 0
     done: bool = False
+    queued: bool = False
+    """It lies in its lane: it is put there once, whoever finds that it must go again."""
     alone: bool = False
     """A batch with it was refused: it is sent by itself, so that it takes no other along."""
 
@@ -116,7 +118,8 @@ class Appends:
 
     def _push(self, append: Append) -> None:
         lane = self._lanes.get(append.send.topic)
-        if lane:
+        if lane and not append.queued:
+            append.queued = True
             heapq.heappush(lane.waiting, append)
             lane.more.set()
 
@@ -299,7 +302,7 @@ def _next(lane: _Lane) -> list[Append]:
         size += len(append.send.value) + len(append.send.key or "") + OVERHEAD
         if run and (not small or size > BATCH // 2):
             break
-        heapq.heappop(lane.waiting)
+        heapq.heappop(lane.waiting).queued = False
         if not append.done:
             run.append(append)
         if not small:

@@ -493,8 +493,8 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
         _require(
             [x.slot for x in slots] == list(numbers), f"the next new slot of round {n} of {task} is {len(r.devices)}"
         )
-        devices = _joined_by(r.devices, [x.device for x in slots])
-        _require(bool(devices), f"a device has two slots of round {n} of {task}")
+        devices, twice = _joined_by(r.devices, [x.device for x in slots])
+        _require(not twice, f"a device has two slots of round {n} of {task}")
         most = slots_of(r.opened)
         _require(len(devices) <= most, f"round {n} of {task} can have {most} slots")
         taken = places_taken(t) + len(slots)
@@ -518,20 +518,20 @@ round's devices would all be looked through for every few that join."""
 _MOST_NAMES = 64
 
 
-def _joined_by(devices: tuple[str, ...], new: list[str]) -> tuple[str, ...]:
-    """The devices and the new ones, or () if one is there twice."""
+def _joined_by(devices: tuple[str, ...], new: list[str]) -> tuple[tuple[str, ...], bool]:
+    """The devices and the new ones, and whether one is there twice."""
     known, names = _NAMES.get(id(devices), ((), set[str]()))
     if known is not devices:
         names = set(devices)
-    if len(set(new)) < len(new) or not names.isdisjoint(new):
-        return ()
-    _NAMES.pop(id(devices), None)
     row = (*devices, *new)
+    if len(set(new)) < len(new) or not names.isdisjoint(new):
+        return row, True
+    _NAMES.pop(id(devices), None)
     names.update(new)
     _NAMES[id(row)] = row, names
     while len(_NAMES) > _MOST_NAMES:
         _NAMES.pop(next(iter(_NAMES)), None)
-    return row
+    return row, False
 
 
 def most_slots(largest: int, blocks: int, staleness: int = 0, fraction: int = 0) -> int:

@@ -1,5 +1,6 @@
 """A device fits a run to what it has, within what the task allows; slow ones then take part and lose nobody's bits."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from device_sim.capacity import Capacity
 from device_sim.device import Device, Job
 from device_sim.fleet import Fleet, Manner
 from device_sim.pace import Phone, up_bytes
+from learning.codecs import read_values
 from schemas.blocks import DeltaBlock
+from schemas.blocks import codec as codec_of
 from schemas.facts import Admitted, Committed, Finalised
 from schemas.task import Adapt, Training
 from schemas.topics import read
@@ -180,3 +183,19 @@ def test_a_part_of_a_pass_does_not_make_a_device_forget_how_much_it_has():
         d.jobs[job.key] = d.running = job
         d.trained(job, Done(np.zeros(4, np.float32), seen, 1.0), [], 1_000)
         assert d.sizes["t"] == (known, 2)
+
+
+def test_what_top_k_left_out_is_sent_when_a_device_writes_all_values() -> None:
+    a = replace(round_of("t"), sizes=(100,), codec="top-k+int32", keep=0.5, unit=-24, largest=65536.0)
+    d = Device("d", 0)
+    fleet = Fleet("n", "z", "f", "1", [d], None, Manner())  # type: ignore[arg-type]
+    dice = np.random.default_rng(0)
+    wanted, got = np.zeros(100), np.zeros(100)
+    for n, name in enumerate(("top-k+int32", "top-k+int32", "int16"), start=1):
+        delta = dice.standard_normal(100).astype(np.float32)
+        wanted += delta * 10.0
+        run = SimpleNamespace(delta=delta, samples=10, loss_sum=1.0)
+        (b,) = fleet._blocks(d, Job("z", replace(a, codec=name, round=n), 0), run)
+        v = read_values(codec_of(name), b.data, 100)
+        got[v.at if v.at is not None else slice(None)] += v.q * 2.0 ** (a.unit + b.exponent)
+    assert np.abs(wanted - got).max() < 0.01

@@ -313,3 +313,20 @@ def test_the_version_before_may_go_while_the_difference_is_on_its_way(log):
     assert log.edge.held == 0
     assert log.carry(fetches) == []
     assert log.edge.model(log.round(two)).tobytes() == vector.tobytes()
+
+
+def test_a_block_that_stays_does_not_keep_the_versions_it_came_with() -> None:
+    """One block of four is trained: memory is what `held` says, and not a vector for each version."""
+    log = Log()
+    v = np.arange(sum(SIZES), dtype=np.float32)
+    log.edge.room = 2 * v.nbytes
+    for _ in range(20):
+        v = v.copy()
+        v[0] += 1
+        a = log.round(log.write(v))
+        assert log.get(a).tobytes() == v.tobytes()
+        log.edge.trim([a])
+    alive = {
+        id(b.base if b.base is not None else b): b.base if b.base is not None else b for b in log.edge._blocks.values()
+    }
+    assert sum(x.nbytes for x in alive.values()) <= log.edge.room

@@ -97,7 +97,7 @@ def sums(rig: Rig) -> int:
 def test_a_commit_is_put_off_as_its_sum_is_dear(monkeypatch: pytest.MonkeyPatch, worth: int) -> None:
     """12 values are 96 bytes: at a byte for a ms, 96 ms, which the commit interval is longer than; at 1/1000, LONGEST."""
     monkeypatch.setattr(aggregator, "WORTH", worth / 1000)
-    rig = Rig(1, demand=9, minimum=1, deadline_s=60.0)
+    rig = Rig(1, demand=9, minimum=1, deadline_s=60.0, lease_s=90.0)
     rig.admit(1, DEVICES)
     began = rig.memory.now
     rig.send(*blocks(DEVICES[0], rig.slot(1, DEVICES[0])))
@@ -118,6 +118,28 @@ def test_a_commit_that_does_not_pay_waits_for_more(monkeypatch: pytest.MonkeyPat
     rig.until(lambda: bool(rig.facts(Committed)))
     waited = rig.memory.now - began
     assert waited < 2_000 if many else 5 * 960 < waited < 7 * 960
+
+
+def test_devices_that_delivered_do_not_lapse_while_their_commit_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregator, "WORTH", 0.001)
+    rig = Rig(1, demand=4, over_commit=1.0, minimum=1, deadline_s=60.0, lease_s=20.0)
+    rig.admit(1, DEVICES[:4])
+    for d in DEVICES[:3]:
+        rig.send(*blocks(d, rig.slot(1, d)))
+    rig.memory.run(limit=22_000)
+    assert sorted(rig.round(1).lapsed) == [rig.slot(1, DEVICES[3])]
+
+
+def test_a_round_that_takes_no_more_devices_waits_for_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that came have delivered, and are fewer than it wanted."""
+    monkeypatch.setattr(aggregator, "WORTH", 0.001)
+    rig = Rig(1, demand=3, minimum=1, fill_s=2.0, deadline_s=300.0, lease_s=120.0)
+    rig.admit(1, DEVICES[:2])
+    began = rig.memory.now
+    for d in DEVICES[:2]:
+        rig.send(*blocks(d, rig.slot(1, d)))
+    rig.finalised(1)
+    assert rig.memory.now - began < 4_000
 
 
 def test_two_workers_commit_as_soon_as_the_demand_is_there_for_all_they_know(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ VARIANTS = {
 }
 """Under a plan two tenants have a task each that needs something of devices, and quotas of a device less than their rounds want: it is
 admitted when another's slot is free again, so a slot that leaked would hold up the round."""
+CASES = [(v, r) for v in VARIANTS for r in ROLES if "tenants" not in v or not r.startswith("agg")]
+"""To an aggregator a plan is nothing."""
 RIGHT = {
     task: trained(
         task, 1, ("east",), EPOCHS, ROUNDS, lambda zone, n, block: [f"{zone}-{k}" for k in range(DEVICES)]
@@ -176,8 +178,7 @@ def crash(variant: str, role: str, point: Point) -> str:
 
 
 @pytest.mark.timeout(900)  # on a machine that is busy
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("variant", "role"), CASES)
 def test_a_crash_at_any_effect_changes_no_bit(variant, role):
     wrong = [how for p in points(variant, role) if (how := crash(variant, role, p))]
     assert not wrong, f"{len(wrong)} of {len(points(variant, role))}\n" + "\n".join(wrong[:10])

@@ -188,3 +188,18 @@ def test_a_scheduler_that_dies_holds_up_nobody():
     assert not p.hosts["scheduler"].alive
     assert p.memory.now < free().memory.now + STALE + 2_000
     assert p.model("toy").tobytes() == free().model("toy").tobytes()
+
+
+def test_credits_hold_no_delta_beyond_the_execution_time_out() -> None:
+    """The edge has a credit of nothing, again and again; the lease is longer than the round waits."""
+    p = Plane(
+        Memory(seed=1),
+        zones=("east",),
+        aggregators=1,
+        devices=6,
+        manner=Manner(training=(1_000, 1_500), reaction=50, report=500),
+    )
+    p.submit(spec(demand=6, epochs=1, rounds=2, minimum=1, serve_s=10.0, deadline_s=120.0, lease_s=60.0))
+    while not p.memory.run(lambda: p.ended("toy"), 500) and p.memory.now < 200_000:
+        say(p, 0)
+    assert [f.devices for f in p.facts("east") if isinstance(f, Finalised)] == [6, 6]

@@ -152,7 +152,7 @@ EXAMPLES: tuple[Message, ...] = (
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000, over=True, needs=_spec.needs, adapt=_spec.adapt,
+        reward=0.125, lease=10_000, serve=15_000, over=True, needs=_spec.needs, adapt=_spec.adapt,
     ),
     messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
