@@ -14,7 +14,7 @@ from tests.chaos.schedules import Schedule, fault, faults, replay
 
 pytestmark = [pytest.mark.proof, pytest.mark.xdist_group("schedules")]  # they share one pool
 
-SCHEDULES = 1_500
+SCHEDULES = 1_000
 CHUNK = 25
 ENOUGH = 400
 """A control that is not red after so many seeds says that a guard is not needed, or that the schedules do not test it."""
