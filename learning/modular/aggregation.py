@@ -3,12 +3,12 @@
     ω_i ← ω_i + Σ_k a_ik · δ_ik / Σ_k a_ik,    a_ik = Importance(ω_i | D_k),   over the devices k that trained module i
 
 δ_ik is against the version of module i that device k was sent, so devices with different ones can be mixed; one older than `OLDEST`
-versions is left out. The shared part is the sample-weighted mean over all (FedAvg). What nobody trained stays bit for bit, its
+versions is left out, and running statistics against any but the present version. The shared part is the sample-weighted mean over all (FedAvg). What nobody trained stays bit for bit, its
 version too.
 
 These are the sums of `learning/aggregation.py`, block by block: a device sends weight · delta as integers, and the weights of a
 block add up beside it. Weights are whole numbers: for the shared part the samples, for a module its importance in `FRACTION` bits,
-so that 1/16 is 4,096. A mean divides by its own block's weights, so the two need no common measure.
+so that 1/16 is 64. A mean divides by its own block's weights, so the two need no common measure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from learning.aggregation import Float32, Int64, Ints, add, apply_mean
 from learning.modular.structure import NOISE, SELECTOR, SHARED, Choice, blocks_of, group, owners
 from schemas.blocks import Layout, slices
 
-FRACTION = 16
-"""The importance 1 is the weight 2^16, and 1/16 is known to 1/8,192 of it. Under a task's default limits a value of a module that is all
-to a device may so move by 1 in a run."""
+FRACTION = 10
+"""The importance 1 is the weight 2^10, and 1/16 is known to 1/128 of it. Under a task's default limits a value of a module that is all
+to a device may so move by 64 in a run: running variances move by several."""
 OLDEST = 10
 """A delta counts up to so many versions of its module behind."""
 
@@ -33,7 +33,7 @@ Versions = Mapping[str, int]
 
 
 def weight_of(importance: float) -> int:
-    """A module's weight for a device: its importance, from 0 to 1, as a whole number of 2^-16; at least 1 unless it is 0.
+    """A module's weight for a device: its importance, from 0 to 1, as a whole number of 2^-10; at least 1 unless it is 0.
 
     Raises `ValueError` for another importance.
     """
@@ -77,15 +77,18 @@ class Sums:
     total: Int64 = field(init=False)
     weights: list[int] = field(init=False)
     old: int = 0
+    _plain: frozenset[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.total = np.zeros(sum(self.layout.sizes), np.int64)
         self.weights = [0] * len(self.layout.sizes)
+        self._plain = self.layout.plain
 
     def add(self, c: Contribution, versions: Versions, oldest: int = OLDEST) -> None:
         """Add a contribution, `versions` being those of the model it is to come into.
 
-        Raises `ValueError`, and adds nothing, if it has part of a module only, weights of one owner that differ, a base that is not
+        That values are within the round's largest, and sums within 64 bits, is the caller's part, as with
+        `learning.aggregation.add`. Raises `ValueError`, and adds nothing, if it has part of a module only, weights of one owner that differ, a base that is not
         yet, `NOISE`, or values of another size.
         """
         names, pieces = owners(self.layout), slices(self.layout.sizes)
@@ -115,7 +118,8 @@ class Sums:
                     f"{q.shape} of {q.dtype} and {exponent}"
                 )
         for b, (q, exponent) in c.values.items():
-            if versions.get(names[b], 0) - c.base.get(names[b], 0) > oldest:
+            # Changes of a running variance from different values of it may add up to one below 0.
+            if versions.get(names[b], 0) - c.base.get(names[b], 0) > (0 if b in self._plain else oldest):
                 self.old += 1
                 continue
             add(self.total[pieces[b]], q, exponent)

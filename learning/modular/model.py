@@ -68,13 +68,18 @@ class Modular(nn.Module):
 
 
 def modularise(
-    network: nn.Module, shape: tuple[int, ...], form: Form, choice: Choice | None = None, noise: bool = True
+    network: nn.Module,
+    shape: tuple[int, ...],
+    form: Form,
+    choice: Choice | None = None,
+    noise: bool = True,
+    seed: int = 0,
 ) -> Modular:
     """The network, taken over, with module layers in the place of its stages (`learning/modular/stages.py` says which). `shape` of a
-    sample. With a `choice` only those modules are made. On whatever device the network is; new weights are drawn by torch's own
-    generator.
+    sample. With a `choice` only those modules are made. The network is on the CPU; new weights are drawn from
+    `seed` alone where that is the CPU, and the process's random state stays as it was.
 
-    Raises `ValueError` if there are no such stages, or not the modules chosen.
+    Raises `ValueError` if there are no such stages, not the modules chosen, or modules of another shape than their stage.
     """
     found = stages(network, form.norm, form.last)
     seen = shapes(network, found, shape)
@@ -83,10 +88,12 @@ def modularise(
     if len(choice) != len(found) or any(not 0 <= n < form.modules for chosen in choice for n in chosen):
         raise ValueError(f"a choice of {choice} for {len(found)} layers of {form.modules} modules")
     layers = []
-    with torch.device(next(network.parameters()).device):
+    with torch.random.fork_rng(devices=[]), torch.device(next(network.parameters()).device):
+        torch.default_generator.manual_seed(seed)
         for stage, (n, m), chosen in zip(found, seen, choice, strict=True):
             build = _narrow(stage.shrunk, n[0], form.width(m[0]), m[0])
             layer = ModuleLayer(build, form.modules, chosen, n, m)
+            _check(stage.name, layer)
             parent = network.get_submodule(stage.parent)
             setattr(parent, stage.children[0], layer)
             for child in stage.children[1:]:
@@ -94,6 +101,22 @@ def modularise(
             layers.append(layer)
         selector = Selector(shape, [form.modules] * len(layers), form.k, noise)
     return Modular(network, selector, layers)
+
+
+def _check(name: str, layer: ModuleLayer) -> None:
+    """One sample through the first module. Raises `ValueError` if it gives another shape than the stage: sums would broadcast."""
+    part = next(iter(layer.parts.values()), None)
+    if part is None:
+        return
+    try:
+        with torch.no_grad():
+            got = tuple(part.eval()(torch.zeros(1, *layer.inputs)).shape[1:])
+    except RuntimeError as e:
+        raise ValueError(f"a module for {name} does not take what comes in, {layer.inputs} a sample: {e}") from e
+    finally:
+        part.train()
+    if got != layer.outputs:
+        raise ValueError(f"a module for {name} gives {got} of {layer.inputs}; the stage gives {layer.outputs}")
 
 
 def _narrow(builder: Callable[[int, int, int], nn.Module], n: int, h: int, m: int) -> Callable[[], nn.Module]:

@@ -95,15 +95,24 @@ def _drawn(module: nn.Module) -> nn.Module:
 
 
 class Bypass(nn.Module):
-    """The residual module: what comes in, averaged down to the output's size, with zeros for channels it has not."""
+    """The residual module: what comes in, averaged to the output's size, with zeros for channels it has not.
+
+    Averages are over squares that do not overlap where those give the size, as a stride does; else, as of a convolution without
+    padding, over the even parts of `adaptive_avg_pool2d`.
+    """
 
     def __init__(self, inputs: tuple[int, ...], outputs: tuple[int, ...]):
         super().__init__()
         self.channels = outputs[0]
         self.stride = tuple(-(-i // o) for i, o in zip(inputs[1:], outputs[1:], strict=True))
+        even = all(-(-i // s) == o for i, s, o in zip(inputs[1:], self.stride, outputs[1:], strict=True))
+        self.size = None if even else outputs[1:]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if any(s > 1 for s in self.stride):
+        if self.size is not None:
+            adaptive = nn.functional.adaptive_avg_pool2d if len(self.size) == 2 else nn.functional.adaptive_avg_pool1d
+            x = adaptive(x, self.size if len(self.size) == 2 else self.size[0])
+        elif any(s > 1 for s in self.stride):
             pool = nn.functional.avg_pool2d if len(self.stride) == 2 else nn.functional.avg_pool1d
             x = pool(x, self.stride, ceil_mode=True)
         more = self.channels - x.shape[1]
@@ -113,8 +122,8 @@ class Bypass(nn.Module):
 class ModuleLayer(nn.Module):
     """N modules in the place of a stage, of which those of `present` exist.
 
-    `inputs`, `outputs`: shapes of one sample. Before a pass `gate` (n, N) is set for its samples. In training with BatchNorm
-    every module that is there runs on the whole batch, for its statistics; otherwise each on the samples that come to it, with the same
+    `inputs`, `outputs`: shapes of one sample. Before a pass `gate` (n, N) is set for its samples. While BatchNorm takes
+    statistics every module that is there runs on the whole batch, for its statistics; otherwise each on the samples that come to it, with the same
     result.
     """
 
@@ -132,17 +141,23 @@ class ModuleLayer(nn.Module):
         self.parts = nn.ModuleDict(
             {str(n): Bypass(inputs, outputs) if n == number - 1 else shrunk() for n in self.present}
         )
-        self.whole = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.parts.modules())
         self.gate: torch.Tensor | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether modules have BatchNorm."""
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.parts.modules())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.gate is None or self.gate.shape != (len(x), self.number):
             raise ValueError("a module layer is run by its Modular, which sets the gate of each sample")
         shape = (-1,) + (1,) * (x.dim() - 1)
+        # Of the norms and not of the layer: an evaluator has norms alone take statistics.
+        whole = any(m.training for m in self.parts.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         total: torch.Tensor | None = None
         for n, part in zip(self.present, self.parts.values(), strict=True):
             weight = self.gate[:, n]
-            if self.whole and self.training:
+            if whole:
                 y = part(x) * weight.view(shape)
                 total = y if total is None else total + y
                 continue

@@ -7,7 +7,8 @@ What is a stage, in the order of the network's modules:
   is none: VGG's between two poolings, which stay outside;
 - **linear**: in a `nn.Sequential` a linear layer followed by ReLU, each of its own.
 
-Where the first of all is plain or linear it takes the sample itself, and stays as it is: that is the stem.
+Where the first of all is plain or linear, and no weights stand before it, it takes the sample itself, and stays as it is: that is
+the stem.
 
 A network with other blocks says itself which are stages, and builds a narrower one. It has to have the stage's input and
 output, and ends without ReLU, since the layer has one:
@@ -52,7 +53,8 @@ def stages(network: nn.Module, norm: str, last: int = 0) -> list[Stage]:
                 raise ValueError(f"module_layers names {stage.name}, which the network has not") from e
     else:
         found = list(_walk(network, "", norm))
-        if found and found[0].kind in ("plain", "linear"):
+        first = next((name for name, _ in network.named_parameters()), "")
+        if found and found[0].kind in ("plain", "linear") and first.startswith(f"{found[0].name}."):
             found = found[1:]
     if not found:
         raise ValueError(

@@ -183,6 +183,7 @@ def test_too_small_a_device_is_told_what_it_lacks():
         ([[0.5, -0.1, 0.5]], FREE, 1, "a number from 0 to 1"),
         ([[0.5, 0.1, 0.4]], FREE._replace(macs=-1), 1, "limits are whole numbers"),
         ([[0.5, 0.1, 0.4]], FREE._replace(macs=2**61), 1, "limits are whole numbers"),
+        ([[0.5, 0.1, 0.4]], FREE._replace(bytes=6e6), 1, "limits are whole numbers"),
         ([[0.5, 0.1, 0.4]], FREE, 0, "a batch has at least one sample"),
     ],
 )

@@ -119,6 +119,17 @@ def test_the_mlp_of_har_has_one_layer_in_the_middle():
     assert parameters(model.network) - parameters(layer) == 561 * 256 + 256 + 256 * 6 + 6
 
 
+def test_new_weights_are_drawn_from_the_seed_alone():
+    before = torch.random.get_rng_state()
+    a, b, other = (
+        to_vector(modularise(build("mlp", {"hidden": "16,16"}, 0), (64,), Form(modules=3, k=2), seed=seed))
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 # ------------------------------------------------------------------ which stages
 
 
@@ -156,6 +167,15 @@ def test_a_run_is_of_alike_units_and_ends_at_what_is_none():
     assert modularise(network, (3, 8, 8), Form(modules=3, ratio=2, k=2))(torch.rand(2, 3, 8, 8)).shape == (2, 6, 4, 4)
 
 
+def test_convolutions_without_padding_are_made_modular_too():
+    """LeNet-5: 12 → 8 pixels, which no stride gives."""
+    features = [nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+    network = nn.Sequential(*features, nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 10))
+    model = modularise(network, (1, 28, 28), Form(modules=4, k=4))
+    assert [(layer.inputs, layer.outputs) for layer in model.layers] == [((6, 12, 12), (16, 8, 8)), ((256,), (120,))]
+    assert model(torch.rand(5, 1, 28, 28)).shape == (5, 10)
+
+
 class Own(nn.Module):
     """A network with blocks of its own, which says what is a stage and how a narrower one is built."""
 
@@ -179,6 +199,16 @@ def test_a_network_of_one_s_own_says_its_stages():
     assert model(torch.rand(4, 6)).shape == (4, 2)
 
 
+def test_where_the_stem_stands_alone_all_stages_are_found():
+    class Alone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Linear(6, 10), nn.Linear(12, 2)
+            self.body = nn.Sequential(nn.Linear(10, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU())
+
+    assert [s.name for s in stages(Alone(), "batch")] == ["body.0", "body.2"]
+
+
 class Twice(Own):
     def forward(self, x):
         x = torch.relu(self.stem(x))
@@ -195,6 +225,14 @@ def test_what_cannot_be_made_modular_is_said_in_words():
     wrong = Own()
     wrong.module_layers = {"trunk": wrong.module_layers["body"]}
     with pytest.raises(ValueError, match="module_layers names trunk, which the network has not"):
+        modularise(wrong, (6,), Form())
+    wrong = Own()
+    wrong.module_layers = {"body": lambda n, h, m: nn.Linear(n, 1)}
+    with pytest.raises(ValueError, match=r"a module for body gives \(1,\) of \(10,\); the stage gives \(12,\)"):
+        modularise(wrong, (6,), Form())
+    wrong = Own()
+    wrong.module_layers = {"body": lambda n, h, m: nn.Linear(m, m)}
+    with pytest.raises(ValueError, match=r"a module for body does not take what comes in, \(10,\) a sample"):
         modularise(wrong, (6,), Form())
     with pytest.raises(ValueError, match=r"a choice of .* for 1 layers of 3 modules"):
         modularise(Own(), (6,), Form(modules=3, k=2), choice=((0, 5),))
@@ -218,6 +256,10 @@ def test_the_residual_module_averages_down_and_adds_zeros():
     assert y.shape == (1, 3, 2, 2)
     assert y[0, 0].tolist() == [[(0 + 1 + 4 + 5) / 4, (2 + 3 + 6 + 7) / 4], [(8 + 9) / 2, (10 + 11) / 2]]
     assert not y[0, 2].any()
+    edges = Bypass((1, 5, 5), (1, 4, 4))(torch.arange(25.0).reshape(1, 1, 5, 5))  # no padding: parts that overlap
+    assert edges.shape == (1, 1, 4, 4)
+    assert float(edges[0, 0, 1, 1]) == (6 + 7 + 11 + 12) / 4
+    assert Bypass((2, 9), (2, 7))(torch.ones(3, 2, 9)).shape == (3, 2, 7)
     assert Bypass((5,), (7,))(torch.ones(2, 5)).tolist() == [[1] * 5 + [0] * 2] * 2
     assert Bypass((5,), (3,))(torch.ones(2, 5)).tolist() == [[1] * 3] * 2
 
@@ -424,6 +466,27 @@ def test_routes_are_the_k_best_of_each_sample():
         assert chosen.sum(axis=1).tolist() == [2] * len(x)
         best = p.argsort(dim=1, descending=True)[:, :2]
         assert all(set(np.flatnonzero(row)) == set(b.tolist()) for row, b in zip(chosen, best, strict=True))
+
+
+def test_an_evaluator_s_statistics_are_of_whole_batches_as_in_training():
+    """Those that stay behind, which the scorer takes from the samples it has."""
+    model, _ = small("kept")
+    x = torch.rand(40, 3, 32, 32)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    seen = []
+    for training in (True, False):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        model.noisy = False
+        model.train(training)
+        for norm in norms:
+            norm.train()
+        with torch.no_grad():
+            model(x)
+        seen.append([norm.running_var.clone() for norm in norms])
+    assert all(int(norm.num_batches_tracked) == 1 for norm in norms)
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
 def test_the_platform_s_scorer_takes_it():

@@ -40,7 +40,7 @@ def dyadic(seed: int) -> np.ndarray:
 
 
 def test_importance_becomes_a_whole_number():
-    assert [weight_of(a) for a in (1.0, 0.5, 1 / 16, 2.0**-FRACTION, 1e-9, 0.0)] == [65536, 32768, 4096, 1, 1, 0]
+    assert [weight_of(a) for a in (1.0, 0.5, 1 / 16, 2.0**-FRACTION, 1e-9, 0.0)] == [1024, 512, 64, 1, 1, 0]
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="importance is a number from 0 to 1"):
             weight_of(wrong)
@@ -49,8 +49,8 @@ def test_importance_becomes_a_whole_number():
 def test_a_module_s_blocks_have_its_importance_and_the_shared_ones_the_samples():
     importance = [[0.5, 0.25, 0.0, 0.25], [0.125, 0.0, 0.5, 0.375]]
     weights = weights_of(LAYOUT, ((0, 2, 3), (0, 2, 3)), importance, samples=120)
-    expected = {**dict.fromkeys(of(SHARED), 120), **dict.fromkeys(of("0/0"), 32768)}
-    expected |= {**dict.fromkeys(of("1/0"), 8192), **dict.fromkeys(of("1/2"), 32768)}
+    expected = {**dict.fromkeys(of(SHARED), 120), **dict.fromkeys(of("0/0"), 512)}
+    expected |= {**dict.fromkeys(of("1/0"), 128), **dict.fromkeys(of("1/2"), 512)}
     assert weights == expected  # 0/2 has no importance: not sent
     assert list(weights) == sorted(weights)
     with_selector = weights_of(LAYOUT, ((0, 3), (0, 3)), importance, 120, selector=True)
@@ -132,12 +132,27 @@ def test_devices_of_different_versions_are_mixed_and_only_a_module_that_is_too_o
     weights = {**dict.fromkeys(of(SHARED), 9), **dict.fromkeys(of("0/0"), 4), **dict.fromkeys(of("1/0"), 4)}
     sums = Sums(LAYOUT)
     sums.add(contribution(dyadic(0), weights, {SHARED: 2, "0/0": 1, "1/0": 1}), versions)
-    assert sums.old == len(of(SHARED))
-    assert {b for b, w in enumerate(sums.weights) if w} == {*of("0/0"), *of("1/0")}
+    statistics = {*of("0/0")} & LAYOUT.plain
+    assert sums.old == len(of(SHARED)) + len(statistics)
+    assert {b for b, w in enumerate(sums.weights) if w} == {*of("0/0"), *of("1/0")} - statistics
     sums.add(contribution(dyadic(1), weights, {SHARED: 3, "0/0": 2, "1/0": OLDEST + 1}), versions)
-    assert sums.old == len(of(SHARED))
+    assert sums.old == len(of(SHARED)) + len(statistics) + len({*of(SHARED)} & LAYOUT.plain)
     assert sums.weights[of(SHARED)[0]] == 9
     assert sums.weights[of("1/0")[0]] == 8
+
+
+def test_a_running_variance_never_falls_below_0():
+    """Two devices find the variance 1/2 where the cloud has 4; the second was sent the version before the first one's change."""
+    (b,) = {*of("0/0")} & LAYOUT.plain
+    piece, model, versions = slices(LAYOUT.sizes)[b], np.full(N, 4, np.float32), {}
+    for _ in range(2):
+        delta = np.zeros(N, np.float32)
+        delta[piece] = 0.5 - 4
+        sums = Sums(LAYOUT)
+        sums.add(contribution(delta, dict.fromkeys(of("0/0"), 64)), versions)
+        model, versions = sums.model(model, UNIT), sums.versions(versions)
+    assert model[piece].tolist() == [0.5, 0.5]
+    assert versions["0/0"] == 2
 
 
 # ------------------------------------------------------------------ what is refused
