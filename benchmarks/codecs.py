@@ -267,8 +267,9 @@ def table(rows: list[Row]) -> Iterator[str]:
             yield f"| `{r.codec}` | {accuracy} | {r.bytes:,.0f} | {r.of_int32:.3f} |"
 
 
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked(about: str | None) -> tuple[argparse.Namespace, list[str]]:
+    """The command line of a benchmark on real trainings, and the tasks that it names; files of data are known from here on."""
+    p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="hapt or mnist, besides digits")
     p.add_argument("--json", action="store_true")
@@ -276,7 +277,12 @@ def main() -> None:
     given = dict(x.split("=", 1) for x in args.data)
     for name, path in given.items():
         with_data(name, path)
-    rows = run(("digits", *given), args.seeds, lambda text: print(text, file=sys.stderr, flush=True))
+    return args, ["digits", *given]
+
+
+def main() -> None:
+    args, tasks = asked(__doc__)
+    rows = run(tasks, args.seeds, lambda text: print(text, file=sys.stderr, flush=True))
     for text in (json.dumps(line.as_json()) for line in lines(rows)) if args.json else table(rows):
         print(text)
 

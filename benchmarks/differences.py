@@ -8,7 +8,6 @@ version's own bytes, over the whole model as one block: the mean of the rounds, 
 its bytes in planes and packed likewise, without any other: what packing alone would save.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from benchmarks.codecs import NS, TASKS, ZONE, best, seeded, trained, with_data
+from benchmarks.codecs import NS, TASKS, ZONE, asked, best, seeded, trained
 from benchmarks.line import Line
 from device_sim.learner import prepare
 from learning.differences import WORTH, difference, restore
@@ -127,16 +126,9 @@ def table(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--data", action="append", default=[], metavar="NAME=FILE", help="hapt or mnist, besides digits")
-    p.add_argument("--json", action="store_true")
-    args = p.parse_args()
-    given = dict(x.split("=", 1) for x in args.data)
-    for name, path in given.items():
-        with_data(name, path)
+    args, tasks = asked(__doc__)
     rows = []
-    for task in ("digits", *given):
+    for task in tasks:
         for server in SERVERS:
             print(f"{task}: {server.optimiser}", file=sys.stderr, flush=True)
             rows.append(measured(replace(TASKS[task], server=server), args.seeds))

@@ -29,7 +29,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from benchmarks.edges import Versions
 from benchmarks.line import Line, number
 from benchmarks.load import ZONE, Writer, drop_topics
-from benchmarks.plane import Failed, last_words
+from benchmarks.plane import Failed, last_words, put_out
 from benchmarks.sent import pid_of, written
 from learning.differences import differences
 from schemas.blocks import Manifest, Tensor, layout
@@ -185,10 +185,6 @@ class _Crew:
             if p.stdin:
                 p.stdin.close()
         for p in self.running:
-            try:
-                p.wait(10)
-            except subprocess.TimeoutExpired:
-                p.kill()
-                p.wait()
+            put_out(p)
             if p.stdout:
                 p.stdout.close()

@@ -16,6 +16,15 @@ class Failed(RuntimeError):
     """A measurement did not come to its end; the text says why."""
 
 
+def put_out(process: subprocess.Popen) -> None:
+    """Wait for a process that was told to end, and not for ever."""
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 @dataclass
 class Roles:
     """The processes of a plane with one zone, by name. Their output goes to files in `folder`."""
@@ -53,11 +62,7 @@ class Roles:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
         for process in self.running.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            put_out(process)
             if process.stdin:
                 process.stdin.close()
         self.running = {}

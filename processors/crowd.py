@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from processors.devices import heard
 from schemas.messages import CheckIn
-from schemas.sharing import ABILITIES, Abilities
-from schemas.topics import read, topic
+from schemas.sharing import ABILITIES, Abilities, amounts
+from schemas.topics import topic
 from schemas.wire import Malformed
 from streams.processor import Effect, Ends, Follow, Record, Unfollow
 
@@ -66,10 +67,7 @@ class Crowd:
         if not self.partitions:
             return  # it was under way
         try:
-            message = read(record.topic, record.value, record.headers)
-            assert isinstance(message, CheckIn)
-            if record.key != message.device:
-                raise Malformed(f"the key is not the device's ({message.device})")
+            message = heard(record, CheckIn)
         except Malformed:
             return  # the registry, which reads them all, says so
         before = self.seen.pop(message.device, None)
@@ -85,4 +83,4 @@ class Crowd:
         here = [a for at, a in self.seen.values() if at > now - LATELY]
         if len(here) < FEW:
             here = [a for _, a in sorted(self.seen.values(), key=lambda x: x[0])[-LAST:]]
-        return np.array([[a.get(name, 0.0) for name in ABILITIES] for a in here]).reshape(-1, len(ABILITIES))
+        return np.array([amounts(a) for a in here]).reshape(-1, len(ABILITIES))

@@ -4,15 +4,33 @@ It is what was seen, no decision: who reads the check-ins again has it again.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.sharing import ABILITIES, Abilities, Bounds
+from learning.sharing.policy import able
+from schemas.messages import CheckIn, Registration
+from schemas.sharing import ABILITIES, Abilities, Bounds, amounts
+from schemas.topics import read
+from schemas.wire import Malformed
+from streams.processor import Record
 
 MOST = 500_000
 """Devices that are remembered; of more, the tenth that was heard of longest ago is forgotten. About 200 bytes each."""
 Able = npt.NDArray[np.bool_]
+
+
+Said = TypeVar("Said", CheckIn, Registration)
+
+
+def heard(record: Record, kind: type[Said]) -> Said:
+    """What a device says in a record, under its own name. Raises `Malformed`."""
+    message = read(record.topic, record.value, record.headers)
+    assert isinstance(message, kind)
+    if record.key != message.device:
+        raise Malformed(f"the key is not the device's ({message.device})")
+    return message
 
 
 class Devices:
@@ -39,13 +57,13 @@ class Devices:
 
     def hear(self, device: str, abilities: Abilities, at: int) -> bool:
         """A device checked in at `at` (ms); whether it was not known. What it said last holds, however late that lands."""
-        row = self._row.get(device)
-        new = row is None
-        if row is None:
-            row = self._add(device)
-        if new or at >= self._heard[row]:
-            self._heard[row] = at
-            self._table[row] = [abilities.get(name, 0.0) for name in ABILITIES]
+        i = self._row.get(device)
+        new = i is None
+        if i is None:
+            i = self._add(device)
+        if new or at >= self._heard[i]:
+            self._heard[i] = at
+            self._table[i] = amounts(abilities)
         return new
 
     def drop(self, device: str) -> bool:
@@ -67,8 +85,7 @@ class Devices:
 
     def able(self, needs: Bounds) -> Able:
         """Which of them meet these bounds, shape (n,)."""
-        least = np.array([needs.get(name, 0.0) for name in ABILITIES])
-        return np.asarray((self.table >= least).all(axis=1))
+        return able(self.table, needs)
 
     def below(self, needs: Bounds) -> dict[str, int]:
         """By bound, how many have less."""

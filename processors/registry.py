@@ -8,10 +8,10 @@ again, as far as they are kept.
 
 from collections.abc import Iterator, Mapping
 
-from processors.devices import Devices, met_by_none
+from processors.devices import Devices, heard, met_by_none
 from schemas.messages import CheckIn, Eligible, Presence, RegistryReport
 from schemas.sharing import Bounds
-from schemas.topics import DAY, GLOBAL, parse, read, topic
+from schemas.topics import DAY, GLOBAL, parse, topic
 from schemas.wire import Malformed
 from streams.letters import dead_letter
 from streams.processor import Effect, Ends, Follow, Record, Send, Unfollow, send
@@ -73,10 +73,7 @@ class Registry:
             return  # it was under way when this one's leadership ended
         self.read[zone][record.partition] = record.offset + 1
         try:
-            message = read(record.topic, record.value, record.headers)
-            assert isinstance(message, CheckIn)
-            if record.key != message.device:
-                raise Malformed(f"the key is not the device's ({message.device})")
+            message = heard(record, CheckIn)
         except Malformed as e:
             yield dead_letter(self.namespace, record, str(e), self.name)
             return

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 from processors.desk import ZoneDesk
+from processors.devices import heard
 from processors.offers import AGAIN
 from processors.plans import Plans, short
 from processors.quotas import LATER, Allowance
 from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
 from schemas.messages import Admission, Announcement, Refusal, Registration
-from schemas.topics import read, topic
+from schemas.topics import topic
 from schemas.wire import Malformed, Message
 from streams.ledger import Round, ZoneTask, has_devices, places_taken, slots_of, working
 from streams.letters import dead_letter
@@ -94,11 +95,7 @@ class Selector:
     def registration(self, record: Record) -> Iterator[Effect]:
         wish = None
         try:
-            message = read(record.topic, record.value, record.headers)
-            assert isinstance(message, Registration)
-            if record.key != message.device:
-                raise Malformed(f"the key is not the device's ({message.device})")
-            wish = message
+            wish = heard(record, Registration)
         except Malformed as e:
             yield dead_letter(self.desk.namespace, record, str(e), self.desk.name)
         if (queue := self.waiting.get(record.partition)) is not None:

@@ -55,8 +55,8 @@ class Shares:
         most = max(self._had[t] - self.turn / self._weight(t) for t in ready)
         self._had.update((t, most) for t in ready if self._had[t] < most)  # nobody makes up for more than a turn
         least = min(self._had[t] for t in ready)
-        most = max(self._weight(t) for t in ready)
-        lead = {t: self._lead(self._weight(t) / most) / self._weight(t) for t in ready}
+        heaviest = max(self._weight(t) for t in ready)
+        lead = {t: self._lead(self._weight(t) / heaviest) / self._weight(t) for t in ready}
         self.ahead = frozenset(
             t for t in ready if (self._had[t] > least if t in self.ahead else self._had[t] >= least + lead[t])
         )

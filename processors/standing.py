@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from processors.quotas import working
 from schemas.messages import Standing
 from schemas.topics import DAY
-from streams.ledger import GlobalTask, Globe, Zone, at_work
+from streams.ledger import GlobalTask, Globe, Zone
 
 
 def open_tasks(globe: Globe, tenant: str) -> list[str]:
@@ -19,17 +20,16 @@ def _admitted(t: GlobalTask) -> int:
 
 def standings(globe: Globe, zones: Mapping[str, Zone], now: int) -> dict[str, Standing]:
     """By tenant, of those that have something open or were ever said something of, as of `now` (ms)."""
-    mine = {task: t.spec.tenant for task, t in globe.tasks.items()}
+    at_work = [working(z) for z in zones.values()]
     open_ = {t.spec.tenant for t in globe.tasks.values() if t.state != "ended"}
     out = {}
     for name in sorted(open_ | globe.tenants.keys()):
         said = globe.tenant(name)
-        working = [at_work(t) for z in zones.values() for task, t in z.tasks.items() if mine.get(task) == name]
         out[name] = Standing(
             weight=said.weight,
             quota=said.quota,
             tasks=len(open_tasks(globe, name)),
-            devices=sum(working),
+            devices=sum(by.get(name, 0) for by in at_work),
             bytes=sum(z.spent_on(name, now // DAY) for z in zones.values()),
         )
     return out

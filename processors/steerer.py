@@ -7,12 +7,12 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from processors.speaker import Speaker
 from schemas.task import Submission, TaskSpec, Wanted
-from schemas.topics import GLOBAL, read, topic
-from schemas.wire import Malformed
-from streams.ledger import GlobalTask, Globe, Zone
-from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Stop, send
-from streams.reading import WRONG, Reading
+from schemas.wire import Message
+from streams.ledger import GlobalTask, Zone
+from streams.processor import Effect, Record, Stop
+from streams.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -25,73 +25,24 @@ class Change:
     ends: tuple[str, ...] | None = None
 
 
-class Steerer:
+class Steerer(Speaker):
     """Reads the task's last record, sends it again with the change, and stops with the verdict in the ledger."""
 
-    membership: Membership | None = None
-    tick = 100
-
     def __init__(self, namespace: str, task: str, change: Change, by: str, patience: int = 30_000):
-        self.name, self.task, self.change, self.by, self.patience = f"steer-{task}", task, change, by, patience
-        self.tasks = topic(namespace, GLOBAL, "tasks")
-        self.namespace = namespace
-        self.reading = Reading(namespace, GLOBAL, Globe())
+        super().__init__(namespace, "tasks", f"steer-{task}", patience)
+        self.task, self.change, self.by = task, change, by
         self.zones: dict[str, Reading[Zone]] = {}
         """Those whose present rounds are to end."""
         self.enough: dict[str, int] = {}
         """By zone, the round that it is."""
-        self.requests = Requests()
-        self.end: int | None = None
-        self.read = 0
         self.last: tuple[int, Submission] | None = None
-        self.submission = -1
         self.sent = False
-        self.began = 0
-
-    def start(self, now: int) -> Iterator[Effect]:
-        self.began = now
-        yield from self.reading.start()
-        yield Ends(self.requests.new(("end",)), self.tasks.name)
-
-    def handle(self, event: Input, now: int) -> Iterator[Effect]:
-        try:
-            yield from self._handle(event)
-        except WRONG as e:
-            yield Stop(str(e))
-            return
-        yield from self._next(now)
-
-    def _handle(self, event: Input) -> Iterator[Effect]:
-        match event:
-            case Record(topic=name) if name == self.tasks.name:
-                self._submission(event)
-            case Record(topic=name):
-                yield from next(r for r in self._readings() if r.topic == name).record(event)
-            case Answer() if (effects := self._answered(event)) is not None:
-                yield from effects
-            case Answer(error=error) if error:
-                yield Stop(f"{self.name}: {error}")
-            case Answer(tag, value):
-                match self.requests.close(tag):
-                    case ("end",):
-                        self.end = value[0]
-                        yield Follow(self.tasks.name, 0, 0)
-                    case ("sent",):
-                        self.submission = value[1]
 
     def _readings(self) -> Iterator[Reading]:
-        yield self.reading
+        yield from super()._readings()
         yield from self.zones.values()
 
-    def _answered(self, answer: Answer) -> list[Effect] | None:
-        return next((effects for r in self._readings() if (effects := r.answer(answer)) is not None), None)
-
-    def _submission(self, record: Record) -> None:
-        self.read = record.offset + 1
-        try:
-            message = read(record.topic, record.value, record.headers)
-        except Malformed:
-            return  # the configurator says so
+    def _hear(self, record: Record, message: Message) -> None:
         if isinstance(message, Submission) and record.key == message.spec.task == self.task and not self.sent:
             self.last = record.offset, message
 
@@ -100,9 +51,8 @@ class Steerer:
         return self.reading.state.tasks.get(self.task)
 
     def _next(self, now: int) -> Iterator[Effect]:
-        ready = self.reading.caught_up and self.end is not None and self.read >= self.end
         refused = self.reading.state.refused.get(self.task)
-        if ready and not self.sent:
+        if self._ready and not self.sent:
             yield from self._act()
         elif self.known and 0 <= self.submission <= self.known.submission:
             yield Stop(_said(self.known, self.change, self.enough), ok=True)
@@ -136,7 +86,7 @@ class Steerer:
                 enough={**self._undealt(t), **self.enough},
             )
             self.sent = True
-            yield send(self.tasks, new, self.task, tag=self.requests.new(("sent",)))
+            yield self._say(new, self.task)
 
     def _look(self, t: GlobalTask, zones: tuple[str, ...]) -> Iterator[Effect]:
         """Read which rounds are open in the zones."""

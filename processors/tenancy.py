@@ -68,7 +68,7 @@ class Tenancy:
     def _drop(self, key: str) -> None:
         """What is dealt with."""
         queue = self.waiting[key]
-        while queue and queue[0][0] <= dealt(self.desk.globe, key):
+        while queue and queue[0][0] <= self.desk.globe.dealt(key):
             queue.popleft()
 
     def react(self, now: int) -> Iterator[Effect]:
@@ -152,12 +152,6 @@ class Tenancy:
 def holds(globe: Globe) -> Sharing:
     """By which policy devices are shared."""
     return globe.sharing.sharing if globe.sharing else UNSAID
-
-
-def dealt(globe: Globe, key: str) -> int:
-    """The last record of `global.tenants` under this key that is dealt with; -1: none."""
-    held = globe.sharing if key == SHARING else globe.tenants.get(key)
-    return max((x.submission for x in (held, globe.wishes.get(key)) if x), default=-1)
 
 
 def objection(key: str, wish: Tenant | Sharing) -> str:

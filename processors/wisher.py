@@ -2,84 +2,37 @@
 
 from collections.abc import Callable, Iterator
 
-from processors.tenancy import dealt, holds
+from processors.speaker import Speaker
+from processors.tenancy import holds
 from schemas.sharing import Quota, Sharing, Tenant
-from schemas.topics import GLOBAL, read, topic
-from schemas.wire import Malformed
+from schemas.wire import Message
 from streams.ledger import Globe
-from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Stop, send
-from streams.reading import WRONG, Reading
+from streams.processor import Effect, Record, Stop
 
 Wish = Callable[[Tenant], Tenant] | Sharing
 """What becomes of what holds for a tenant; or the policy."""
 
 
-class Wisher:
+class Wisher(Speaker):
     """Reads what holds for the key, sends what is to hold, and stops with the verdict: ok if it does."""
 
-    membership: Membership | None = None
-    tick = 100
-
     def __init__(self, namespace: str, key: str, wish: Wish, patience: int = 30_000):
-        self.name, self.key, self.wish, self.patience = f"set-{key.strip('.')}", key, wish, patience
-        self.tenants = topic(namespace, GLOBAL, "tenants")
-        self.reading = Reading(namespace, GLOBAL, Globe())
-        self.requests = Requests()
-        self.end: int | None = None
-        self.read = 0
+        super().__init__(namespace, "tenants", f"set-{key.strip('.')}", patience)
+        self.key, self.wish = key, wish
         self.last: tuple[int, Tenant] | None = None
         """The tenant's last record."""
         self.sent: Tenant | Sharing | None = None
-        self.submission = -1
-        self.began = 0
 
-    def start(self, now: int) -> Iterator[Effect]:
-        self.began = now
-        yield from self.reading.start()
-        yield Ends(self.requests.new(("end",)), self.tenants.name)
-
-    def handle(self, event: Input, now: int) -> Iterator[Effect]:
-        try:
-            yield from self._handle(event)
-        except WRONG as e:
-            yield Stop(str(e))
-            return
-        yield from self._next(now)
-
-    def _handle(self, event: Input) -> Iterator[Effect]:
-        match event:
-            case Record(topic=name) if name == self.tenants.name:
-                self._record(event)
-            case Record():
-                yield from self.reading.record(event)
-            case Answer() if (effects := self.reading.answer(event)) is not None:
-                yield from effects
-            case Answer(error=error) if error:
-                yield Stop(f"{self.name}: {error}")
-            case Answer(tag, value):
-                match self.requests.close(tag):
-                    case ("end",):
-                        self.end = value[0]
-                        yield Follow(self.tenants.name, 0, 0)
-                    case ("sent",):
-                        self.submission = value[1]
-
-    def _record(self, record: Record) -> None:
-        self.read = record.offset + 1
-        try:
-            message = read(record.topic, record.value, record.headers)
-        except Malformed:
-            return  # the coordinator says so
+    def _hear(self, record: Record, message: Message) -> None:
         if isinstance(message, Tenant) and record.key == message.tenant == self.key and not self.sent:
             self.last = record.offset, message
 
     def _next(self, now: int) -> Iterator[Effect]:
         globe = self.reading.state
-        ready = self.reading.caught_up and self.end is not None and self.read >= self.end
-        if ready and self.sent is None:
+        if self._ready and self.sent is None:
             self.sent = self.wish if isinstance(self.wish, Sharing) else self.wish(self._last(globe))
-            yield send(self.tenants, self.sent, self.key, tag=self.requests.new(("sent",)))
-        elif 0 <= self.submission <= dealt(globe, self.key):
+            yield self._say(self.sent, self.key)
+        elif 0 <= self.submission <= globe.dealt(self.key):
             yield self._verdict(globe)
         elif now - self.began > self.patience:
             yield Stop(
@@ -88,7 +41,7 @@ class Wisher:
 
     def _last(self, globe: Globe) -> Tenant:
         """What holds for the tenant, or is to: its last record, unless that is dealt with; then what the ledger says."""
-        if self.last and self.last[0] > dealt(globe, self.key):
+        if self.last and self.last[0] > globe.dealt(self.key):
             return self.last[1]
         return globe.tenant(self.key)
 

@@ -20,6 +20,11 @@ Bounds = Abilities
 """At least so much of each; what is left out does not matter."""
 
 
+def amounts(of: Abilities) -> tuple[float, ...]:
+    """In the order of `ABILITIES`; 0 for what is left out."""
+    return tuple(float(of.get(name, 0.0)) for name in ABILITIES)
+
+
 def meets(abilities: Abilities, bounds: Bounds) -> bool:
     """Whether a device with these abilities has at least so much of each."""
     return all(abilities.get(name, 0.0) >= least for name, least in bounds.items())

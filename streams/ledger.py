@@ -346,6 +346,11 @@ class Globe(Part, frozen=True):
         """What a tenant may have."""
         return self.tenants[name].tenant if name in self.tenants else Tenant(tenant=name)
 
+    def dealt(self, key: str) -> int:
+        """The last record of `global.tenants` under this key that is dealt with; -1: none."""
+        held = self.sharing if key == SHARING else self.tenants.get(key)
+        return max((x.submission for x in (held, self.wishes.get(key)) if x), default=-1)
+
 
 S = TypeVar("S", Zone, Globe)
 
@@ -905,8 +910,7 @@ def _task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
 def _wish(g: Globe, f: TenantSet | SharingSet | WishRefused, key: str) -> None:
     """Records of `global.tenants` under one key are dealt with in order, each once."""
     _lead(g, f.token)
-    last = g.sharing if key == SHARING else g.tenants.get(key)
-    newest = max((x.submission for x in (last, g.wishes.get(key)) if x), default=-1)
+    newest = g.dealt(key)
     _require(f.submission > newest, f"record {newest} of {key} is dealt with already")
 
 

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from learning.sharing.policy import Job, Market
-from schemas.sharing import ABILITIES, Bounds, Rule, Turn
+from learning.sharing.policy import Job, Market, able
+from schemas.sharing import ABILITIES, Bounds, Rule, Turn, amounts
 
 Amounts = tuple[float, ...]
 """Bounds in the order of `ABILITIES`; 0 where there are none."""
-
-
-def amounts(needs: Bounds) -> Amounts:
-    return tuple(float(needs.get(name, 0.0)) for name in ABILITIES)
 
 
 def bounds(of: Amounts) -> Bounds:
@@ -117,18 +113,11 @@ def fitting(rules: Sequence[Rule], devices: npt.NDArray[np.float64]) -> npt.NDAr
     for n, rule in enumerate(rules):
         fits = found < 0
         for least in rule.meets:
-            fits &= _meets(columns, least)
+            fits &= able(columns, least)
         for least in rule.lacks:
-            fits &= ~_meets(columns, least)
+            fits &= ~able(columns, least)
         found[fits] = n
     return found
-
-
-def _meets(columns: npt.NDArray[np.float64], least: Bounds) -> npt.NDArray[np.bool_]:
-    meets = np.ones(len(columns), np.bool_)
-    for name, amount in least.items():
-        meets &= columns[:, ABILITIES.index(name)] >= amount
-    return meets
 
 
 class Marks:

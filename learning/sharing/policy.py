@@ -31,6 +31,14 @@ MOST = 900_000
 """Bytes of a plan: a record holds 1 MB with every default of Kafka's."""
 
 
+def able(devices: npt.NDArray[np.float64], needs: Bounds) -> npt.NDArray[np.bool_]:
+    """Which of these devices meet the bounds, shape (n,): their abilities are of shape (n, 5), in the order of `ABILITIES`."""
+    out = np.ones(len(devices), np.bool_)
+    for name, least in needs.items():
+        out &= devices[:, ABILITIES.index(name)] >= least
+    return out
+
+
 @dataclass(frozen=True)
 class Job:
     """A task with a round open that wants devices.
@@ -78,10 +86,7 @@ class Market:
 
     def able(self, needs: Bounds) -> npt.NDArray[np.bool_]:
         """Which of the devices meet these bounds, shape (n,)."""
-        able = np.ones(len(self.devices), np.bool_)
-        for name, least in needs.items():
-            able &= self.devices[:, ABILITIES.index(name)] >= least
-        return able
+        return able(self.devices, needs)
 
     def draw(self, *what: str | int) -> int:
         """From 0 to 2^64 - 1, the same each time for the same seed and names."""

@@ -11,7 +11,7 @@ from device_sim.fleet import Manner
 from processors.globe import GlobalCoordinator
 from processors.steerer import Change, Steerer
 from processors.submitter import Submitter
-from processors.tenancy import MOST, dealt
+from processors.tenancy import MOST
 from schemas.facts import (
     Closed,
     Finalised,
@@ -507,7 +507,7 @@ class Run:
             say(p, Sharing(policy="reward"), SHARING),
             say(p, ACME, "labs"),
         ]
-        assert p.memory.run(lambda: dealt(p.globe(), "labs") >= 0, 60_000)
+        assert p.memory.run(lambda: p.globe().dealt("labs") >= 0, 60_000)
         checkin(p, "east", 2, ram=4.0)
         verdicts = [
             self.submit(replace(spec("toy"), tenant="acme")),
