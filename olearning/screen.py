@@ -41,6 +41,8 @@ def to_json(view: View, now: int) -> dict[str, Any]:
 
 def problems(s: Snapshot) -> list[str]:
     """What a person should look at."""
+    if s.away:
+        return [f"the log has given no answer for {span(s.away)}: all this is how things stood then"]
     out = [] if s.leader_token else ["nobody leads the globe"]
     for z in s.zones:
         if not z.leader_token:

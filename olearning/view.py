@@ -7,9 +7,11 @@ stand; `events` are what happened. It sends nothing, so any number may look at o
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from olearning.books import GlobeBook, Letters, Log, Sources, ZoneBook, segment, shard_word
+from device_sim.availability import is_night
+from olearning.books import GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, dead, evaluated, happened, objected
 from olearning.snapshot import (
+    LocalView,
     RoundView,
     ScheduleView,
     ShardView,
@@ -39,7 +41,7 @@ from schemas.messages import (
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
 from streams.ledger import GlobalTask, Globe, Zone, ZoneTask
-from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Starts, Stop
+from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Starts, Stop, Tick
 from streams.reading import WRONG, Reading
 
 MOST_EVENTS = 10_000
@@ -93,11 +95,13 @@ class View:
         self._polled: int | None = None
         self.now = 0
         """The time of the last input, in ms."""
+        self.heard = 0
+        """When the log last said anything, in ms."""
 
     # ------------------------------------------------------------------ inputs
 
     def start(self, now: int) -> Iterable[Effect]:
-        self.now = now
+        self.now = self.heard = now
         yield from self.globe_book.reading.start()
         for name in (self._metrics, self._letters):  # not kept for ever: they may begin above 0
             yield Starts(self.requests.new(("start", name)), name)
@@ -106,6 +110,8 @@ class View:
 
     def handle(self, event: Input, now: int) -> Iterable[Effect]:
         self.now = now
+        if not isinstance(event, Tick):
+            self.heard = now
         try:
             match event:
                 case Record():
@@ -252,7 +258,8 @@ class View:
                 log.final = asked.retired
 
     def _poll(self, now: int) -> Iterator[Effect]:
-        """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read."""
+        """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read. One question is
+        always asked: an answer shows that the log is there."""
         if not self._read:
             known = {self._metrics, self._letters, *self._order_topics} <= self._positions.keys()
             heard = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
@@ -262,12 +269,13 @@ class View:
         if self._polled is None or now - self._polled >= self.poll_ms:
             self._polled = now
             self.sources.forget(now)
+            asked = {meaning[:3] for meaning in self.requests.open.values()}
+            if ("there",) not in asked:
+                yield Ends(self.requests.new(("there",)), self._metrics)
             for zone, book in self.books.items():
                 for task, t in book.zone.tasks.items():
                     over = t.retired and task in book.logs and book.logs[task].final
-                    if not over and not any(
-                        asked[:3] == ("deltas", zone, task) for asked in self.requests.open.values()
-                    ):
+                    if not over and ("deltas", zone, task) not in asked:
                         name = topic(self.namespace, zone, "deltas", task).name
                         yield Ends(self.requests.new(("deltas", zone, task, t)), name)
         if self._caught_up is None and not self.requests.open:
@@ -276,6 +284,8 @@ class View:
     # ------------------------------------------------------------------ how things stand
 
     def snapshot(self, now: int) -> Snapshot:
+        away = now - self.heard if self._silent(self.heard, now) else 0
+        now -= away  # nobody is silent, and nothing late, because we hear nothing
         globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)
         tasks = [self._task(g, now) for g in globe.tasks.values()]
         tasks += [
@@ -299,6 +309,7 @@ class View:
             policy=sharing.policy,
             policy_args=dict(sharing.args),
             policy_by=sharing.by,
+            away=away,
         )
 
     def _tenant(self, name: str, s: Standing) -> TenantView:
@@ -324,6 +335,7 @@ class View:
             since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
             why=g.why,
             phase=phase(g),
+            losses={n: x.loss for n, x in sorted(self.accuracy.get(task, {}).items())},
         )
 
     def _zone(self, name: str, now: int) -> ZoneView:
@@ -363,7 +375,16 @@ class View:
             unread=sum(map(sum, unread.values())),
             schedule=self._schedule(name, zone, now),
             seen=self.present[name].devices if name in self.present else None,
+            local=self._local(fleets.values(), now),
         )
+
+    def _local(self, fleets: Iterable[Source], now: int) -> LocalView | None:
+        """The time of day by the fleet that was heard last."""
+        for f in sorted(fleets, key=lambda f: -f.heard):
+            if isinstance(f.report, FleetReport) and (at := f.report.local) and not self._silent(f.heard, now):
+                hours = (at.hours + (now - f.heard) * 24 / at.day) % 24
+                return LocalView(hours, is_night(hours), at.day)
+        return None
 
     def _schedule(self, name: str, zone: Zone, now: int) -> ScheduleView | None:
         if name not in self.advice:
@@ -418,6 +439,7 @@ class View:
             places=o.places if o else g.spec.rounds.places,
             eligible=able.devices if able else None,
             below=dict(able.below) if able else {},
+            curve=book.curves.get(task, ()),
         )
 
     def _source(self, name: str, among: Mapping, now: int) -> SourceView:
