@@ -4,6 +4,8 @@ Times are in ms. Nothing here is decided by anyone: all of it is read off the to
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median
 
 OK, BEHIND, STALLED, SILENT, NOBODY = "OK", "behind", "stalled", "silent", "nobody"
 """Of a shard. Behind: unread work grows. Stalled: there is some and nothing moves. Silent: its holder reports no more.
@@ -93,6 +95,12 @@ class RoundView:
     curve: tuple[RoundPoint, ...] = ()
     """The last of its rounds that are over, as far back as the ledger goes and `books.MOST_ROUNDS` at most."""
 
+    @property
+    def usual_ms(self) -> int:
+        """From the end of a round to the end of the next, in the median of the last few; 0: not known."""
+        ends = [p.at for p in self.curve[-12:]]
+        return round(median(b - a for a, b in pairwise(ends))) if len(ends) > 3 else 0
+
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
@@ -155,6 +163,8 @@ class ZoneView:
     """Devices that checked in within a day, as the global coordinator said last. None: it did not."""
     local: LocalView | None = None
     """None: no fleet that reports knows it."""
+    leader_silent: bool = False
+    """A round is open, and nobody repeats that it is."""
 
     @property
     def identity(self) -> Identity:

@@ -22,6 +22,7 @@ from olearning.snapshot import (
     ZoneView,
 )
 from olearning.waiting import phase, rivals, shortage, task_waits, zone_waits
+from processors.selector import REPEAT
 from processors.standing import open_tasks, standings
 from processors.tenancy import holds
 from schemas.facts import ZoneJoined
@@ -46,6 +47,8 @@ from streams.reading import WRONG, Reading
 
 MOST_EVENTS = 10_000
 """Events that wait to be drained; older ones are forgotten."""
+QUIET = 2 * REPEAT + 2_000
+"""ms without an announcement, while a round is open, after which a zone's leader is taken for gone."""
 MOST_EPOCHS = 1_000
 """Evaluations that are kept of a task."""
 
@@ -81,11 +84,14 @@ class View:
         """By zone, what the scheduler said last, and when that was heard."""
         self.present: dict[str, Presence] = {}
         """By zone, the devices that the global coordinator saw."""
+        self.announced: dict[str, int] = {}
+        """By zone, when its leader last announced anything."""
         self.requests = Requests()
         self._first_zones = tuple(zones)
         self._metrics = topic(namespace, GLOBAL, "metrics").name
         self._letters = topic(namespace, GLOBAL, "dead-letters").name
         self._order_topics: set[str] = set()
+        self._announcements: dict[str, str] = {}
         self._positions: dict[str, int] = {}
         self._zone_of: dict[str, str] = {}
         self._ends: dict[str, int] = {}
@@ -111,6 +117,8 @@ class View:
     def handle(self, event: Input, now: int) -> Iterable[Effect]:
         self.now = now
         if not isinstance(event, Tick):
+            if self._silent(self.heard, now):
+                self._back(now)
             self.heard = now
         try:
             match event:
@@ -144,6 +152,16 @@ class View:
         self.events.clear()
         return out
 
+    def _back(self, now: int) -> None:
+        """The log was away: what nobody could say meanwhile is no silence."""
+        self.announced = dict.fromkeys(self.announced, now)
+        for source in self.sources.all.values():
+            if not self._silent(source.heard, self.heard):
+                source.heard = now
+        for zone, (said, at) in self.advice.items():
+            if not self._silent(at, self.heard):
+                self.advice[zone] = said, now
+
     # ------------------------------------------------------------------ reading
 
     def _watch(self, name: str, offset: int) -> Iterator[Effect]:
@@ -159,6 +177,9 @@ class View:
             name = topic(self.namespace, zone, "priorities").name
             self._order_topics.add(name)
             yield Ends(self.requests.new(("orders", name)), name)
+            name = topic(self.namespace, zone, "announcements").name
+            self._announcements[name] = zone
+            yield Ends(self.requests.new(("announcements", name)), name)
 
     def _globe_jumped(self) -> Iterator[Effect]:
         for zone in self.globe.zones:
@@ -182,6 +203,8 @@ class View:
             then = book.zone
             if got := (yield from book.feed(record)):
                 self._tell(*happened(then, book.zone, *got, zone, record.timestamp))
+        elif zone := self._announcements.get(record.topic):
+            self.announced[zone] = now
         else:
             self._positions[record.topic] = record.offset + 1
             self._heard(record, now)
@@ -237,6 +260,9 @@ class View:
             case ("cut", str(name)):  # retention was quicker
                 yield Ends(self.requests.new(("orders", name)), name)
                 return
+            case ("cut announcements", str(name)):
+                yield Ends(self.requests.new(("announcements", name)), name)
+                return
         match self.requests.close(answer.tag):
             case ("end" | "start", _) if answer.error:
                 yield Stop(f"{self.name}: {answer.error}")
@@ -249,6 +275,9 @@ class View:
                 self._positions[name], self._ends[name] = max(0, end - 1), end
                 if not answer.error:
                     yield Follow(name, 0, max(0, end - 1), ("cut", name))
+            case ("announcements", str(name)) if not answer.error:  # what is said from now on
+                self.announced.setdefault(self._announcements[name], now)
+                yield Follow(name, 0, answer.value[0], ("cut announcements", name))
             case ("deltas", str(zone), str(task), ZoneTask() as asked) if (
                 not answer.error
             ):  # else it went with its task
@@ -356,6 +385,7 @@ class View:
             here = {task: t.next[s] for task, t in zone.tasks.items() if not t.retired}
             word = shard_word(h.holder, gone, words)
             shards.append(ShardView(s, h.holder, h.token, here, sum(u[s] for u in unread.values()), word))
+        heard, open_ = self.announced.get(name), [t for t in zone.tasks.values() if t.state == "open" and not t.retired]
         tasks = [g for g in self.globe.tasks.values() if name in g.zones]
         rounds = tuple(self._round(g, name, zone.tasks.get(g.spec.task), shards, unread, devices, now) for g in tasks)
         return ZoneView(
@@ -363,6 +393,7 @@ class View:
             position=zone.position,
             leader=zone.leader.holder,
             leader_token=zone.leader.token,
+            leader_silent=bool(zone.leader.token and open_ and heard is not None and now - heard > QUIET),
             rounds=rounds,
             shards=tuple(shards),
             devices=devices,

@@ -15,7 +15,7 @@ from schemas.messages import AggregatorReport, FleetReport, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
-from streams.processor import Answer, Ends, Send, send
+from streams.processor import Answer, Ends, Send, Tick, send
 from tests.olearning.watched import ACCURACY, finished, score, watch
 from tests.plane import NS, Arithmetic, Plane, spec
 
@@ -159,6 +159,18 @@ def test_while_the_log_is_away_nobody_else_is_blamed(run):
     assert problems(later) == ["the log has given no answer for 60 s: all this is how things stood then"]
 
 
+def test_when_the_log_is_back_nobody_was_silent():
+    plane, view = finished()
+    view.heard = plane.memory.now
+    now = plane.memory.now + 60_000
+    list(view.handle(Tick(), now))
+    assert view.snapshot(now).away == 60_000
+    list(view.handle(Answer(("nobody", "asked")), now))
+    s = view.snapshot(now)
+    assert (s.away, problems(s)) == (0, [])
+    assert not any(x.silent for z in s.zones for x in (*z.fleets, *z.aggregators))
+
+
 def test_an_idle_log_that_answers_is_not_away():
     plane = Plane(Memory(), zones=())
     plane.hosts["global"].crash()
@@ -189,6 +201,22 @@ def test_it_names_the_aggregator_that_is_gone():
     assert any("its own before it restarted" in e.text for e in view.drain())
     assert zone(view).unread == 0
     assert zone(view).identity.ok
+
+
+def test_a_zone_whose_leader_is_gone_while_it_waits_for_devices():
+    plane = Plane(Memory(seed=2), zones=("east",), devices=2)
+    view = watch(plane)
+    plane.submit(spec(demand=3, minimum=1, deadline_s=600))
+    plane.memory.run(limit=20_000)
+    assert "waiting for 1 of 3 devices" in waits(view)
+    assert problems(view.snapshot(view.now)) == []
+    plane.hosts["zone-east"].crash()
+    plane.memory.run(limit=13_000)
+    (said,) = problems(view.snapshot(view.now))
+    assert said == "east: zone-east leads the zone and is silent: nobody admits devices or closes rounds"
+    plane.hosts["zone-east"].restart()
+    plane.memory.run(limit=3_000)
+    assert problems(view.snapshot(view.now)) == []
 
 
 def test_a_shard_that_stands_still_is_stalled():
