@@ -57,8 +57,12 @@ Load = Annotated[
     list[str] | None,
     typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
 ]
-TRAINING = ("torch", "sklearn", "matplotlib", "ortools")
-"""What comes with olearning[train]."""
+EXTRAS = {
+    **dict.fromkeys(("torch", "sklearn", "matplotlib", "ortools"), "train"),
+    **dict.fromkeys(("nicegui", "fastapi", "uvicorn"), "monitor"),
+}
+"""What comes with which extra."""
+NEEDS = {"train": "this trains, scores, plans or plots", "monitor": "the live page needs it"}
 
 
 def _version(asked: bool) -> None:
@@ -109,9 +113,9 @@ def _outcome(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ModuleNotFoundError as e:
-        if e.name not in TRAINING:
+        if (extra := EXTRAS.get(e.name or "")) is None:
             raise
-        complain(f"{e.name} is not installed, and this trains, scores, plans or plots: install olearning[train]")
+        complain(f"{e.name} is not installed, and {NEEDS[extra]}: install olearning[{extra}]")
         return FAILED
     except Exception as e:
         if not hasattr(e, "show"):  # not a usage error of the command line
@@ -343,6 +347,21 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
 
     view = look(namespace, bootstrap)
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
+
+
+@app.command()
+def monitor(
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0: all. Whoever reaches it can look.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+) -> None:
+    """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
+    from olearning.monitor.serve import monitor as run_page
+
+    run_page(host, port, namespace, bootstrap)
 
 
 for command in operators:
