@@ -22,7 +22,7 @@ try:
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
-    from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
+    from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, BadName, check_zone, topic
     from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
@@ -343,6 +343,19 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
 
     view = look(namespace, bootstrap)
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
+
+
+@app.command()
+def watch(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
+    """The same and more, live, until q: a screen of panels in the terminal."""
+    topic(namespace, GLOBAL, "ledger")  # a bad name ends it before all else
+    where = find(bootstrap, namespace)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Trouble("this draws on a terminal, and here is none: `olearning status` prints the same once, with --json for programs", USAGE)  # fmt: skip
+    from olearning.terminal import watch as show_live
+
+    if code := drive(lambda: show_live(namespace, where)):
+        raise typer.Exit(code)
 
 
 for command in operators:

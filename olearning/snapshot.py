@@ -144,7 +144,8 @@ COUNTS = ("offsets", "counted", "duplicate", "late", "invalid", "incomplete", "h
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task in the globe. `rounds`: by zone, (done in this epoch, wanted). `accuracy` by epoch; 0 is the untrained model."""
+    """A task in the globe. `rounds`: by zone, (done in this epoch, wanted). `accuracy` and `loss` on held-out data by epoch; 0 is the
+    untrained model."""
 
     task: str
     tenant: str
@@ -158,6 +159,7 @@ class TaskView:
     why: str = ""
     phase: str = ""
     """Where its epoch stands, in the paper's words (§4.2): preparation, execution, finalisation; or what it is instead."""
+    loss: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

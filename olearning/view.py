@@ -311,7 +311,7 @@ class View:
         here = {z: zones[z].tasks.get(task) for z in zones}
         done = {z: t.merged_rounds if t and t.epoch == g.epoch else 0 for z, t in here.items()}
         moved = [self.books[z].moved.get(task, 0) for z in zones] if g.state == "open" else []
-        waits = task_waits(g, self.globe, zones, now)
+        waits, scores = task_waits(g, self.globe, zones, now), sorted(self.accuracy.get(task, {}).items())
         return TaskView(
             task=task,
             tenant=g.spec.tenant,
@@ -319,7 +319,8 @@ class View:
             epoch=g.epoch,
             epochs=e.count,
             rounds={z: (n, e.rounds) for z, n in done.items()},
-            accuracy={n: x.accuracy for n, x in sorted(self.accuracy.get(task, {}).items())},
+            accuracy={n: x.accuracy for n, x in scores},
+            loss={n: x.loss for n, x in scores},
             waits=waits,
             since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
             why=g.why,
