@@ -11,6 +11,7 @@ try:
     import typer
 
     from olearning.bench import bench
+    from olearning.completing import experiments, seen, topics
     from olearning.connect import Broker, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
@@ -33,7 +34,6 @@ app = typer.Typer(
     help="Devices train shared models over Apache Kafka; nothing is lost and nothing is counted twice.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -47,7 +47,7 @@ app.add_typer(tenant, name="tenant")
 app.add_typer(sharing, name="sharing")
 app.add_typer(task_words, name="task")
 
-Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.")]
+Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.", autocompletion=seen("zones"))]
 Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics; made up if not given.")]
 Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
 Session = Annotated[
@@ -364,7 +364,7 @@ for command in operators:
 
 @app.command()
 def tail(
-    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.")],
+    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.", autocompletion=topics)],
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as records come.")] = False,
@@ -527,7 +527,9 @@ def simulate(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="Which figure or table; an unknown name lists them.")],
+    name: Annotated[
+        str, typer.Argument(help="Which figure or table; an unknown name lists them.", autocompletion=experiments)
+    ],
     out: Annotated[Path, typer.Option(help="The folder for raw results, pictures and tables. Runs it has are kept.")],
     data: Annotated[
         Path | None, typer.Option(help="A folder with real data sets.", exists=True, file_okay=False)
@@ -594,6 +596,10 @@ def broker_status(
     if as_json:
         print(json.dumps(running))
     else:
-        print(f"runs at {running['bootstrap']}, process {running['pid']}" if running else "none is running")
+        print(
+            f"runs at {running['bootstrap']}, process {running['pid']}"
+            if running
+            else "none is running: olearning broker start"
+        )
     if not running:
         raise typer.Exit(NO_BROKER)

@@ -12,6 +12,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.events import Resize
 from textual.widgets import Footer, Input, Static
 
+from olearning.completing import remember
 from olearning.connect import LOOK, listens
 from olearning.errors import INTERRUPTED, OK, Trouble
 from olearning.happenings import Event
@@ -198,7 +199,10 @@ async def watch(namespace: str, where: str) -> int:
             stop = await kafka.host(view)
             raise Trouble(f"the view stopped: {stop.reason}")
 
-        return await present(Watch(feed), read(), feed.mind())
+        try:
+            return await present(Watch(feed), read(), feed.mind())
+        finally:
+            remember(view)
 
 
 async def present(app: Watch, *work: Coroutine[None, None, NoReturn]) -> int:
