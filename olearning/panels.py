@@ -56,12 +56,12 @@ EVENT_SIGNS = {
 # ------------------------------------------------------------------ the first lines
 
 
-def head(s: Snapshot, where: str, away: int | None, now: int, held: bool = False) -> Text:
-    """Three lines: how old this is and of which namespace, whether all adds up, what to look at first. `away`: since when the broker
-    does not answer (ms), `held`: the screen stands still."""
+def head(s: Snapshot, where: str, held: bool = False) -> Text:
+    """Three lines: how old this is and of which namespace, whether all adds up, what to look at first. `held`: the
+    screen stands still."""
     line = Text()
-    if away is not None:
-        line.append(f"✗ no answer from the broker for {span(now - away)}: as of {clock(s.at)}", BAD)
+    if s.away:
+        line.append(f"✗ no answer from the broker for {span(s.away)}: as of {clock(s.at - s.away)}", BAD)
     elif held:
         line.append(f"■ held at {clock(s.at)}, space goes on", WARN)
     elif not s.caught_up:
@@ -107,7 +107,7 @@ def tasks_panel(s: Snapshot, width: int = WIDE) -> RenderableType:
     for t in s.tasks:
         waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
         epoch = f"{t.epoch}/{t.epochs}" if t.epochs else "–"
-        row = (t.task, t.tenant, state(t), epoch, curve(t.accuracy), curve(t.loss))
+        row = (t.task, t.tenant, state(t), epoch, curve(t.accuracy), curve(t.losses))
         table.add_row(*row, *([waits] if roomy else []))
         if waits.plain and not roomy:
             below.add_row(t.task, waits)

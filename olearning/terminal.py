@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, NoReturn, Protocol
 
 from rich.text import Text
@@ -13,7 +14,6 @@ from textual.events import Resize
 from textual.widgets import Footer, Input, Static
 
 from olearning.completing import remember
-from olearning.connect import LOOK, listens
 from olearning.errors import INTERRUPTED, OK, Trouble
 from olearning.happenings import Event
 from olearning.hosting import must_exist
@@ -30,40 +30,26 @@ MOST = 1_000
 
 
 class Feed(Protocol):
-    """Where the screen has its facts from. `away`: since when the broker does not answer (ms)."""
+    """Where the screen has its facts from."""
 
     where: str
-    away: int | None
 
-    def now(self) -> int: ...
     def snapshot(self) -> Snapshot: ...
     def events(self) -> Sequence[Event]: ...
 
 
+@dataclass
 class Live:
-    """A view on a broker. While that is away nothing is heard of anybody, so things are shown as they stood when it went."""
+    """A view on a broker."""
 
-    def __init__(self, view: View, where: str):
-        self.view, self.where = view, where
-        self.away: int | None = None
-
-    def now(self) -> int:
-        return wall_clock()
+    view: View
+    where: str
 
     def snapshot(self) -> Snapshot:
-        return self.view.snapshot(self.now() if self.away is None else self.away)
+        return self.view.snapshot(wall_clock())
 
     def events(self) -> Sequence[Event]:
         return self.view.drain()
-
-    async def mind(self) -> NoReturn:
-        """Look whether the broker still listens, for ever."""
-        while True:
-            if await listens(self.where):
-                self.away = None
-            elif self.away is None:
-                self.away = self.now()
-            await asyncio.sleep(LOOK)
 
 
 class Body(VerticalScroll):
@@ -128,8 +114,8 @@ class Watch(App[int]):
     def redraw(self) -> None:
         """Look again, and show what there is."""
         self.happened.extend(self.feed.events())
-        s, now = self.held or self.feed.snapshot(), self.feed.now()
-        self.query_one("#head", Static).update(head(s, self.feed.where, self.feed.away, now, self.held is not None))
+        s = self.held or self.feed.snapshot()
+        self.query_one("#head", Static).update(head(s, self.feed.where, self.held is not None))
         self.query_one("#tabs", Static).update(self._tabs())
         body = self.query_one("#body")
         width = body.content_size.width or self.size.width
@@ -193,30 +179,26 @@ async def watch(namespace: str, where: str) -> int:
     view = View(namespace)
     async with Kafka(where, view.name) as kafka:
         must_exist(await kafka.topics(), where, namespace, topic(namespace, GLOBAL, "ledger").name)
-        feed = Live(view, where)
 
         async def read() -> NoReturn:
             stop = await kafka.host(view)
             raise Trouble(f"the view stopped: {stop.reason}")
 
         try:
-            return await present(Watch(feed), read(), feed.mind())
+            return await present(Watch(Live(view, where)), read())
         finally:
             remember(view)
 
 
-async def present(app: Watch, *work: Coroutine[None, None, NoReturn]) -> int:
+async def present(app: Watch, work: Coroutine[None, None, NoReturn]) -> int:
     """Show it while this work goes on. Cancelled, or where the work fails, it gives the terminal back first."""
-    tasks = [asyncio.create_task(w) for w in work]
-    showing = asyncio.create_task(app.run_async())
+    working, showing = asyncio.create_task(work), asyncio.create_task(app.run_async())
     try:
-        await asyncio.wait({showing, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for t in tasks:
-            if t.done():
-                await t
+        await asyncio.wait({showing, working}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
         return await showing or OK
     finally:
         app.exit(OK)
-        for t in tasks:
-            t.cancel()
-        await asyncio.gather(showing, *tasks, return_exceptions=True)
+        working.cancel()
+        await asyncio.gather(showing, working, return_exceptions=True)

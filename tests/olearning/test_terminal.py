@@ -19,10 +19,9 @@ from textual.pilot import Pilot
 from olearning import terminal
 from olearning.errors import INTERRUPTED, OK
 from olearning.happenings import Event
-from olearning.panels import PANELS, chosen, narrow, spark
+from olearning.panels import PANELS, chosen, head, narrow, spark
 from olearning.snapshot import Identity, Snapshot
 from olearning.terminal import Live, Watch
-from olearning.view import View
 from streams.memory import Memory
 from streams.processor import Send
 from tests.olearning.watched import score, watch
@@ -55,10 +54,6 @@ class Made:
 
     def __init__(self, s: Snapshot, events: Sequence[Event] = ()):
         self.s, self.new = s, list(events)
-        self.away: int | None = None
-
-    def now(self) -> int:
-        return self.s.at
 
     def snapshot(self) -> Snapshot:
         return self.s
@@ -147,11 +142,10 @@ def test_a_broker_that_is_away_and_an_identity_that_is_broken_are_said(seen: tup
     feed = Made(s)
 
     async def play(app: Watch, pilot: Pilot[int]) -> None:
-        feed.away = s.at - 12_000
+        feed.s = replace(s, away=12_000)
         app.redraw()
         await pilot.pause()
         assert "✗ no answer from the broker for 12 s: as of" in text(app)
-        feed.away = None
         broken = replace(s.zones[0].rounds[0], total=Identity(offsets=5, counted=4, problem="5 offsets, 4 outcomes"))
         east = replace(s.zones[0], rounds=(broken,))
         feed.s = replace(s, zones=(east, s.zones[1]))
@@ -188,31 +182,14 @@ def test_keys_that_end_it(seen: tuple[Snapshot, list[Event]], key: str, code: in
     assert driven(Made(seen[0]), SMALL, play).return_value == code
 
 
-def test_what_is_shown_while_the_broker_is_away_is_of_when_it_went(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = True
-
-    async def listens(where: str) -> bool:
-        return there
-
-    monkeypatch.setattr(terminal, "LOOK", 0.005)
-    monkeypatch.setattr(terminal, "listens", listens)
-    feed = Live(View(NS), "broker:9092")
-
-    async def play() -> None:
-        nonlocal there
-        minding = asyncio.create_task(feed.mind())
-        await asyncio.sleep(0.02)
-        assert feed.away is None
-        there = False
-        await asyncio.sleep(0.05)
-        assert feed.away is not None
-        assert feed.snapshot().at == feed.away < feed.now()
-        there = True
-        await asyncio.sleep(0.05)
-        assert feed.away is None
-        minding.cancel()
-
-    asyncio.run(play())
+def test_the_view_s_silence_is_the_broker_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = Plane(Memory(seed=2))
+    view = watch(plane)
+    plane.memory.run(limit=2_000)
+    monkeypatch.setattr(terminal, "wall_clock", lambda: view.heard + 60_000)
+    s = Live(view, "broker:9092").snapshot()
+    assert s.away == 60_000
+    assert "✗ no answer from the broker for 60 s: as of" in head(s, "broker:9092").plain
 
 
 CHILD = """
