@@ -30,7 +30,7 @@ from olearning.screen import (
     traffic_tables,
     waits_text,
 )
-from olearning.snapshot import Identity, Snapshot, TaskView
+from olearning.snapshot import Identity, Snapshot, TaskView, ZoneView
 from olearning.tables import queue_table, tenants_table
 
 WIDE = 150
@@ -61,7 +61,7 @@ def head(s: Snapshot, where: str, held: bool = False) -> Text:
     screen stands still."""
     line = Text()
     if s.away:
-        line.append(f"✗ no answer from the broker for {span(s.away)}: as of {clock(s.at - s.away)}", BAD)
+        line.append(f"✗ no answer from the broker for {span(s.away)}: as of {clock(s.at)}", BAD)
     elif held:
         line.append(f"■ held at {clock(s.at)}, space goes on", WARN)
     elif not s.caught_up:
@@ -129,8 +129,42 @@ def curve(by_epoch: dict[int, float]) -> Text:
 
 
 def zones_panel(s: Snapshot) -> RenderableType:
-    """Rounds and what they wait for; what the scheduler says of their order, and why."""
-    return Group(rounds_table(s), *schedule_tables(s))
+    """Zones and their time of day; rounds, what they wait for, and how those before them went; what the scheduler says of their order,
+    and why."""
+    return Group(places_table(s), rounds_table(s), past_table(s), *schedule_tables(s))
+
+
+def places_table(s: Snapshot) -> Table:
+    """By zone its time of day, and who leads it."""
+    table = titled("Places", "zone", "time of day", ">devices seen", "led by")
+    for z in s.zones:
+        silent = Text(f"? {z.leader}, silent", BAD) if z.leader_silent else z.leader or Text("✗ nobody", BAD)
+        table.add_row(z.zone, time_of_day(z), "–" if z.seen is None else f"{z.seen:,}", silent)
+    if not s.zones:
+        table.add_row(Text("none joined yet", QUIET))
+    return table
+
+
+def time_of_day(z: ZoneView) -> Text:
+    if z.local is None:
+        return Text("not known", QUIET)
+    minutes = int(60 * z.local.hours) % (24 * 60)
+    return Text(f"{'☾ night' if z.local.night else '☀ day'} {minutes // 60:02}:{minutes % 60:02}")
+
+
+def past_table(s: Snapshot) -> Table:
+    """Of each task in each zone, the rounds that are over: their loss on the devices, and how long they take."""
+    table = titled(
+        "\nRounds that are over", "zone", "task", "devices' loss by round", ">devices in the last", ">usually takes"
+    )
+    for z in s.zones:
+        for r in (r for r in z.rounds if r.curve):
+            losses = curve({p.round: p.loss for p in r.curve if p.loss is not None})
+            usual = span(r.usual_ms) if r.usual_ms else "–"
+            table.add_row(z.zone, r.task, losses, str(r.curve[-1].devices), usual)
+    if not table.row_count:
+        table.add_row(Text("none yet", QUIET))
+    return table
 
 
 def shards_panel(s: Snapshot) -> RenderableType:

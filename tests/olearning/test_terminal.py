@@ -19,8 +19,8 @@ from textual.pilot import Pilot
 from olearning import terminal
 from olearning.errors import INTERRUPTED, OK
 from olearning.happenings import Event
-from olearning.panels import PANELS, chosen, head, narrow, spark
-from olearning.snapshot import Identity, Snapshot
+from olearning.panels import PANELS, chosen, head, narrow, spark, time_of_day
+from olearning.snapshot import Identity, LocalView, Snapshot
 from olearning.terminal import Live, Watch
 from streams.memory import Memory
 from streams.processor import Send
@@ -83,7 +83,17 @@ def driven(feed: Any, size: tuple[int, int], play: Callable[[Watch, Pilot[int]],
 
 WORDS = {
     "tasks": ("toy", "other", "▁", "█ 0.860", "● execution", "default"),
-    "zones": ("round", "since", "holds it and", "Order", "by name", "wanted"),
+    "zones": (
+        "not known",
+        "led by",
+        "Rounds that are over",
+        "round",
+        "since",
+        "holds it and",
+        "Order",
+        "by name",
+        "wanted",
+    ),
     "shards": ("? silent", "agg-west-0", "committed up to", "token", "toy"),
     "blocks": ("training", "in log", "adds up", "counted + 0 duplicate", "Dead letters: 1"),
     "tenants": ("by weight", "100%", "default", "bytes today"),
@@ -99,10 +109,11 @@ def test_every_panel_is_a_key_away(seen: tuple[Snapshot, list[Event]]) -> None:
             assert words in first, words
         for number, panel in enumerate(PANELS[1:], 2):
             await pilot.press(str(number))
-            shown = text(app)
-            app.query_one("#body").scroll_end(animate=False, immediate=True)
-            await pilot.pause()
-            shown += text(app)
+            shown, body = text(app), app.query_one("#body")
+            while not body.is_vertical_scroll_end:
+                body.scroll_page_down(animate=False)
+                await pilot.pause()
+                shown += text(app)
             for words in WORDS[panel.name]:
                 assert words in shown, (panel.name, words, shown)
         await pilot.press("right")  # from the last to the first
@@ -247,9 +258,10 @@ def test_curves_and_filters() -> None:
     assert chosen(events, "") == events
 
 
-def test_a_filter_keeps_a_zone_of_that_name_whole(seen: tuple[Snapshot, list[Event]]) -> None:
+def test_a_zone_s_time_and_a_filter_that_keeps_it_whole(seen: tuple[Snapshot, list[Event]]) -> None:
     s = seen[0]
     assert narrow(s, " ") is s
+    assert time_of_day(replace(s.zones[0], local=LocalView(23.5, True, 60_000))).plain == "☾ night 23:30"
     (east,) = narrow(s, "east").zones
     assert east is s.zones[0]
     assert [r.task for z in narrow(s, "other").zones for r in z.rounds] == ["other", "other"]
