@@ -18,6 +18,7 @@ from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
 from olearning.roles import Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.traces import traced
 from schemas.topics import GLOBAL, check_zone, topic
 from streams.kafka import Kafka
 from streams.processor import Processor, Stop
@@ -134,8 +135,10 @@ def host(role: Role, bootstrap: str, session_timeout: int, metrics_port: int = 0
                 return ground
             processor = role.build(new_life())
             logs.tell(processor)
-            exporter.watch(watched(role.kind, role.zone, processor, kafka))
-            return await kafka.host(processor)
+            shown = watched(role.kind, role.zone, processor, kafka)
+            shown.hosted = traced(processor, role.kind)
+            exporter.watch(shown)
+            return await kafka.host(shown.hosted)
 
     stop = drive(lambda: attended(work(), Broker(where), complain))
     if not stop.ok:
