@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import device
+from device_sim.availability import Clock
 from device_sim.device import (
     ADMITTED,
     ASLEEP,
@@ -37,7 +38,17 @@ from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
 from learning.words import said
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
-from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Refusal, Registration
+from schemas.messages import (
+    Admission,
+    Announcement,
+    CheckIn,
+    Credits,
+    FleetReport,
+    LocalTime,
+    Receipt,
+    Refusal,
+    Registration,
+)
 from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
@@ -129,9 +140,10 @@ class Fleet:
         learner: Learner,
         manner: Manner = Manner(),
         others: Sequence[str] = (),
+        clock: Clock | None = None,
     ):
         self.namespace, self.zone, self.name = namespace, zone, name
-        self.devices, self.learner, self.manner = list(devices), learner, manner
+        self.devices, self.learner, self.manner, self.clock = list(devices), learner, manner, clock
         self.tick = manner.tick
         self.boards = {z: Board(z) for z in (zone, *others)}
         self.metrics = topic(namespace, GLOBAL, "metrics")
@@ -349,7 +361,8 @@ class Fleet:
             count = {s: states.count(s) for s in (ASLEEP, IDLE, REGISTERED, TRAINING)}
             models = self.edge.fetched, self.edge.handed
             waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
-            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits)
+            local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
+            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits, local)
             yield send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot
+from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot, ZoneView
 from olearning.view import View
 from olearning.waiting import STANDS_STILL
 
@@ -41,19 +41,26 @@ def to_json(view: View, now: int) -> dict[str, Any]:
 
 def problems(s: Snapshot) -> list[str]:
     """What a person should look at."""
+    if s.away:
+        return [f"the log has given no answer for {span(s.away)}: all this is how things stood then"]
     out = [] if s.leader_token else ["nobody leads the globe"]
-    for z in s.zones:
-        if not z.leader_token:
-            out.append(f"{z.zone}: nobody leads the zone")
-        if not z.identity.ok:
-            out.append(f"{z.zone}: offsets do not add up: {z.identity.problem}")
-        for r in z.rounds:
-            if r.waits.startswith(STANDS_STILL):
-                out.append(f"{z.zone}: {r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
-        for word in (NOBODY, SILENT, STALLED):
-            if bad := [x for x in z.shards if x.word == word]:
-                said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
-                out.append(f"{z.zone}: {_numbers(bad)} {said[word]}")
+    return out + [f"{z.zone}: {text}" for z in s.zones for text in zone_problems(z)]
+
+
+def zone_problems(z: ZoneView) -> list[str]:
+    """What a person should look at in a zone."""
+    out = [] if z.leader_token else ["nobody leads the zone"]
+    if not z.identity.ok:
+        out.append(f"offsets do not add up: {z.identity.problem}")
+    if z.leader_silent:
+        out.append(f"{z.leader} leads the zone and is silent: nobody admits devices or closes rounds")
+    for r in z.rounds:
+        if r.waits.startswith(STANDS_STILL):
+            out.append(f"{r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
+    for word in (NOBODY, SILENT, STALLED):
+        if bad := [x for x in z.shards if x.word == word]:
+            said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
+            out.append(f"{_numbers(bad)} {said[word]}")
     return out
 
 
