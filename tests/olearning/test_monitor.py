@@ -6,7 +6,7 @@ import pytest
 
 from olearning.happenings import LOSS, ROUND, VOID, Event
 from olearning.monitor import charts
-from olearning.monitor.facts import Facts, Say, adds_up, clock, equation, event_say, hands, matching, percent
+from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching, percent
 from olearning.monitor.trend import KEPT_MS, SMOOTH, Trend
 from olearning.snapshot import (
     NOBODY,
@@ -169,6 +169,18 @@ def test_while_all_sleep_waiting_is_no_warning():
     assert facts([z]).wait_say(z, z.rounds[0]).tone == ""
 
 
+def test_rounds_that_keep_failing_are_a_warning_though_each_is_young():
+    z = zone(rounds=[round_(ago=1_000, curve=curve(losses=(1.0, None, None, None)))])
+    said = facts([z]).wait_say(z, z.rounds[0])
+    assert (said.tone, said.text.endswith("; the last 3 rounds failed for want of devices")) == ("warn", True)
+
+
+def test_who_waits_for_another_zone_is_not_named_before_that_one():
+    done = round_(waits="waiting for b to finish its rounds", ago=500_000, state="finalised", rounds_done=4)
+    f = facts([zone("a", rounds=[done]), zone("b", rounds=[round_(ago=2_000)])], [task()])
+    assert [(w.zone, w.say.tone) for w in f.task_waits("digits")] == [("b", ""), ("a", "")]
+
+
 def test_a_wait_where_the_zone_needs_a_person_is_bad():
     z = zone(words=(SILENT, OK), rounds=[round_(ago=1_000)])
     assert facts([z]).wait_say(z, z.rounds[0]).tone == "bad"
@@ -189,13 +201,13 @@ def test_tasks_that_need_a_person_come_first():
     rounds = [round_("stuck", ago=500_000), round_("fine", ago=1_000)]
     tasks = [task("over", phase="ended"), task("fine"), task("no", phase="refused", why="too big"), task("stuck")]
     f = facts([zone(rounds=rounds)], tasks)
-    assert [t.task for t in f.tasks_ranked()] == ["stuck", "fine", "no", "over"]
+    assert [t.task for t in f.tasks_ranked] == ["stuck", "fine", "no", "over"]
     assert f.task_say(f.s.tasks[2]) == Say("too big", "bad", "✗")
 
 
 def test_zones_that_need_a_person_come_first():
     f = facts([zone("a"), zone("b", leader_token=0), zone("c", leader_silent=True)])
-    assert [z.zone for z in f.zones_ranked()] == ["b", "c", "a"]
+    assert [z.zone for z in f.zones_ranked] == ["b", "c", "a"]
     assert "olearning run zone --zone b" in f.zone_light(f.s.zones[1]).text
     assert f.zone_light(f.s.zones[0]) == Say("OK", "good", "✓")
 
@@ -208,7 +220,7 @@ def test_the_dial_shares_marks_where_zones_stand_close():
     zones = [zone(n, local=None if h is None else LocalView(h, h < 6, 60_000)) for n, h in at.items()]
     zones[1] = replace(zones[1], leader_token=0)
     assert [(h.label, h.hours, h.tone) for h in hands(facts(zones))] == [("a +1", 2.0, "bad"), ("c", 14.0, "good")]
-    assert [clock(h) for h in (0, 2.25, 23.999)] == ["00:00", "02:15", "23:59"]
+    assert [LocalView(h, True, 1).clock for h in (0, 2.25, 23.999)] == ["00:00", "02:15", "23:59"]
 
 
 def test_events_have_signs_and_can_be_found():
