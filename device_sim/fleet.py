@@ -32,7 +32,7 @@ from device_sim.device import (
     Wish,
 )
 from device_sim.edge import ROOM, Edge, Gone, version
-from device_sim.outbox import Outbox, Parcel
+from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
@@ -246,8 +246,7 @@ class Fleet:
         board.objections[task] = reason
 
     def _announced(self, a: Announcement, board: Board, now: int) -> Iterator[Send]:
-        last = board.rounds.get(a.task)
-        if last and last.cause.ledger == a.cause.ledger and last.cause.offset >= a.cause.offset:
+        if not board.newer(a):
             return
         if a.over:
             self._over_with(a, board, now)
@@ -271,9 +270,8 @@ class Fleet:
                 self._push(d)
 
     def _planned(self, plan: SharingPlan, board: Board, now: int) -> None:
-        if board.plan and (plan == board.plan or plan.at < board.plan.at):
+        if not board.replan(plan):
             return
-        board.plan = plan
         for d in self.devices:
             before = d.next
             d.planned(plan, now)
@@ -470,12 +468,9 @@ class Fleet:
         if job.sent == len(job.blocks) - 1:
             twice = d.die("resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
             again += [b for b in job.blocks if isinstance(b, DeltaBlock)] if twice else []
-        due = min(job.lease, a.deadline)
-        if a.serve:  # it may close so long after it has its devices, which it had not before this one came
-            due = min(due, job.lease - a.lease + a.serve)
         for b in again:
             sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device)
-            self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due, now)
+            self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due(a, job.lease), now)
         yield from self._post(job.zone, now)
 
     def _post(self, zone: str, now: int) -> Iterator[Send]:

@@ -66,9 +66,17 @@ def zone_problems(z: ZoneView) -> list[str]:
 
 def render(s: Snapshot) -> RenderableType:
     """A snapshot on one screen."""
-    parts: list[RenderableType] = [_head(s), Text(), _tasks(s), _rounds(s), *_schedules(s), _shards(s), _traffic(s)]
+    parts: list[RenderableType] = [
+        _head(s),
+        Text(),
+        _tasks(s),
+        rounds_table(s),
+        *schedule_tables(s),
+        shards_table(s),
+        traffic_tables(s),
+    ]
     if s.letters:
-        parts.append(_letters(s))
+        parts.append(letters_table(s))
     return Group(*parts)
 
 
@@ -108,7 +116,7 @@ def _tasks(s: Snapshot) -> Table:
     table = titled("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
     for t in s.tasks:
         rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
-        waits = _waits(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
+        waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
         state = {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
         table.add_row(t.task, state, f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits)
     if not s.tasks:
@@ -124,21 +132,21 @@ def _accuracy(by_epoch: dict[int, float]) -> str:
     return f"{by_epoch[last]:.3f}" if first == last else f"{by_epoch[first]:.3f} → {by_epoch[last]:.3f}"
 
 
-def _waits(words: str, since: int, now: int) -> Text:
+def waits_text(words: str, since: int, now: int) -> Text:
     text = Text(words.removeprefix("waiting for "))
     if words and since:
         text.append(f", since {span(now - since)}", QUIET)
     return text
 
 
-def _rounds(s: Snapshot) -> Table:
+def rounds_table(s: Snapshot) -> Table:
     table = titled("\nZones", "zone", "task", ">round", "state", ">devices", ">slots", ">left", "waits for")
     for z in s.zones:
         for r in z.rounds:
             left = "–" if r.deadline_left is None else span(max(0, r.deadline_left))
             devices = f"{r.devices}/{r.demand}"
             slots = str(r.registered - r.lapsed)
-            waits = _waits(r.waits, r.since, s.at)
+            waits = waits_text(r.waits, r.since, s.at)
             table.add_row(z.zone, r.task, str(r.round), r.state, devices, slots, left, waits)
         if not z.rounds:
             table.add_row(z.zone, Text("no task", QUIET))
@@ -147,7 +155,7 @@ def _rounds(s: Snapshot) -> Table:
     return table
 
 
-def _schedules(s: Snapshot) -> list[RenderableType]:
+def schedule_tables(s: Snapshot) -> list[RenderableType]:
     """Whose blocks are added first, and how many aggregators that takes; nothing without a scheduler."""
     heard = [(z.zone, z.schedule) for z in s.zones if z.schedule]
     if not heard:
@@ -164,7 +172,7 @@ def _schedules(s: Snapshot) -> list[RenderableType]:
     return [table, number]
 
 
-def _shards(s: Snapshot) -> Table:
+def shards_table(s: Snapshot) -> Table:
     """One line for the shards of a zone that have the same holder and the same word."""
     table = titled("\nShards", "zone", "holder", "status", "shards", ">token", ">unread")
     for z in s.zones:
@@ -185,9 +193,9 @@ def _shards(s: Snapshot) -> Table:
     return table
 
 
-def _traffic(s: Snapshot) -> Group:
+def traffic_tables(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = titled("\nDevices", "zone", *(f">{x}" for x in STATES), ">fleets", ">sent")
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in STATES), ">seen", ">fleets", ">sent")
     blocks = titled(
         "\nBlocks",
         "zone",
@@ -202,21 +210,23 @@ def _traffic(s: Snapshot) -> Group:
         ">lost",
         "adds up",
     )
+    blocks.padding = (0, 1, 0, 0)  # else its heads are cut at 80 columns
     for z in s.zones:
         silent = sum(f.silent for f in z.fleets)
+        seen = "–" if z.seen is None else f"{z.seen:,}"
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), fleets, size(z.sent_bytes))
+        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), seen, fleets, size(z.sent_bytes))
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
-        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), _adds_up(i))
+        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), adds_up(i))
     return Group(devices, blocks)
 
 
-def _adds_up(i: Identity) -> Text:
+def adds_up(i: Identity) -> Text:
     return Text("✓ yes", GOOD) if i.ok else Text("✗ NO", BAD)
 
 
-def _letters(s: Snapshot) -> Table:
+def letters_table(s: Snapshot) -> Table:
     table = titled(f"\nDead letters: {sum(s.letters.values()):,}", ">how many", "reason")
     for reason, n in list(s.letters.items())[:MOST_LETTERS]:
         table.add_row(f"{n:,}", Text(reason))
