@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
@@ -101,7 +102,8 @@ class Exporter(Collector):
                 f"metrics cannot be served at port {self.port} ({e}): choose another --metrics-port", USAGE
             ) from None
         self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        serve = partial(self._server.serve_forever, poll_interval=0.2)  # for so long its end may wait
+        threading.Thread(target=serve, name="metrics", daemon=True).start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -155,13 +155,13 @@ class Traced:
             case Admission(task=task, round=n, slot=slot, device=device, cause=cause):
                 at = step(cause.ledger, task, n, ADMIT, str(slot))
                 if said := self.since.pop((zone, task, n, device), None):
-                    wish = _of(at, said[1]) or step(cause.ledger, task, n, REGISTER, device)
+                    wish = said_of(at, said[1]) or step(cause.ledger, task, n, REGISTER, device)
                     self._span(ADMIT, at, wish, said[0], now, zone, task, n, slot=slot)
                 return at
             case DeltaBlock(task=task, round=n, slot=slot) if known := self.ledgers.get((zone, task)):
                 at, key = step(known[0], task, n, DELIVER, str(slot)), (zone, task, n, str(slot))
                 if message.block == known[1] - 1 and (said := self.since.pop(key, None)):
-                    given = _of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
+                    given = said_of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
                     self._span(DELIVER, at, given, said[0], now, zone, task, n, slot=slot)
                 return at
             case Committed(task=task, round=n):
@@ -241,7 +241,7 @@ def _where(fact: Committed) -> str:
     return ",".join(f"{s}:{x.token}:{x.start}" for s, x in fact.stretches.items())
 
 
-def _of(at: Step, said: Step | None) -> Step | None:
+def said_of(at: Step, said: Step | None) -> Step | None:
     """What a record's headers say it comes of, if that is of this trace."""
     return said if said and said.trace == at.trace else None
 

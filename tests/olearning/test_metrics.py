@@ -3,7 +3,10 @@
 import asyncio
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from olearning.errors import Trouble
+from olearning.errors import NO_BROKER, Trouble
 from olearning.telemetry import exporter as exporters
 from olearning.telemetry import logs
 from olearning.telemetry import metrics as m
@@ -164,6 +167,40 @@ def test_a_commit_that_comes_too_late_is_its_aggregators_own():
     assert [e.values["step"] for level, e in shown.lines if level == logging.WARNING and "step" in e.values] == [
         "refused"
     ]
+
+
+def test_a_leader_that_was_put_out_says_so():
+    """It stands still past its session, another leads, it wakes."""
+    plane = Plane(Memory(seed=3))
+    plane.standbys()
+    shown = Shown(plane)
+    assert plane.memory.run(lambda: plane.zone("east").leader.token > 0, 10_000)
+    first = plane.hosts[plane.zone("east").leader.holder]
+    first.freeze()
+    plane.memory.run(limit=3_000)
+    first.thaw()
+    plane.memory.run(limit=1_000)
+    east = [
+        (level, e.values.get("step", ""), e.values["holder"])
+        for level, e in shown.lines
+        if e.kind == logs.LEADER and e.zone == "east"
+    ]
+    other = plane.zone("east").leader.holder
+    assert sorted(east) == [
+        (logging.INFO, "", first.processor.name), (logging.INFO, "", other), (logging.WARNING, "lost", other),
+    ]  # fmt: skip
+    leads = {k[1:]: v for k, v in asyncio.run(shown.read()).items() if k[0] == "olearning_leader"}
+    assert leads == {("east",): 1, ("west",): 1, ("global",): 1}
+
+
+def test_what_ends_a_role_is_a_line_of_json_too():
+    words = [sys.executable, "-m", "olearning", "--log-format", "json", "run", "zone", "--zone", "east"]
+    env = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == NO_BROKER
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert (line["level"], line["event"], line["role"]) == ("error", "trouble", "zone")
+    assert "no Kafka broker answers" in line["message"]
 
 
 def test_health_says_what_stands_still(monkeypatch):
