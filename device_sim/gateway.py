@@ -27,7 +27,7 @@ from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pseudonym import pseudonym
 from schemas.blocks import DeltaBlock, slices
 from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Refusal, Registration
-from schemas.sharing import SharingPlan
+from schemas.sharing import PLAN, SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed, Message, decode, encode
 from streams.letters import dead_letter
@@ -173,7 +173,7 @@ class Gateway:
         """(when, number, device) of all questions."""
         self._seq = 0
         self._news: OrderedDict[str, tuple[int, str, bytes]] = OrderedDict()
-        """By task, and "" for the plan: what was said last to all, the newest last."""
+        """By task, and the plan under its key: what was said last to all, the newest last."""
         self._over: deque[str] = deque()
         self._rounds: dict[tuple[str, int], Announcement] = {}
         """By task and round, what may be trained still."""
@@ -391,7 +391,7 @@ class Gateway:
             case Announcement():
                 self._announced(message, bytes(record.value or b""), now)
             case SharingPlan() if self.board.replan(message):
-                self._publish("", bytes(record.value or b""), now)
+                self._publish(PLAN, bytes(record.value or b""), now)
             case Credits():
                 self.outbox.hear(message, record.timestamp, now)
             case Admission() | Refusal() | Receipt() if device := self._devices.get(message.device):
