@@ -8,9 +8,9 @@ without it nothing is done or sent.
 |---|---|---|---|
 | round | the zone's leader | `Opened` – `Finalised` | – |
 | gather, finalise | the zone's leader | `Opened` – `Closed` – `Finalised` | round |
-| register | the fleet | the announcement – the registration | round |
+| register | the edge (a fleet, a gateway) | the announcement – the registration | round |
 | admit | the zone's leader | the registration – the admission | register |
-| deliver | the fleet | the admission – the delta's last block | admit |
+| deliver | the edge | the admission – the delta's last block | admit |
 | commit | the aggregator | offered – accepted, or refused | round; linked to the deltas that are whole with it |
 """
 
@@ -33,7 +33,7 @@ from streams.ledger import leads
 from streams.processor import Effect, Input, Processor, Record, Send
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-STEPS = ("zone", "aggregator", "fleet")
+STEPS = ("zone", "aggregator", "fleet", "gateway")
 """The kinds of roles that take steps of a round."""
 MOST_LINKS = 128
 KEPT = 64

@@ -16,11 +16,13 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from device_sim.gateway import Gateway
 from olearning.errors import NO_BROKER, Trouble
 from olearning.telemetry import exporter as exporters
 from olearning.telemetry import logs
 from olearning.telemetry import metrics as m
 from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.sources import samples_of, unready
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Stretch
 from schemas.topics import topic
@@ -230,6 +232,14 @@ def test_health_says_what_stands_still(monkeypatch):
             assert (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
 
     asyncio.run(asked())
+
+
+def test_a_gateway_shows_what_a_fleet_does():
+    gate = Gateway(NS, "east", "gate", "life", b"salt")
+    found = {(x.full, labels): value for x, labels, value in samples_of(gate, 0)}
+    assert found["olearning_devices", ("east", "idle")] == found["olearning_delta_blocks_sent_total", ("east",)] == 0
+    assert list(m.families(samples_of(gate, 0)))
+    assert unready(gate)
 
 
 def test_a_sample_that_is_not_as_the_list_says_is_refused():
