@@ -361,7 +361,7 @@ class Gateway:
         new = [x for x in (*self._news.values(), *box.mail) if x[0] > after]
         messages = [{"topic": what, "message": msgspec.Raw(raw)} for _, what, raw in sorted(new, key=lambda x: x[0])]
         cursor = f"{self.life}:{self._seq if new else after}"
-        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "messages": messages})
+        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "zone": self.zone, "messages": messages})
         self.replies.append(Reply(number, Status.DONE, body))
 
     def _expire(self, now: int) -> None:

@@ -246,6 +246,9 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
             phone = Phone(h.server.url, "no", "east", Device("x", 0), Arithmetic(), print)
             with pytest.raises(Trouble, match=r"does not let this device in: this token is not known"):
                 await asyncio.wait_for(phone.run(), 30)
+            phone = Phone(h.server.url, "ann's", "west", Device("x", 0), Arithmetic(), print)
+            with pytest.raises(Trouble, match="is of zone east, not west"):
+                await asyncio.wait_for(phone.run(), 30)
             return codes
 
     assert asyncio.run(play()) == [200, 401, 503]
