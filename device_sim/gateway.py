@@ -185,6 +185,10 @@ class Gateway:
         self._read = 0
         self._reported = 0
         self.blocks = self.bytes = 0
+        self.states: dict[str, int] = {}
+        """How many devices were in which state, when it said so last."""
+        self.outcomes: dict[str, int] = {}
+        """Of its devices' blocks, how many had which, as the receipts said."""
 
     @property
     def ready(self) -> bool:
@@ -398,6 +402,7 @@ class Gateway:
                 box = self.boxes[device]
                 if isinstance(message, Receipt):
                     box.leases.pop((message.task, message.round), None)
+                    self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
                 else:
                     box.wishes.discard(message.task)
                     if isinstance(message, Admission):
@@ -488,7 +493,7 @@ class Gateway:
 
     def _tell(self, now: int) -> Iterator[Effect]:
         """How many devices are in which state; forget those that were silent for long."""
-        count = dict.fromkeys((ASLEEP, IDLE, REGISTERED, TRAINING), 0)
+        self.states = count = dict.fromkeys((ASLEEP, IDLE, REGISTERED, TRAINING), 0)
         for device, box in list(self.boxes.items()):
             if now - box.heard > FORGET:
                 for name in box.names:

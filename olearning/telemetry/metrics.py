@@ -17,7 +17,7 @@ COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 ROUNDS = (1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0, 10_800.0)
 """Seconds: bounds for how long rounds take."""
 EVERY, COORDINATORS, ZONE, GLOBE, AGGREGATOR, SCHEDULER, EVALUATOR, FLEET, VIEW = (
-    "every role", "global and zone", "zone", "global", "aggregator", "scheduler", "evaluator", "fleet", "up, monitor",
+    "every role", "global and zone", "zone", "global", "aggregator", "scheduler", "evaluator", "fleet, gateway", "up, monitor",
 )  # fmt: skip
 """Who shows it."""
 
@@ -216,7 +216,13 @@ SCORED_LOSS = _m(EVALUATOR, GAUGE, "loss", "task", "its mean loss of a sample")
 SCORED = _m(EVALUATOR, GAUGE, "scored_epoch", "task", "the epoch it is of; 0: the untrained model")
 TO_SCORE = _m(EVALUATOR, GAUGE, "models_to_score", "", "models that wait to be scored")
 
-DEVICES = _m(FLEET, GAUGE, "devices", "zone state", "devices of the fleet: asleep, idle, registered, training")
+DEVICES = _m(
+    FLEET,
+    GAUGE,
+    "devices",
+    "zone state",
+    "devices of the fleet, or behind the gateway as far as it sees: asleep, idle, registered, training",
+)
 GIVEN = _m(FLEET, COUNTER, "delta_blocks_sent", "zone", "delta blocks that were sent")
 GIVEN_BYTES = _m(FLEET, COUNTER, "delta_bytes_sent", "zone", "their records' bytes")
 FETCHED = _m(FLEET, COUNTER, "model_fetched_bytes", "zone", "bytes of models that were read from the log")
@@ -225,7 +231,7 @@ HANDED = _m(
     COUNTER,
     "model_handed_bytes",
     "zone",
-    "bytes of models that devices began to train from, out of the edge's copy",
+    "bytes of models that devices began to train from, or fetched of the gateway, out of the edge's copy",
 )
 UPLOADS = _m(FLEET, GAUGE, "upload_waiting_bytes", "zone", "bytes of deltas that have no upload credit yet")
 LEFT = _m(

@@ -1,7 +1,7 @@
 """What each processor's state says to operators, as samples of the list in `metrics.py`. Read between two inputs; changes nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from olearning.telemetry import metrics as m
 from olearning.telemetry.metrics import Sample
@@ -177,21 +177,27 @@ def _view(p: View) -> Iterator[Sample]:
 
 
 def _fleet(p: Processor) -> Iterable[Sample]:
-    """Fleets train: their module is imported where one is hosted already."""
+    """A fleet, or a gateway as it is hosted. Fleets train: their module is imported where one is hosted already."""
     from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING
     from device_sim.fleet import Fleet
+    from device_sim.gateway import Gateway
 
-    if not isinstance(p, Fleet):
+    edge = getattr(p, "gateway", p)
+    if isinstance(edge, Fleet):
+        states: Mapping[str, int] = Counter(d.state for d in edge.devices)
+        boxes = list(edge.outboxes.values())
+    elif isinstance(edge, Gateway):
+        states, boxes = edge.states, [edge.outbox]
+    else:
         return
-    states = Counter(d.state for d in p.devices)
     for state in (ASLEEP, IDLE, REGISTERED, TRAINING):
-        yield m.DEVICES, (p.zone, state), states[state]
-    zone = (p.zone,)
-    yield m.GIVEN, zone, p.blocks
-    yield m.GIVEN_BYTES, zone, p.bytes
-    yield m.FETCHED, zone, p.edge.fetched
-    yield m.HANDED, zone, p.edge.handed
-    yield m.UPLOADS, zone, sum(box.waiting for box in p.outboxes.values())
-    yield m.LEFT, zone, sum(box.left for box in p.outboxes.values())
-    for outcome, n in p.outcomes.items():
-        yield m.RECEIPTS, (p.zone, outcome), n
+        yield m.DEVICES, (edge.zone, state), states.get(state, 0)
+    zone = (edge.zone,)
+    yield m.GIVEN, zone, edge.blocks
+    yield m.GIVEN_BYTES, zone, edge.bytes
+    yield m.FETCHED, zone, edge.edge.fetched
+    yield m.HANDED, zone, edge.edge.handed
+    yield m.UPLOADS, zone, sum(box.waiting for box in boxes)
+    yield m.LEFT, zone, sum(box.left for box in boxes)
+    for outcome, n in edge.outcomes.items():
+        yield m.RECEIPTS, (edge.zone, outcome), n
