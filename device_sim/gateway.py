@@ -185,8 +185,6 @@ class Gateway:
         self._read = 0
         self._reported = 0
         self.blocks = self.bytes = 0
-        self.states: dict[str, int] = {}
-        """How many devices were in which state, when it said so last."""
         self.outcomes: dict[str, int] = {}
         """Of its devices' blocks, how many had which, as the receipts said."""
 
@@ -493,7 +491,7 @@ class Gateway:
 
     def _tell(self, now: int) -> Iterator[Effect]:
         """How many devices are in which state; forget those that were silent for long."""
-        self.states = count = dict.fromkeys((ASLEEP, IDLE, REGISTERED, TRAINING), 0)
+        count = dict.fromkeys((ASLEEP, IDLE, REGISTERED, TRAINING), 0)
         for device, box in list(self.boxes.items()):
             if now - box.heard > FORGET:
                 for name in box.names:

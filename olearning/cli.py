@@ -498,11 +498,12 @@ def monitor(
     port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
     from olearning.monitor.serve import monitor as run_page
 
-    run_page(host, port, namespace, bootstrap)
+    run_page(host, port, namespace, bootstrap, metrics_port)
 
 
 @app.command()

@@ -53,11 +53,6 @@ class Hosted:
     def __post_init__(self) -> None:
         self.name, self.tick = self.gateway.name, self.gateway.tick
 
-    @property
-    def listening(self) -> bool:
-        """Can it answer?"""
-        return self.gateway.ready
-
     def start(self, now: int) -> Iterator[Effect]:
         yield from self.gateway.start(now)
 

@@ -18,7 +18,6 @@ from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
 from olearning.roles import Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
-from olearning.telemetry.traces import traced
 from schemas.topics import GLOBAL, check_zone, topic
 from streams.kafka import Kafka
 from streams.processor import Processor, Stop
@@ -142,9 +141,8 @@ def host(
                 return ground
             processor = role.build(new_life())
             logs.tell(processor)
-            shown = watched(role.kind, role.zone, processor, kafka)
-            shown.hosted = traced(processor, role.kind)
-            exporter.watch(shown)
+            inside = getattr(processor, "gateway", processor)  # what HTTP asks stands around it
+            exporter.watch(shown := watched(role.kind, role.zone, inside, kafka, around=processor))
             async with front(processor) if front else contextlib.nullcontext():
                 return await kafka.host(shown.hosted)
 

@@ -1,7 +1,7 @@
 """What each processor's state says to operators, as samples of the list in `metrics.py`. Read between two inputs; changes nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from olearning.telemetry import metrics as m
 from olearning.telemetry.metrics import Sample
@@ -38,8 +38,8 @@ def unready(p: Processor) -> str:
     behind = [r.topic for r in readings_of(p) if not r.caught_up]
     if behind:
         return f"{p.name} reads {', '.join(behind)}"
-    if getattr(p, "listening", True) is False:
-        return f"{p.name} asks where to begin to listen"
+    if False in (getattr(p, "listening", True), getattr(p, "ready", True)):  # a fleet, a gateway
+        return f"{p.name} reads what is announced"
     return ""
 
 
@@ -63,7 +63,7 @@ def samples_of(p: Processor, now: int) -> Iterator[Sample]:
         case View():
             yield from _view(p)
         case _:
-            yield from _fleet(p)
+            yield from _edge(p, now)
 
 
 def _ledger(p: Desk) -> Iterator[Sample]:
@@ -176,28 +176,26 @@ def _view(p: View) -> Iterator[Sample]:
                 yield m.LOG_UNREAD, (zone, task), sum(log.unread(t)) if log else 0
 
 
-def _fleet(p: Processor) -> Iterable[Sample]:
-    """A fleet, or a gateway as it is hosted. Fleets train: their module is imported where one is hosted already."""
+def _edge(p: Processor, now: int) -> Iterable[Sample]:
+    """Fleets and gateways. Imported here: where one is hosted, it is there already."""
     from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING
     from device_sim.fleet import Fleet
     from device_sim.gateway import Gateway
 
-    edge = getattr(p, "gateway", p)
-    if isinstance(edge, Fleet):
-        states: Mapping[str, int] = Counter(d.state for d in edge.devices)
-        boxes = list(edge.outboxes.values())
-    elif isinstance(edge, Gateway):
-        states, boxes = edge.states, [edge.outbox]
+    if isinstance(p, Fleet):
+        states, boxes = Counter(d.state for d in p.devices), list(p.outboxes.values())
+    elif isinstance(p, Gateway):
+        states, boxes = Counter(box.state(now) for box in p.boxes.values()), [p.outbox]
     else:
         return
+    zone = (p.zone,)
     for state in (ASLEEP, IDLE, REGISTERED, TRAINING):
-        yield m.DEVICES, (edge.zone, state), states.get(state, 0)
-    zone = (edge.zone,)
-    yield m.GIVEN, zone, edge.blocks
-    yield m.GIVEN_BYTES, zone, edge.bytes
-    yield m.FETCHED, zone, edge.edge.fetched
-    yield m.HANDED, zone, edge.edge.handed
+        yield m.DEVICES, (*zone, state), states[state]
+    yield m.GIVEN, zone, p.blocks
+    yield m.GIVEN_BYTES, zone, p.bytes
+    yield m.FETCHED, zone, p.edge.fetched
+    yield m.HANDED, zone, p.edge.handed
     yield m.UPLOADS, zone, sum(box.waiting for box in boxes)
     yield m.LEFT, zone, sum(box.left for box in boxes)
-    for outcome, n in edge.outcomes.items():
-        yield m.RECEIPTS, (edge.zone, outcome), n
+    for outcome, n in p.outcomes.items():
+        yield m.RECEIPTS, (p.zone, outcome), n

@@ -153,12 +153,12 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
                 assert not task.done(), task
                 task.cancel()
             await asyncio.gather(*at_work, return_exceptions=True)
-            shown = {(m.name, labels): n for m, labels, n in samples_of(h.hosted, h.plane.now())}
+            shown = {(m.name, labels): n for m, labels, n in samples_of(h.hosted.gateway, h.plane.now())}
             assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.blocks > 0
             assert shown["olearning_receipts", ("east", "counted")] > 0
             assert shown["olearning_model_handed_bytes", ("east",)] > 0
             assert sum(n for (name, _), n in shown.items() if name == "olearning_devices") == 2
-            assert unready(h.hosted) == ""
+            assert unready(h.hosted.gateway) == ""
             manifest = h.fold("global").tasks["toy"].manifest
             return Plane.vector(h.plane, manifest), h  # type: ignore[arg-type]
 
