@@ -19,6 +19,7 @@ try:
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from olearning.tenants import operators, sharing, task_words, tenant
+    from olearning.topics import topics
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
@@ -345,7 +346,7 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
 
 
-for command in operators:
+for command in (*operators, topics):
     app.command()(command)
 
 

@@ -26,7 +26,20 @@ from streams.appends import Append
 from streams.batches import _Batches, _Records
 from streams.broker import LocalBroker
 from streams.kafka import BrokerGone, Kafka, _Host
-from streams.processor import CreateTopics, Ends, Fetch, Follow, Mark, Membership, Pause, Record, Resume, Send, Starts, Tick
+from streams.processor import (
+    CreateTopics,
+    Ends,
+    Fetch,
+    Follow,
+    Mark,
+    Membership,
+    Pause,
+    Record,
+    Resume,
+    Send,
+    Starts,
+    Tick,
+)
 from tests.streams.worlds import KafkaWorld, Probe, make_topics, named
 
 pytestmark = pytest.mark.kafka
