@@ -117,7 +117,7 @@ def _operations(kind: Kind) -> list[tuple[str, dict[str, Any]]]:
     return [
         (
             f"{role}-{verb}-{kind.what}",
-            {"action": action, "channel": channel, "summary": f"{ROLES[role]} {verb} {kind.what}", "tags": [{"name": role}]},
+            {"action": action, "channel": channel, "summary": f"{role} {verb} {kind.what}", "tags": [{"name": role}]},
         )
         for role, action, verb in said
     ]  # fmt: skip
