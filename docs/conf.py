@@ -29,7 +29,7 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-OPTIONAL = {"deployment", "operations", "monitor", "terminal", "metrics", "gateway"}
+OPTIONAL = {"deployment", "operations", "monitor", "terminal", "metrics", "telemetry", "gateway"}
 """Pages that the contents list where they are there."""
 
 
