@@ -16,7 +16,7 @@ from schemas.topics import COMMAND, GLOBAL, TABLE, Kind
 from schemas.wire import Message
 
 
-def topics(
+def list_topics(
     as_json: AsJson = False,
     as_asyncapi: Annotated[bool, typer.Option("--asyncapi", help="An AsyncAPI 3 document, as JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/topics.md.")] = False,
