@@ -43,25 +43,32 @@ def problems(s: Snapshot) -> list[str]:
     """What a person should look at."""
     if s.away:
         return [f"the log has given no answer for {span(s.away)}: all this is how things stood then"]
-    out = [] if s.leader_token else ["nobody leads the globe"]
+    out = [] if s.leader_token else ["nobody leads the globe (olearning run global)"]
     return out + [f"{z.zone}: {text}" for z in s.zones for text in zone_problems(z)]
 
 
 def zone_problems(z: ZoneView) -> list[str]:
     """What a person should look at in a zone."""
-    out = [] if z.leader_token else ["nobody leads the zone"]
+    out = [] if z.leader_token else [f"nobody leads the zone ({_start('zone', z)})"]
     if not z.identity.ok:
         out.append(f"offsets do not add up: {z.identity.problem}")
     if z.leader_silent:
-        out.append(f"{z.leader} leads the zone and is silent: nobody admits devices or closes rounds")
+        out.append(
+            f"{z.leader} leads the zone and is silent: nobody admits devices or closes rounds ({_start('zone', z)})"
+        )
     for r in z.rounds:
         if r.waits.startswith(STANDS_STILL):
             out.append(f"{r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
     for word in (NOBODY, SILENT, STALLED):
         if bad := [x for x in z.shards if x.word == word]:
             said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
-            out.append(f"{_numbers(bad)} {said[word]}")
+            out.append(f"{_numbers(bad)} {said[word]} ({_start('aggregator', z)})")
     return out
+
+
+def _start(role: str, z: ZoneView) -> str:
+    """What brings somebody who takes over."""
+    return f"olearning run {role} --zone {z.zone}"
 
 
 def render(s: Snapshot) -> RenderableType:
