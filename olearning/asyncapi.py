@@ -16,7 +16,7 @@ ROLES = {
     "aggregator": "an aggregator",
     "scheduler": "the scheduler",
     "evaluator": "the evaluator",
-    "fleet": "an edge, with the devices behind it",
+    "fleet": "an edge, with the devices behind it: a simulated fleet, or a gateway",
     COMMAND: "a person at the command line (`submit`, `update`, `pause`, `tenant set`, `abandon`, …)",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import olearning
 from olearning import scenario
 from olearning.cli import app, outcome
 from olearning.errors import OK
@@ -167,6 +168,14 @@ def test_control_commands_that_are_not_there_are_seen() -> None:
         "olearning queue ", "olearning up --memory", "make demo",
     ]  # fmt: skip
     assert sum(1 for page in PAGES for _ in said(page.read_text())) > 100
+
+
+# ------------------------------------------------------------------ the API
+
+
+def test_the_api_s_page_has_all_of_it_and_nothing_else() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert set(re.findall(r"(?m)^\.\. auto\w+:: (\w+)", page)) == set(olearning.__all__)
 
 
 # ------------------------------------------------------------------ the tutorial
