@@ -22,6 +22,7 @@ try:
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from olearning.telemetry import logs
     from olearning.tenants import operators, sharing, task_words, tenant
+    from olearning.topics import list_topics
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
@@ -521,6 +522,7 @@ def watch(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -
 
 for command in operators:
     app.command()(command)
+app.command("topics")(list_topics)
 
 
 @app.command()
