@@ -441,11 +441,10 @@ class Fleet:
                     self.diverged.add(a.task)
                     yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
-            if not isinstance(run, Exception) and (why := unweighed(a, run)):
-                run = ValueError(why)
-            if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
+            why = said(run) if isinstance(run, Exception) else unweighed(a, run)
+            if why or isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
-                reason = f"training failed: {said(run)}"
+                reason = f"training failed: {why}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
