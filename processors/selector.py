@@ -242,10 +242,9 @@ class Selector:
             return f"{wish.task} takes whole models alone: its rounds are not partial"
         if why := sets.flaw(wish.blocks, len(o.sizes)):
             return f"the set of blocks: {why}"
-        g = self.desk.globe.state.tasks.get(wish.task)
-        if wish.task not in self.masks:
-            self.masks[wish.task] = masks(g.layout) if g else {}
-        return objection(self.masks[wish.task], wish.blocks)
+        if (g := self.desk.globe.state.tasks.get(wish.task)) and wish.task not in self.masks:
+            self.masks[wish.task] = masks(g.layout)
+        return objection(self.masks.get(wish.task, {}), wish.blocks)
 
     def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
         """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
