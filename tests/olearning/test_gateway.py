@@ -15,7 +15,7 @@ from device_sim.device import Device
 from device_sim.fleet import Manner
 from device_sim.gateway import MOST_BYTES, Gateway
 from olearning.errors import Trouble
-from olearning.gateway import Api, Hosted, Server, address
+from olearning.gateway import Api, Hosted, Server
 from olearning.phone import Phone
 from olearning.planes import InMemory
 from olearning.roles import Role
@@ -289,14 +289,3 @@ def test_a_secret_that_is_none_is_said(tmp_path: Path) -> None:
     assert find_check("other") is TOKENS
     with pytest.raises(ValueError, match="already"):
         device_check("other")(TOKENS)
-
-
-@pytest.mark.parametrize(("text", "where"), [("h:80", ("h", 80)), ("[::1]:80", ("::1", 80)), (":80", ("0.0.0.0", 80))])
-def test_addresses(text: str, where: tuple[str, int]) -> None:
-    assert address(text) == where
-
-
-@pytest.mark.parametrize("text", ["h", "h:", "h:x", "h:70000"])
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ValueError, match="write HOST:PORT"):
-        address(text)
