@@ -2,7 +2,7 @@
 
 try:
     import json
-    import logging
+    import os
     import sys
     from importlib import metadata
     from pathlib import Path
@@ -18,6 +18,7 @@ try:
     from olearning.loading import load_code
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
+    from olearning.telemetry import logs
     from olearning.tenants import operators, sharing, task_words, tenant
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
@@ -53,6 +54,15 @@ Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, 
 Session = Annotated[
     int, typer.Option(help="ms without a sign of life after which the group gives a role up.", min=1000)
 ]
+MetricsPort = Annotated[
+    int,
+    typer.Option(
+        help="Serve /metrics, /healthz and /readyz at this port; 0: nowhere.",
+        envvar="OLEARNING_METRICS_PORT",
+        min=0,
+        max=65535,
+    ),
+]
 Load = Annotated[
     list[str] | None,
     typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
@@ -72,15 +82,24 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
+    log_format: Annotated[
+        logs.Format | None, typer.Option(help="How log lines are written.  [default: text]", envvar=logs.FORMAT_ENV)
+    ] = None,
+    log_level: Annotated[
+        logs.Level | None,
+        typer.Option(help="From which level on.  [default: info for a role, else warning]", envvar=logs.LEVEL_ENV),
+    ] = None,
 ) -> None:
     """What holds for all commands."""
+    for name, value in ((logs.FORMAT_ENV, log_format), (logs.LEVEL_ENV, log_level)):
+        if value:
+            os.environ[name] = value.value  # also for the roles that `up` and `demo` start
+    logs.set_up()
 
 
 def main() -> None:
     """The entry point: runs the command, and ends it in words when it ends badly."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").addFilter(lambda r: "Unclosed AIOKafka" not in r.getMessage())  # we were interrupted
+    logs.set_up()
     on_terminate()
     code = outcome(sys.argv[1:])
     try:
@@ -142,11 +161,12 @@ def run_global(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The global coordinator: admits tasks, opens and merges epochs."""
     options = {"zones": zones, "partitions": str(partitions)}
     role = Role("global", _named(name, "global"), namespace, options=options, load=_own(load))
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("zone")
@@ -158,10 +178,11 @@ def run_zone(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """A zone's coordinator: admits devices, opens and finalises rounds."""
     role = Role("zone", _named(name, f"zone-{zone}"), namespace, zone, {"partitions": str(partitions)}, _own(load))
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("aggregator")
@@ -176,11 +197,12 @@ def run_aggregator(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """An aggregator: works for every task of the zone, on the shards it holds. Start as many as you like."""
     options = {"commit-interval": str(commit_interval), "start": start.value, "partitions": str(partitions)}
     role = Role("aggregator", _named(name, f"aggregator-{zone}"), namespace, zone, options)
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("scheduler")
@@ -193,10 +215,16 @@ def run_scheduler(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The scheduler: says which of a tenant's tasks come first and what tenants weigh, and how many aggregators a zone's load calls for."""
     options = {"patience": str(patience), "partitions": str(partitions)}
-    host(Role("scheduler", _named(name, "scheduler"), namespace, options=options), bootstrap, session_timeout)
+    host(
+        Role("scheduler", _named(name, "scheduler"), namespace, options=options),
+        bootstrap,
+        session_timeout,
+        metrics_port,
+    )
 
 
 @run.command("evaluator")
@@ -207,10 +235,11 @@ def run_evaluator(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The evaluator: scores every global model on held-out data."""
     role = Role("evaluator", name, namespace, options={"partitions": str(partitions)}, load=_own(load))
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @app.command()
@@ -250,6 +279,7 @@ def fleet(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
@@ -264,7 +294,12 @@ def fleet(
         population(zone, options | {"count": "1"}).devices()  # reads the files
     except ValueError as e:
         raise Trouble(str(e), USAGE) from None
-    host(Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options, own), bootstrap, session_timeout)
+    host(
+        Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options, own),
+        bootstrap,
+        session_timeout,
+        metrics_port,
+    )
 
 
 # ------------------------------------------------------------------ tasks and looking
@@ -461,6 +496,7 @@ def up(
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0, max=MOST_SEED)] = 0,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """A whole plane on this machine, until Ctrl-C."""
     from olearning.submitting import submitter
@@ -480,7 +516,7 @@ def up(
     if memory:
         emit_or_end("log: in memory, as asked; all roles in this one process, nothing survives it")
     with Broker("") if memory else choose(folder / "broker", emit_or_end, bootstrap) as chosen:
-        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end))
+        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end, metrics_port))
 
 
 @app.command()

@@ -103,6 +103,8 @@ FORBIDDEN = [
     ),
     ("schemas and learning do no I/O and start no clock", "learning", "import time"),
     ("processors are state machines: no clock, no event loop, no broker", "processors", "import asyncio"),
+    ("what is shown to operators is read from outside", "processors", "import prometheus_client"),
+    ("what is shown to operators is read from outside", "streams", "import opentelemetry"),
 ]
 
 
