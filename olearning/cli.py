@@ -11,6 +11,7 @@ try:
     import typer
 
     from olearning.bench import bench
+    from olearning.completing import experiments, seen, topics
     from olearning.connect import Broker, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
@@ -23,7 +24,7 @@ try:
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
-    from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
+    from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, BadName, check_zone, topic
     from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
@@ -34,7 +35,6 @@ app = typer.Typer(
     help="Devices train shared models over Apache Kafka; nothing is lost and nothing is counted twice.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -48,7 +48,7 @@ app.add_typer(tenant, name="tenant")
 app.add_typer(sharing, name="sharing")
 app.add_typer(task_words, name="task")
 
-Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.")]
+Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.", autocompletion=seen("zones"))]
 Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics; made up if not given.")]
 Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
 Session = Annotated[
@@ -67,8 +67,12 @@ Load = Annotated[
     list[str] | None,
     typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
 ]
-TRAINING = ("torch", "sklearn", "matplotlib", "ortools")
-"""What comes with olearning[train]."""
+EXTRAS = {
+    **dict.fromkeys(("torch", "sklearn", "matplotlib", "ortools"), "train"),
+    **dict.fromkeys(("nicegui", "fastapi", "uvicorn"), "monitor"),
+}
+"""What comes with which extra."""
+NEEDS = {"train": "this trains, scores, plans or plots", "monitor": "the live page needs it"}
 
 
 def _version(asked: bool) -> None:
@@ -128,9 +132,9 @@ def _outcome(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ModuleNotFoundError as e:
-        if e.name not in TRAINING:
+        if (extra := EXTRAS.get(e.name or "")) is None:
             raise
-        complain(f"{e.name} is not installed, and this trains, scores, plans or plots: install olearning[train]")
+        complain(f"{e.name} is not installed, and {NEEDS[extra]}: install olearning[{extra}]")
         return FAILED
     except Exception as e:
         if not hasattr(e, "show"):  # not a usage error of the command line
@@ -380,13 +384,41 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
 
 
+@app.command()
+def monitor(
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0: all. Whoever reaches it can look.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+) -> None:
+    """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
+    from olearning.monitor.serve import monitor as run_page
+
+    run_page(host, port, namespace, bootstrap)
+
+
+@app.command()
+def watch(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
+    """The same and more, live, until q: a screen of panels in the terminal."""
+    topic(namespace, GLOBAL, "ledger")  # a bad name ends it before all else
+    where = find(bootstrap, namespace)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Trouble("this draws on a terminal, and here is none: `olearning status` prints the same once, with --json for programs", USAGE)  # fmt: skip
+    from olearning.terminal import watch as show_live
+
+    if code := drive(lambda: show_live(namespace, where)):
+        raise typer.Exit(code)
+
+
 for command in operators:
     app.command()(command)
 
 
 @app.command()
 def tail(
-    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.")],
+    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.", autocompletion=topics)],
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as records come.")] = False,
@@ -550,7 +582,9 @@ def simulate(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="Which figure or table; an unknown name lists them.")],
+    name: Annotated[
+        str, typer.Argument(help="Which figure or table; an unknown name lists them.", autocompletion=experiments)
+    ],
     out: Annotated[Path, typer.Option(help="The folder for raw results, pictures and tables. Runs it has are kept.")],
     data: Annotated[
         Path | None, typer.Option(help="A folder with real data sets.", exists=True, file_okay=False)
@@ -617,6 +651,10 @@ def broker_status(
     if as_json:
         print(json.dumps(running))
     else:
-        print(f"runs at {running['bootstrap']}, process {running['pid']}" if running else "none is running")
+        print(
+            f"runs at {running['bootstrap']}, process {running['pid']}"
+            if running
+            else "none is running: olearning broker start"
+        )
     if not running:
         raise typer.Exit(NO_BROKER)

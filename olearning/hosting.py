@@ -18,6 +18,7 @@ from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
 from olearning.roles import Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.traces import traced
 from schemas.topics import GLOBAL, check_zone, topic
 from streams.kafka import Kafka
 from streams.processor import Processor, Stop
@@ -134,8 +135,10 @@ def host(role: Role, bootstrap: str, session_timeout: int, metrics_port: int = 0
                 return ground
             processor = role.build(new_life())
             logs.tell(processor)
-            exporter.watch(watched(role.kind, role.zone, processor, kafka))
-            return await kafka.host(processor)
+            shown = watched(role.kind, role.zone, processor, kafka)
+            shown.hosted = traced(processor, role.kind)
+            exporter.watch(shown)
+            return await kafka.host(shown.hosted)
 
     stop = drive(lambda: attended(work(), Broker(where), complain))
     if not stop.ok:
@@ -169,7 +172,10 @@ def visit(
             async with asyncio.timeout(seconds):
                 return await attended(work(), Broker(where), complain, patience)
         except TimeoutError:
-            raise Trouble(f"the broker at {where} did not give an answer within {seconds:g} s", NO_BROKER) from None
+            raise Trouble(
+                f"the broker at {where} did not give an answer within {seconds:g} s: see how busy it is, and try again",
+                NO_BROKER,
+            ) from None
 
     stop = drive(in_time)
     if not stop.ok:
@@ -181,7 +187,9 @@ def must_exist(there: set[str], where: str, namespace: str, name: str) -> None:
     """Raises `Trouble` in words if the namespace, or this topic of it, is not among the topics that are there."""
     if topic(namespace, GLOBAL, "ledger").name not in there:
         others = sorted({t.split(".")[0] for t in there if t.endswith(".global.ledger")})
-        raise Trouble(f"there is no namespace {namespace} at {where}; there: {', '.join(others) or 'none'}")
+        there_are = ", ".join(others) or "none"
+        hint = "choose one with --namespace" if others else "start a plane with `olearning up`"
+        raise Trouble(f"there is no namespace {namespace} at {where}; there: {there_are}. To go on: {hint}")
     if name not in there:
         mine = sorted(t.removeprefix(f"{namespace}.") for t in there if t.startswith(f"{namespace}."))
         raise Trouble(f"there is no topic {name}; there: {', '.join(mine)}")

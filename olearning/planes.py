@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from olearning.errors import Trouble
 from olearning.roles import SESSION_TIMEOUT, Groundwork, Role, new_life
 from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.traces import traced
 from streams.kafka import Kafka
 from streams.memory import Host, Memory
 from streams.processor import Processor, Stop
@@ -209,7 +210,7 @@ class InMemory:
         processor = role.build(life)
         if self.exporter:
             self.exporter.watch(watched(role.kind, role.zone, processor, None, self.now))
-        return processor
+        return traced(processor, role.kind)
 
     async def _run(self) -> None:
         while True:

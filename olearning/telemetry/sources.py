@@ -124,8 +124,9 @@ def _globe(p: GlobalCoordinator, now: int) -> Iterator[Sample]:
         yield m.TASKS, (state,), n
     for task, t in alive.items():
         yield m.EPOCH, (task,), t.epoch
-    for zone, here in p.registry.seen.items():
-        yield m.PRESENT, (zone,), len(here)
+    _, present = p.registry.said
+    for zone, here in present.zones.items() if present else ():
+        yield m.PRESENT, (zone,), here.devices
     zones = {z: ledger.state for z, ledger in p.zones.items()}
     for tenant, s in standings(g, zones, now).items():
         yield m.TENANT_TASKS, (tenant,), s.tasks

@@ -83,7 +83,7 @@ def shown() -> Shown:
     plane.submit(spec(epochs=1, rounds=50))
     east = plane.hosts["zone-east"].processor
     assert plane.memory.run(lambda: "toy" in east.zone.tasks and east.zone.tasks["toy"].round == 4, 120_000)
-    stray = Committed("toy", 1, {0: Stretch(token=1, start=0, end=1)}, Counts(counted=1))
+    stray = Committed("toy", 1, {0: Stretch(token=0, start=0, end=1)}, Counts(counted=1))
     plane.memory.append(send(topic(NS, "east", "ledger"), stray))
     plane.memory.run(limit=1_000)
     return shown
