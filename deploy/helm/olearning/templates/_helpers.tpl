@@ -61,7 +61,7 @@ spec:
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
-      # An aggregator commits what it has and hands its shards over.
+      # What was sent lands, and its seats are given back.
       terminationGracePeriodSeconds: 30
       {{- with $v.imagePullSecrets }}
       imagePullSecrets: {{- toYaml . | nindent 8 }}
