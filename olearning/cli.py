@@ -306,6 +306,115 @@ def fleet(
     )
 
 
+Secret = Annotated[
+    Path, typer.Option(help="The file with the secret of the zone's gateways: of it tokens and pseudonyms are made.")
+]
+
+
+@app.command()
+def gateway(
+    zone: Zone,
+    secret: Secret,
+    listen: Annotated[str, typer.Option(help="HOST:PORT to listen at.")] = "127.0.0.1:8080",
+    check: Annotated[
+        str, typer.Option(help="A check of tokens that --load registers; else tokens are those of `olearning token`.")
+    ] = "",
+    certificate: Annotated[str, typer.Option(help="A certificate chain (PEM), for HTTPS.")] = "",
+    key: Annotated[str, typer.Option(help="Its private key (PEM).")] = "",
+    room_mb: Annotated[float, typer.Option(help="MB of models that it keeps.", min=0)] = 268,
+    load: Load = None,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
+) -> None:
+    """A gateway of a zone: devices, phones or any program, take part through it over HTTP."""
+    from olearning.tokens import Signed, find_check, read_secret
+
+    try:
+        from olearning.gateway import address, run_gateway
+    except ModuleNotFoundError as e:
+        raise Trouble(
+            f"{e.name} is not installed, and a gateway speaks HTTP by it: install olearning[gateway]"
+        ) from None
+    own, shared = _own(load), read_secret(secret)
+    checked = find_check(check) if check else Signed(shared)
+    if bool(certificate) != bool(key):
+        raise Trouble("--certificate and --key go together", USAGE)
+    try:
+        host_, port = address(listen)
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
+    role = Role(
+        "gateway", _named(name, f"gateway-{zone}"), namespace, check_zone(zone), {"partitions": str(partitions)}, own
+    )
+    run_gateway(
+        role,
+        find(bootstrap, namespace),
+        session_timeout,
+        shared,
+        checked,
+        host_,
+        port,
+        (certificate, key),
+        round(1e6 * room_mb),
+        metrics_port,
+    )
+
+
+@app.command()
+def token(
+    device: Annotated[list[str], typer.Argument(help="The devices' IDs.")],
+    secret: Secret,
+) -> None:
+    """Tokens for devices, a line each: with one a device is let in by every gateway of that secret."""
+    from olearning.tokens import Signed, read_secret
+
+    signed = Signed(read_secret(secret))
+    try:
+        tokens = [signed.token(d) for d in device]
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
+    for text in tokens:
+        emit(text)
+
+
+@app.command()
+def phone(
+    url: Annotated[str, typer.Argument(help="A gateway, as in http://127.0.0.1:8080.")],
+    zone: Zone,
+    token: Annotated[str, typer.Option(help="This device's token.", envvar="OLEARNING_TOKEN")],
+    number: Annotated[int, typer.Option(help="Its share of the data.", min=0)] = 0,
+    load: Load = None,
+) -> None:
+    """One device behind a gateway, which trains for real: the reference client."""
+    try:
+        from olearning.phone import Phone
+    except ModuleNotFoundError as e:
+        raise Trouble(f"{e.name} is not installed, and a phone speaks HTTP by it: install olearning[gateway]") from None
+    from device_sim.client import ClientLearner
+    from device_sim.device import Device
+    from device_sim.fleet import Learner
+
+    check_zone(zone)
+    _own(load)
+    if not url.startswith(("http://", "https://")):
+        raise Trouble(f"{url}: a gateway's address begins with http:// or https://", USAGE)
+    learner: Learner
+    try:
+        from device_sim.learner import Learners
+
+        learner = Learners()
+    except ModuleNotFoundError as e:  # it trains by clients of one's own alone
+        if EXTRAS.get(e.name or "") != "train":
+            raise
+        learner = ClientLearner()
+    device = Device(f"phone-{number}", number)
+    drive(lambda: Phone(url, token, zone, device, learner, complain).run())
+
+
 # ------------------------------------------------------------------ tasks and looking
 
 
@@ -392,11 +501,12 @@ def monitor(
     port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
     from olearning.monitor.serve import monitor as run_page
 
-    run_page(host, port, namespace, bootstrap)
+    run_page(host, port, namespace, bootstrap, metrics_port)
 
 
 @app.command()

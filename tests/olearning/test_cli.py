@@ -85,6 +85,12 @@ COMMANDS = [
     ("nobody there", ["status", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers at 127.0.0.1:1 .*broker start"),
     ("for a role", ["run", "zone", "--zone", "east", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
     ("for a tail", ["tail", "global.ledger", "-f", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
+    ("no secret", ["gateway", "--zone", "east", "--secret", "none"], USAGE, "cannot read none: No such file or directory; make one: head -c 32"),
+    ("no place to listen", ["gateway", "--zone", "east", "--secret", "much.toml", "--listen", "8080"], USAGE, "--listen 8080: write HOST:PORT"),
+    ("no such check", ["gateway", "--zone", "east", "--secret", "much.toml", "--check", "mine"], USAGE, "--check mine: no such check is known; known: .*--load the file"),
+    ("no broker for a gateway", ["gateway", "--zone", "east", "--secret", "much.toml"], NO_BROKER, "no broker is known"),
+    ("no device", ["token", "a b", "--secret", "much.toml"], USAGE, "a device's ID has 1 to 200"),
+    ("no gateway", ["phone", "here:80", "--zone", "east", "--token", "x"], USAGE, "begins with http://"),
     ("a port that is none", ["status", "--bootstrap", "here:there"], USAGE, "--bootstrap here:there: write HOST:PORT"),
     ("no host", ["watch", "--bootstrap", "a:1,:9092"], USAGE, "write HOST:PORT"),
     ("a weight of nothing", ["tenant", "set", "acme", "--weight", "0"], USAGE, "--weight 0: above 0"),
@@ -157,7 +163,7 @@ def commands(typer: Any = app, prefix: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 ACTS = """
-    run global, run zone, run aggregator, run scheduler, run evaluator, fleet, up, demo, watch, experiment,
+    run global, run zone, run aggregator, run scheduler, run evaluator, fleet, gateway, token, phone, up, demo, watch, monitor, experiment,
     submit, update, pause, resume, stop, abandon, task keep, task end-round, tenant set, sharing set,
     data convert, broker start, broker stop
 """
