@@ -121,4 +121,5 @@ def test_a_task_is_trained_while_an_aggregator_dies(stack: Stack) -> None:
                 ]
                 == "ok"
             )
+    stack.run("restart", "--timeout", "30", "broker")
     stack.until("all are healthy again", 60, lambda: list(stack.containers().values()) == ["healthy"] * CONTAINERS)
