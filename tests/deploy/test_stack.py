@@ -115,11 +115,8 @@ def test_a_task_is_trained_while_an_aggregator_dies(stack: Stack) -> None:
         assert zone["identity"]["ok"]
     for zone in ("east", "west"):
         for number in (1, 8):
-            assert (
-                stack.json("verify", "clouds", str(number), "--zone", zone, "--load", "examples/own_client.py")[
-                    "verdict"
-                ]
-                == "ok"
-            )
+            found = stack.json("verify", "clouds", str(number), "--zone", zone, "--load", "examples/own_client.py")
+            assert found["verdict"] == "ok"
     stack.run("restart", "--timeout", "30", "broker")
     stack.until("all are healthy again", 60, lambda: list(stack.containers().values()) == ["healthy"] * CONTAINERS)
+    assert task()["state"] == "ended", "the broker's volume keeps what it had"
