@@ -26,6 +26,7 @@ from device_sim.adapt import adapt
 from device_sim.availability import Free
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Window
+from device_sim.portion import owes
 from device_sim.pseudonym import seed_of, throw
 from device_sim.whims import Mishap, Whims
 from learning.rewards import ABSURD, first_quality, quality
@@ -49,7 +50,8 @@ NO_MISHAP = Mishap()
 
 class Run(Protocol):
     """What a device's training gave: new minus base, its samples, and the loss summed over them. It may have `losses`, of each
-    sample, too: the device keeps them for its quality (eq. 3)."""
+    sample, too: the device keeps them for its quality (eq. 3). And `weights`, by block of the model: what each weighs, if not all weigh
+    its samples."""
 
     @property
     def delta(self) -> npt.NDArray[np.float32]: ...
@@ -181,6 +183,11 @@ class Habit:
     reaction: int = 300
 
 
+def all_of_it(device: "Device", a: Announcement) -> Announcement:
+    """The round as a device takes it that trains whole models."""
+    return a
+
+
 def own_quality(device: "Device", a: Announcement) -> float:
     """Eq. 3, of the device's last run of a task; before the first, that of a model which knows nothing."""
     return device.quality.get(a.task) or first_quality(*device.sizes[a.task])
@@ -201,6 +208,8 @@ class Device:
     habit: Habit = Habit()
     appraise: Callable[["Device", Announcement], float] = own_quality
     """What its data are worth to a task."""
+    part: Callable[["Device", Announcement], Announcement | None] = all_of_it
+    """The round as it takes it: as it is, or a part of its model (`device_sim.portion.portion`); None: it leaves it, for now."""
     abilities: Abilities = field(default_factory=dict)
     """What it says of itself to the plane (`device_sim.phones.reported`)."""
     private: Mapping[str, float] = field(default_factory=dict)
@@ -221,8 +230,8 @@ class Device:
     """By zone and task, when it may try again after a refusal (ms)."""
     quality: dict[str, float] = field(default_factory=dict)
     """By task, of its last run (eq. 3)."""
-    left: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    """By task, what top-k left out of its weighted deltas: it is added to the next one."""
+    left: dict[str, dict[int, npt.NDArray[np.float32]]] = field(default_factory=dict)
+    """By task and block, what top-k left out of its weighted deltas: it is added to the next one that has the block."""
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By task, its samples and the number of classes."""
     reactions: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -309,6 +318,8 @@ class Device:
         job = self.jobs.get((zone, m.task))
         if job and (job.state, job.work.round) == (REGISTERED, m.round):
             job.state, job.slot, job.lease = ADMITTED, m.slot, m.lease_until
+            if m.blocks != owes(job.work):  # it asked before, for others: what it would send now does not count
+                self.drop(job)
             self.next = now
 
     def refused(self, zone: str, m: Refusal, now: int) -> None:
@@ -472,8 +483,10 @@ class Device:
 
     def _fitted(self, a: Announcement) -> Announcement | None:
         """The round as it can do it, within what the task allows; None: it cannot."""
-        samples = self.sizes[a.task][0]
-        return adapt(a, samples, self.abilities.get("memory", 0.0), lambda b: self.pace.expect(b, samples))
+        samples, taken = self.sizes[a.task][0], self.part(self, a)
+        return taken and adapt(
+            taken, samples, self.abilities.get("memory", 0.0), lambda b: self.pace.expect(b, samples)
+        )
 
     def _open(self, board: Board, now: int) -> Iterator[Announcement]:
         """The rounds that it may register for now; `next` is when it may for others. Under a plan it reacts to all alike, or chance

@@ -31,12 +31,14 @@ from device_sim.device import (
     Train,
     Wish,
 )
-from device_sim.edge import ROOM, Edge, Gone, version
+from device_sim.edge import ROOM, Edge, Gone, named, version
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
+from device_sim.portion import blocks_of, owes
 from device_sim.pseudonym import pseudonym, seed_of
 from learning.codecs import read_values, write_values
 from learning.words import said
+from schemas import sets
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import (
     Admission,
@@ -87,6 +89,13 @@ class Learner(Protocol):
     def run(self, a: Announcement, device: Device, base: Vector) -> Run:
         """One device's training for one round."""
         ...
+
+
+def unweighed(a: Announcement, run: Run) -> str:
+    """Which of the blocks that it owes a run gives no weight, in words, or ""."""
+    weights = getattr(run, "weights", None)
+    bad = [b for b in blocks_of(a) if weights and sets.has(owes(a), b) and weights.get(b, 0) < 1]
+    return f"blocks {', '.join(map(str, bad))} are to be sent, and the run gives them no weight" if bad else ""
 
 
 Work = tuple[Announcement, Device, Vector]
@@ -373,7 +382,7 @@ class Fleet:
                 case Wish(job):
                     name = self._name(d, job.zone, job.work.tenant)
                     asked = {n: d.abilities[n] for n in self._asked(job) if n in d.abilities}
-                    wish = Registration(name, job.work.task, job.work.round, asked)
+                    wish = Registration(name, job.work.task, job.work.round, asked, owes(job.work))
                     yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
                 case Begin(job):
                     if self.manner.ahead:
@@ -406,7 +415,7 @@ class Fleet:
             if board.objections[a.task]:
                 self._over(d, job, now)
                 continue
-            if (name := version(a)) not in models:
+            if (name := named(a)) not in models:
                 models[name] = self.edge.model(a)
             if (base := models[name]) is None:
                 later.append((d, job))
@@ -443,9 +452,10 @@ class Fleet:
                     self.diverged.add(a.task)
                     yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
-            if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
+            why = said(run) if isinstance(run, Exception) else unweighed(a, run)
+            if why or isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
-                reason = f"training failed: {said(run)}"
+                reason = f"training failed: {why}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
@@ -487,21 +497,25 @@ class Fleet:
 
     def _blocks(self, d: Device, job: Job, run: Run) -> Iterable[DeltaBlock]:
         a = job.work
-        how, left = codec(a.codec), d.left.pop(a.task, None)
+        how, left = codec(a.codec), d.left.get(a.task, {})
         seed = seed_of(a.seed, d.id, a.task, a.round, "rounding")
         dice = np.random.default_rng(seed) if how.bits < 32 else None
-        if how.sparse:
-            d.left[a.task] = np.zeros(run.delta.size, np.float32)
+        if not how.sparse:
+            d.left.pop(a.task, None)
+        weights, gives = getattr(run, "weights", None), owes(a)
         loss = min(round(run.loss_sum * 1e6), run.samples * MOST_LOSS) if np.isfinite(run.loss_sum) else 0
-        for i, piece in enumerate(slices(a.sizes)):
-            weighted = run.delta[piece].astype(np.float64) * run.samples  # block by block: it stays in the cache
-            if left is not None:
-                weighted += left[piece]
+        for i, piece in zip(blocks_of(a), slices(a.sizes), strict=True):
+            if not sets.has(gives, i):
+                continue
+            weight = weights[i] if weights else run.samples
+            weighted = run.delta[piece].astype(np.float64) * weight  # block by block: it stays in the cache
+            if i in left:
+                weighted += left[i]
             data, exponent = write_values(weighted, how, a.unit, a.largest, dice, a.keep)
             if how.sparse:
-                d.left[a.task][piece] = weighted
-                sent = read_values(how, data, a.sizes[i])
-                d.left[a.task][piece][sent.at] -= sent.q * 2.0 ** (a.unit + exponent)
+                over = d.left.setdefault(a.task, {})[i] = weighted.astype(np.float32)
+                sent = read_values(how, data, weighted.size)
+                over[sent.at] -= sent.q * 2.0 ** (a.unit + exponent)
             yield DeltaBlock(
                 task=a.task,
                 round=a.round,
@@ -510,7 +524,7 @@ class Fleet:
                 block=i,
                 codec=a.codec,
                 exponent=exponent,
-                weight=run.samples,
+                weight=weight,
                 samples=run.samples,
                 loss=loss,
                 data=data,

@@ -4,6 +4,7 @@ try:
     import json
     import os
     import sys
+    from contextlib import AbstractAsyncContextManager
     from importlib import metadata
     from pathlib import Path
     from typing import Annotated
@@ -29,6 +30,7 @@ try:
     from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
+    from streams.processor import Processor
 except KeyboardInterrupt:  # Ctrl-C in the half second that this takes
     raise SystemExit(130) from None
 
@@ -335,34 +337,29 @@ def gateway(
     from olearning.tokens import Signed, find_check, read_secret
 
     try:
-        from olearning.gateway import address, run_gateway
+        from olearning.gateway import Hosted, address, front
     except ModuleNotFoundError as e:
         raise Trouble(
             f"{e.name} is not installed, and a gateway speaks HTTP by it: install olearning[gateway]"
         ) from None
-    own, shared = _own(load), read_secret(secret)
-    checked = find_check(check) if check else Signed(shared)
+    own = _own(load)
+    signed = Signed(read_secret(secret))
+    checked = find_check(check) if check else signed
     if bool(certificate) != bool(key):
         raise Trouble("--certificate and --key go together", USAGE)
     try:
-        host_, port = address(listen)
+        at, port = address(listen)
     except ValueError as e:
         raise Trouble(str(e), USAGE) from None
-    role = Role(
-        "gateway", _named(name, f"gateway-{zone}"), namespace, check_zone(zone), {"partitions": str(partitions)}, own
-    )
-    run_gateway(
-        role,
-        find(bootstrap, namespace),
-        session_timeout,
-        shared,
-        checked,
-        host_,
-        port,
-        (certificate, key),
-        round(1e6 * room_mb),
-        metrics_port,
-    )
+    options = {"secret": str(secret), "room-mb": str(room_mb), "partitions": str(partitions)}
+    role = Role("gateway", _named(name, f"gateway-{zone}"), namespace, zone, options, own)
+    tls = (certificate, key) if certificate else None
+
+    def face(processor: Processor) -> AbstractAsyncContextManager[None]:
+        assert isinstance(processor, Hosted)
+        return front(processor, checked, at, port, tls)
+
+    host(role, bootstrap, session_timeout, metrics_port, face)
 
 
 @app.command()

@@ -13,7 +13,7 @@ block at each change of group, so a block has one owner. `NOISE` serves the offl
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.blocks import STATISTICS, Layout, slices
+from schemas.sets import bitmap
 
 Float32 = npt.NDArray[np.float32]
 
@@ -155,6 +156,29 @@ def blocks_of(layout: Layout, choice: Choice, selector: bool = True) -> tuple[in
         raise ValueError(f"the model has no modules {', '.join(sorted(strangers))}")
     wanted |= {SHARED, SELECTOR} if selector else {SHARED}
     return tuple(b for b, name in enumerate(names) if name in wanted)
+
+
+def masks(layout: Layout) -> dict[str, int]:
+    """By owner its blocks, as the number that a set of them is (`schemas/sets.py`, the first byte the highest). Raises `ValueError` as
+    `owners` does."""
+    names = owners(layout)
+    of: dict[str, list[int]] = {}
+    for b, name in enumerate(names):
+        of.setdefault(name, []).append(b)
+    return {name: int.from_bytes(bitmap(blocks, len(names))) for name, blocks in of.items()}
+
+
+def objection(masks: Mapping[str, int], blocks: bytes) -> str:
+    """Why a device cannot train just this set of blocks, or "": modules go whole, and the shared part with all of them. A model in which
+    nothing has an owner of its own may be cut anywhere. `masks` are its own."""
+    if masks.keys() <= {SHARED} or not blocks:
+        return ""
+    mine = int.from_bytes(blocks)
+    for owner, mask in masks.items():
+        if (mine & mask) not in ((0, mask) if owner != SHARED else (mask,)):
+            name = f"module {owner}" if owner else "the shared part"
+            return f"{name} has {mask.bit_count()} blocks, and only {(mine & mask).bit_count()} of them are named: it goes whole"
+    return ""
 
 
 def cut(vector: Float32, layout: Layout, blocks: Sequence[int]) -> Float32:
