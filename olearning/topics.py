@@ -66,12 +66,12 @@ def carries(kind: Kind) -> list[str]:
 def _table() -> Any:
     from olearning.screen import titled
 
-    out = titled("Topics", "topic", "key", ">partitions", "kept", "writes", "reads")
+    out = titled("Topics", "topic", "key", "kept", "writes", "reads")
+    for column in out.columns[1:]:
+        column.no_wrap = False
     for k in TABLE:
-        many = "1" if k.partitions == "one" else "P"
-        out.add_row(
-            name(k).removeprefix("<namespace>."), k.key, many, _kept(k), ", ".join(k.writers), ", ".join(k.readers)
-        )
+        who = (", ".join(k.writers), ", ".join(k.readers))
+        out.add_row(name(k).removeprefix("<namespace>."), k.key, _kept(k), *who)
     return out
 
 
