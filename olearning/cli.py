@@ -328,6 +328,7 @@ def gateway(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """A gateway of a zone: devices, phones or any program, take part through it over HTTP."""
     from olearning.tokens import Signed, find_check, read_secret
@@ -359,6 +360,7 @@ def gateway(
         port,
         (certificate, key),
         round(1e6 * room_mb),
+        metrics_port,
     )
 
 
@@ -499,11 +501,12 @@ def monitor(
     port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
     from olearning.monitor.serve import monitor as run_page
 
-    run_page(host, port, namespace, bootstrap)
+    run_page(host, port, namespace, bootstrap, metrics_port)
 
 
 @app.command()

@@ -19,6 +19,8 @@ from olearning.connect import Broker, attended
 from olearning.errors import USAGE, Trouble
 from olearning.hosting import complain, drive
 from olearning.roles import Groundwork, Role, new_life
+from olearning.telemetry import logs
+from olearning.telemetry.exporter import Exporter, watched
 from olearning.tokens import MOST_ID, Check, salt
 from streams.kafka import Kafka, wall_clock
 from streams.processor import Effect, Input, Membership, Stop, Tick
@@ -228,11 +230,16 @@ def run_gateway(
     port: int,
     certificate: tuple[str, str],
     room: int,
+    metrics_port: int = 0,
 ) -> None:
     """A gateway on Kafka, until it stops or we are told to."""
+    logs.set_up(logs.Level.INFO, {"role": role.kind, "name": role.name})
 
     async def work() -> Stop:
-        async with Kafka(where, role.name, session_timeout) as kafka:
+        async with (
+            Exporter(metrics_port or None) as exporter,
+            Kafka(where, role.name, session_timeout) as kafka,
+        ):
             ground = await kafka.host(Groundwork(role.topics()))
             if not ground.ok:
                 return ground
@@ -242,7 +249,8 @@ def run_gateway(
                     Api(hosted, check, wall_clock), host, port, certificate if any(certificate) else None
                 ) as server:
                     complain(f"{role.name} listens at {server.url}")
-                    return await kafka.host(hosted)
+                    exporter.watch(shown := watched(role.kind, role.zone, hosted.gateway, kafka, around=hosted))
+                    return await kafka.host(shown.hosted)
             except (OSError, ssl.SSLError) as e:
                 raise Trouble(f"cannot listen at {host}:{port}: {e.strerror or e}", USAGE) from None
 

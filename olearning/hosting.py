@@ -18,7 +18,6 @@ from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
 from olearning.roles import Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
-from olearning.telemetry.traces import traced
 from schemas.topics import GLOBAL, check_zone, topic
 from streams.kafka import Kafka
 from streams.processor import Processor, Stop
@@ -135,9 +134,7 @@ def host(role: Role, bootstrap: str, session_timeout: int, metrics_port: int = 0
                 return ground
             processor = role.build(new_life())
             logs.tell(processor)
-            shown = watched(role.kind, role.zone, processor, kafka)
-            shown.hosted = traced(processor, role.kind)
-            exporter.watch(shown)
+            exporter.watch(shown := watched(role.kind, role.zone, processor, kafka))
             return await kafka.host(shown.hosted)
 
     stop = drive(lambda: attended(work(), Broker(where), complain))

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from olearning.telemetry.otel import Given, OpenTelemetry
-from olearning.telemetry.traces import ENDPOINTS, Traced, traced
+from olearning.telemetry.traces import ENDPOINTS, Traced, said_of, traced
 from processors.zone import ZoneCoordinator
 from schemas.facts import Finalised
 from schemas.topics import parse
@@ -125,6 +125,8 @@ def test_headers_are_those_of_w3c(plane):
 
 def test_a_strangers_header_is_not_believed():
     at = step("east-1", "toy", 1)
+    assert said_of(at, step("east-1", "toy", 1, "register", "x")), "a step of the same round may be what it comes of"
+    assert said_of(at, step("east-1", "toy", 2)) is None, "one of another round not"
     assert parent((trace_parent(at),)) == at
     for bad in (
         b"",
