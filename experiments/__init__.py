@@ -12,5 +12,8 @@ CATALOGUE = {
     "geo": "geo",
     "ablation": "ablation",
     "sharing": "sharing",
+    "eclm-accuracy-har": "eclm.accuracy:har",
+    "eclm-accuracy-cifar10": "eclm.accuracy:cifar10",
+    "eclm-accuracy-speech": "eclm.accuracy:speech",
 }
 """By name the module whose `run`, or the function of it that is named, takes what was `experiments.asked.Asked`."""
