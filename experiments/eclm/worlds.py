@@ -29,6 +29,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Cells = tuple[int, ...]
 
+ALL = -1
+"""The partition in which each device has all cells: IID."""
 PROXY = 0.3
 """The share of the training data that is the cloud's."""
 LEAST_SAMPLES, MOST_SAMPLES = 50, 150
@@ -220,7 +222,12 @@ def world(data: Data, s: Subject, partition: int, seed: int) -> World:
     held = {int(c): dice.permutation(np.flatnonzero(data.test_cell == c)) for c in cells}
     devices = []
     for number in range(s.devices):
-        mine = [int(cells[number % len(cells)])] if data.people else dice.choice(cells, partition, replace=False)
+        if partition == ALL:
+            mine = cells
+        elif data.people:
+            mine = cells[[number % len(cells)]]
+        else:
+            mine = dice.choice(cells, partition, replace=False)
         phone = data.table.of(seed, number)
         memory, cpu = (MOST * min(1.0, phone[what] / BEST[what]) for what in ("ram", "cpu"))
         many = int(dice.integers(LEAST_SAMPLES, MOST_SAMPLES + 1))
