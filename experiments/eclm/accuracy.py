@@ -69,6 +69,8 @@ def run(asked: Asked, whole: Subject) -> None:
         for partition in s.partitions:
             there = Cloud(world(data, s, partition, seed), models_folder(asked))
             for way in WAYS:
+                if data.people and way == "heterofl-masked":
+                    continue  # a person does all that there is: nothing is masked
                 settings = {
                     "subject": s.name, "partition": partition, "seed": seed, "way": way, "devices": s.devices,
                     "rounds": s.rounds, "passes": list(s.passes),
@@ -162,7 +164,7 @@ def table(partition: int, some: Mapping[str, Sequence[Mapping[str, Any]]], s: Su
     """Accuracy [%] of each way beside the paper's."""
     said = PAPER.get((s.name, partition), {})
     rows = []
-    for way, (label, _) in WAYS.items():
+    for way, (label, _) in ((way, of) for way, of in WAYS.items() if some[way]):
         found = some[way]
         both = (spread([100 * r[what] for r in found], 2) for what in ("fetched", "adapted"))
         rows.append([label, *both, f"{said[way]:.2f}" if way in said else ""])
@@ -172,10 +174,10 @@ def table(partition: int, some: Mapping[str, Sequence[Mapping[str, Any]]], s: Su
 
 def table_of_bytes(partition: int, some: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Bytes of a round, and until the target."""
-    many = len(some["eclm"])
-    targets = [target({way: some[way][i] for way in FEDERATED}) for i in range(many)]
+    many, ways = len(some["eclm"]), [way for way in FEDERATED if some[way]]
+    targets = [target({way: some[way][i] for way in ways}) for i in range(many)]
     rows = []
-    for way in FEDERATED:
+    for way in ways:
         curves = [r["curve"] for r in some[way]]
         each = [c[-1][1] / c[-1][0] / 1e6 for c in curves]
         hits = [reached(c, goal) for c, goal in zip(curves, targets, strict=True)]

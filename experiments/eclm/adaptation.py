@@ -32,7 +32,7 @@ from experiments.eclm.shifting import Shifting
 from experiments.eclm.ways import ALONE, LOCAL, Adaptive, Alone, Eclm, FedAvg, accuracy, limits_of, participants, trained
 from experiments.eclm.worlds import Device, Samples, Subject, load, models_folder, subject, world
 
-STEPS, QUICK = 100, 2
+STEPS, QUICK = 50, 2
 HALF = 0.5
 WAYS = {
     "none": ("no adaptation", COLOURS[6]),

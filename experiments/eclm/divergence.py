@@ -22,7 +22,7 @@ from experiments.eclm.cloud import Cloud, Offline
 from experiments.eclm.ways import Eclm, FedAvg, participants
 from experiments.eclm.worlds import ALL, Float32, Subject, load, models_folder, subject, world
 
-ROUNDS, QUICK = 20, 2
+ROUNDS, QUICK = 10, 2
 
 
 def har(asked: Asked) -> None:

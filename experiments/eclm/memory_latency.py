@@ -47,7 +47,7 @@ def run(asked: Asked) -> None:
     of: dict[str, dict[str, list[Mapping[str, float]]]] = {m: {f: [] for f in forms} for m in models}
     for seed in range(asked.seeds):
         for name, model in models.items():
-            what = [{**model, **how, "steps": 2 if asked.quick else 5} for how in forms.values()]
+            what = [{**model, **how, "steps": 2 if asked.quick else 3} for how in forms.values()]
             found = asked.runs.of({"seed": seed, "what": what}, partial(measure, what))
             for form, taken in zip(forms, found, strict=True):
                 asked.say(f"{name}, {form}: {taken['peak'] / 1e6:.1f} MB, {1000 * taken['cpu_s']:.1f} ms a step")

@@ -34,7 +34,7 @@ from learning.modular.training import Settings, optimiser_of, pretrain
 
 SLOTS, QUICK = 20, 2
 FIFTH = 0.2
-WATCHED = 20
+WATCHED = 10
 LINES = {
     "ideal": COLOURS[2], "sub-model updated on the device": COLOURS[0], "static sub-model": COLOURS[1],
     "static full model": COLOURS[6],

@@ -19,12 +19,13 @@ from experiments.eclm import worlds
 from experiments.eclm.accuracy import CLOSE, reached
 from experiments.eclm.cloud import Cloud, Offline, with_form
 from experiments.eclm.ways import LOCAL, Eclm, FedAvg, participants, rounds
-from experiments.eclm.worlds import BEST, MOST, Device, Samples, Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import BEST, Device, Samples, Subject, load, models_folder, subject, world
 from learning.modular.costs import measure
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 1.0)
-MODULES = (8, 16, 32, 64)
+MODULES = (8, 16, 32)
 MANY = (20, 40, 60, 80)
+ROUNDS = 12
 SPEED, BAND, MEDIAN = 2e9, 1e6, 6.1
 """Multiplications and bytes a second of a phone of CPU score `MEDIAN`, the table's median."""
 
@@ -61,11 +62,12 @@ def run(asked: Asked, whole: Subject) -> None:
             what, value = line
             form = with_form(s, modules=int(value)) if what == "modules" else s
             there = Cloud(world(data, form, partition, seed), models_folder(asked))
-            settings = {"subject": s.name, "partition": partition, "seed": seed, "what": what, "value": value, "rounds": s.rounds}
+            settings = {"subject": s.name, "partition": partition, "seed": seed, "what": what, "value": value, "rounds": min(s.rounds, ROUNDS)}
             found = asked.runs.of(settings, partial(measured, there, line))
             asked.say(f"{s.name}, seed {seed}, {what} {value}: {found['fetched']:.4f} {found['adapted']:.4f}")
             of[line].append(found)
-        show(of, s, asked)
+            if line in (lines[len(shares) + len(modules) - 1], lines[-1]):
+                show({at: rows for at, rows in of.items() if len(rows) == seed + 1}, s, asked)
 
 
 def measured(there: Cloud, line: Line) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def measured(there: Cloud, line: Line) -> dict[str, Any]:
     else:
         fed = Eclm(there, there.modular(Offline()), value if what == "size" else None)
     many = int(value) if what in ("fedavg", "eclm") else s.participants
-    return rounds(fed, there.world, many, s.rounds, s.every) | {"seconds": seconds(there, fed, many)}
+    return rounds(fed, there.world, many, min(s.rounds, ROUNDS), s.every) | {"seconds": seconds(there, fed, many)}
 
 
 def seconds(there: Cloud, fed: FedAvg | Eclm, many: int) -> list[float]:
@@ -92,10 +94,10 @@ def seconds(there: Cloud, fed: FedAvg | Eclm, many: int) -> list[float]:
         else:
             cost = fed.structure.cost(fed.choice(d, mine))
             macs, sent = cost.macs, cost.bytes
-        return (3 * macs * LOCAL.epochs * len(mine) / SPEED + 2 * sent / BAND) * MEDIAN / (d.room[1] / MOST * BEST["cpu"])
+        return (3 * macs * LOCAL.epochs * len(mine) / SPEED + 2 * sent / BAND) * MEDIAN / (d.room[1] * BEST["cpu"])
 
     each = {d.number: one(d, there.world.of(d)[0]) for d in there.world.devices}
-    return [max(each[d.number] for d in participants(there.world, many, r)) for r in range(1, s.rounds + 1)]
+    return [max(each[d.number] for d in participants(there.world, many, r)) for r in range(1, min(s.rounds, ROUNDS) + 1)]
 
 
 def until(found: Mapping[str, Any], accuracy: float) -> tuple[float, float] | None:
@@ -118,22 +120,29 @@ def show(of: Results, s: Subject, asked: Asked) -> None:
         rows = [[f"{x:g}", *(spread([100 * f[k] for f in of[what, x]], 2) for k in ("fetched", "adapted"))] for x in xs]
         tables.append(markdown([words, "fetched [%]", "adapted [%]"], rows))
     many = [v for w, v in of if w == "eclm"]
+    if many:
+        tables.append(_participants(of, many, axes[2], s))
+    save(figure, asked.out / asked.name)
+    (asked.out / "table.md").write_text("\n".join(tables))
+
+
+def _participants(of: Results, many: Sequence[float], ax: Any, s: Subject) -> str:
+    """The panel, and its table."""
     seeds = range(len(of["eclm", many[0]]))
     goals = [_goal(of, i) for i in seeds]
-    rows = []
+    rows: list[list[object]] = []
     for way, label, colour in (("fedavg", "FedAvg", COLOURS[1]), ("eclm", "ECLM", COLOURS[2])):
         hits = {n: [until(of[way, n][i], goals[i]) for i in seeds] for n in many}
         means = [(n, fmean(h[1] for h in hits[n] if h)) for n in many if any(hits[n])]
-        axes[2].plot([n for n, _ in means], [t for _, t in means], marker="o", color=colour, label=label)
+        ax.plot([n for n, _ in means], [t for _, t in means], marker="o", color=colour, label=label)
         first = hits[many[0]]
         for n in many:
             gain = [a[1] / b[1] for a, b in zip(first, hits[n], strict=True) if a and b and b[1]]
             rows.append([f"{label}, {n:g}", spread([h[0] for h in hits[n] if h], 1), spread([h[1] for h in hits[n] if h], 1), spread(gain, 2), {("eclm", 80): "2.33", ("fedavg", 80): "1.06"}.get((way, int(n)), "")])
-    axes[2].set(title=f"{s.name}: participants", xlabel="devices a round", ylabel="modelled seconds to the target", ylim=(0, None))
-    axes[2].legend(fontsize=7)
-    tables.append(markdown([f"participants, to {spread([100 * g for g in goals], 2)} %", "rounds", "modelled s", f"times faster than {many[0]:g}", "the paper"], rows))
-    save(figure, asked.out / asked.name)
-    (asked.out / "table.md").write_text("\n".join(tables))
+    ax.set(title=f"{s.name}: participants", xlabel="devices a round", ylabel="modelled seconds to the target", ylim=(0, None))
+    ax.legend(fontsize=7)
+    head = [f"participants, to {spread([100 * g for g in goals], 2)} %", "rounds", "modelled s", f"times faster than {many[0]:g}", "the paper"]
+    return markdown(head, rows)
 
 
 def _goal(of: Results, i: int) -> float:

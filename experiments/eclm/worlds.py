@@ -4,8 +4,8 @@ A subject's samples lie in *cells*: a person (feature skew) or a class (label sk
 proxy data; the rest is the pool that devices' samples come from, and a device draws only from its own cells. What it is tested on
 are samples of the same cells that nobody trains on, in the same shares.
 
-Ours where the paper is silent: budgets are shares of the modules' cost, the best phone of the table having `MOST` of them (memory and
-transfer by its RAM, multiplications by its CPU score); samples come again only where a device's cells have too few.
+Ours where the paper is silent: a phone has room for that share of the modules' cost that it has of the best phone's RAM (memory and
+transfer) and CPU score (multiplications), a third in the middle; samples come again only where a device's cells have too few.
 """
 
 from collections.abc import Sequence
@@ -37,10 +37,8 @@ LEAST_SAMPLES, MOST_SAMPLES = 50, 150
 """A device's samples."""
 TESTED = 100
 """Samples a device is tested on at most."""
-MOST = 0.5
-"""The share of all modules that the best phone has room for."""
 BEST = {"ram": 16.0, "cpu": 24.8}
-"""The best of the AI Benchmark's 952 phones."""
+"""The best of the AI Benchmark's 952 phones, which has room for all modules."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Subject:
 
 HAR = Subject(
     "har", FEATURES, "mlp", {"inputs": 369, "hidden": "256,256", "classes": 6}, (369,), Form(), (0,), 6,
-    (30, 20, 20), 40, 2, 100,
+    (30, 20, 20), 20, 2, 60,
 )  # fmt: skip
 CIFAR = Subject(
     "cifar10", IMAGES, "resnet18", {"shape": "3,32,32", "classes": 10, "width": 16}, (3, 32, 32),
@@ -80,7 +78,7 @@ WORDS = Subject(
 )  # fmt: skip
 DIGITS = Subject(
     "digits", "", "mlp", {"inputs": 64, "hidden": "32,32", "classes": 10}, (64,), Form(modules=6, ratio=4, k=2), (3,), 10,
-    (4, 3, 2), 2, 1, 4, devices=8, participants=4,
+    (2, 1, 1), 2, 1, 3, devices=6, participants=3,
 )  # fmt: skip
 """For `--quick` without data."""
 
@@ -229,7 +227,7 @@ def world(data: Data, s: Subject, partition: int, seed: int) -> World:
         else:
             mine = dice.choice(cells, partition, replace=False)
         phone = data.table.of(seed, number)
-        memory, cpu = (MOST * min(1.0, phone[what] / BEST[what]) for what in ("ram", "cpu"))
+        memory, cpu = (min(1.0, phone[what] / BEST[what]) for what in ("ram", "cpu"))
         many = int(dice.integers(LEAST_SAMPLES, MOST_SAMPLES + 1))
         devices.append(Device(number, tuple(sorted(int(c) for c in mine)), many, (memory, cpu)))
     subtasks = np.unique(data.cell[proxy], return_inverse=True)[1].astype(np.int64)
