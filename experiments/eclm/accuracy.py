@@ -18,7 +18,19 @@ from experiments.asked import Asked
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
 from experiments.eclm import worlds
 from experiments.eclm.cloud import Cloud, Offline
-from experiments.eclm.ways import ALONE, Adaptive, Alone, Eclm, FedAvg, Federated, HeteroFL, limits_of, once, rounds, trained
+from experiments.eclm.ways import (
+    ALONE,
+    Adaptive,
+    Alone,
+    Eclm,
+    FedAvg,
+    Federated,
+    HeteroFL,
+    limits_of,
+    once,
+    rounds,
+    trained,
+)
 from experiments.eclm.worlds import Subject, load, models_folder, subject, world
 
 CLOSE = 0.9
@@ -35,10 +47,38 @@ WAYS = {
 FEDERATED = ("fedavg", "heterofl", "heterofl-masked", "eclm")
 PAPER: Mapping[tuple[str, int], Mapping[str, float]] = {
     ("har", 0): {"none": 93.96, "local": 96.07, "adaptive+": 97.42, "fedavg": 97.35, "heterofl": 98.31, "eclm": 98.63},
-    ("cifar10", 2): {"none": 73.55, "local": 84.19, "adaptive+": 87.63, "fedavg": 73.68, "heterofl": 70.19, "eclm": 90.86},
-    ("cifar10", 5): {"none": 73.55, "local": 73.56, "adaptive+": 81.17, "fedavg": 76.12, "heterofl": 77.32, "eclm": 85.76},
-    ("speech", 5): {"none": 62.72, "local": 60.52, "adaptive+": 69.33, "fedavg": 70.48, "heterofl": 71.73, "eclm": 80.87},
-    ("speech", 10): {"none": 62.72, "local": 59.04, "adaptive+": 67.91, "fedavg": 73.55, "heterofl": 72.34, "eclm": 77.16},
+    ("cifar10", 2): {
+        "none": 73.55,
+        "local": 84.19,
+        "adaptive+": 87.63,
+        "fedavg": 73.68,
+        "heterofl": 70.19,
+        "eclm": 90.86,
+    },
+    ("cifar10", 5): {
+        "none": 73.55,
+        "local": 73.56,
+        "adaptive+": 81.17,
+        "fedavg": 76.12,
+        "heterofl": 77.32,
+        "eclm": 85.76,
+    },
+    ("speech", 5): {
+        "none": 62.72,
+        "local": 60.52,
+        "adaptive+": 69.33,
+        "fedavg": 70.48,
+        "heterofl": 71.73,
+        "eclm": 80.87,
+    },
+    ("speech", 10): {
+        "none": 62.72,
+        "local": 59.04,
+        "adaptive+": 67.91,
+        "fedavg": 73.55,
+        "heterofl": 72.34,
+        "eclm": 77.16,
+    },
 }
 """Table 1 [%]."""
 Results = Mapping[int, Mapping[str, Sequence[Mapping[str, Any]]]]
@@ -132,7 +172,9 @@ def reached(curve: Sequence[Sequence[float]], accuracy: float) -> tuple[float, f
 def show(of: Results, s: Subject, asked: Asked) -> None:
     """Pictures and tables of what there is."""
     draw(of, s, asked)
-    (asked.out / "table.md").write_text("\n".join(table(p, some, s) + "\n" + table_of_bytes(p, some) for p, some in of.items()))
+    (asked.out / "table.md").write_text(
+        "\n".join(table(p, some, s) + "\n" + table_of_bytes(p, some) for p, some in of.items())
+    )
 
 
 def draw(of: Results, s: Subject, asked: Asked) -> None:
@@ -188,5 +230,12 @@ def table_of_bytes(partition: int, some: Mapping[str, Sequence[Mapping[str, Any]
             WAYS[way][0], spread(each, 2), spread([h[0] for h in there], 1), spread([h[1] / 1e6 for h in there], 1),
             spread(ratio, 2), {"fedavg": "4.60 on average", "heterofl": "2.76 on average"}.get(way, ""),
         ])  # fmt: skip
-    head = ["to " + spread([100 * t for t in targets], 2) + " %", "MB a round", "rounds", "MB", "times ECLM's", "the paper"]
+    head = [
+        "to " + spread([100 * t for t in targets], 2) + " %",
+        "MB a round",
+        "rounds",
+        "MB",
+        "times ECLM's",
+        "the paper",
+    ]
     return markdown(head, rows)

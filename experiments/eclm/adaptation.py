@@ -29,7 +29,18 @@ from experiments.drawing import COLOURS, band, markdown, panels, save, spread
 from experiments.eclm import adaptive, worlds
 from experiments.eclm.cloud import Cloud, Offline
 from experiments.eclm.shifting import Shifting
-from experiments.eclm.ways import ALONE, LOCAL, Adaptive, Alone, Eclm, FedAvg, accuracy, limits_of, participants, trained
+from experiments.eclm.ways import (
+    ALONE,
+    LOCAL,
+    Adaptive,
+    Alone,
+    Eclm,
+    FedAvg,
+    accuracy,
+    limits_of,
+    participants,
+    trained,
+)
 from experiments.eclm.worlds import Device, Samples, Subject, load, models_folder, subject, world
 
 STEPS, QUICK = 50, 2
@@ -47,7 +58,11 @@ WAYS = {
 RUNS = ("none", "local", "adaptive+", "fedavg", "without cloud", "eclm")
 """What is run; FedAvg's and ECLM's runs say what is fetched and what it is adapted to."""
 TOGETHER = {"fedavg": ("fedavg", "fedavg, adapted"), "eclm": ("without local", "eclm")}
-PAPER = {("har", "eclm"): "1.68 above local", ("cifar10", "eclm"): "4.33 above local", ("speech", "eclm"): "6.81 above local"}
+PAPER = {
+    ("har", "eclm"): "1.68 above local",
+    ("cifar10", "eclm"): "4.33 above local",
+    ("speech", "eclm"): "6.81 above local",
+}
 FASTER = {"har": "14.5", "cifar10": "45.5", "speech": "75.3"}
 
 
@@ -75,11 +90,22 @@ def run(asked: Asked, whole: Subject) -> None:
     for seed in range(asked.seeds):
         there = Cloud(world(data, s, partition, seed), models_folder(asked))
         for way in RUNS:
-            settings = {"subject": s.name, "partition": partition, "seed": seed, "way": way, "steps": steps, "share": HALF, "devices": s.devices}
+            settings = {
+                "subject": s.name,
+                "partition": partition,
+                "seed": seed,
+                "way": way,
+                "steps": steps,
+                "share": HALF,
+                "devices": s.devices,
+            }
             found = asked.runs.of(settings, partial(measured, there, way, steps, HALF))
             for name in TOGETHER.get(way, (way,)):
                 of[name].append(found[name])
-            asked.say(f"{s.name}, seed {seed}, {way}: " + ", ".join(f"{fmean(map(fmean, v['accuracy'])):.4f}" for v in found.values()))
+            asked.say(
+                f"{s.name}, seed {seed}, {way}: "
+                + ", ".join(f"{fmean(map(fmean, v['accuracy'])):.4f}" for v in found.values())
+            )
         show(of, s, asked)
 
 
@@ -137,7 +163,7 @@ def _way(there: Cloud, way: str) -> tuple[Act, Round | None]:
             found = adaptive.search(mine_net, net.costs, mine, limits[d.number].macs // 3, seed_of("search", number))
             mine_net.path = found.path
             trained(mine_net, mine, ALONE, "adaptive", number, d.number)
-            return mine_net  # type: ignore[no-any-return]
+            return mine_net
 
         return search, None
     if way == "fedavg":
@@ -190,7 +216,15 @@ def show(of: Mapping[str, Sequence[Mapping[str, Any]]], s: Subject, asked: Asked
             spread([1000 * f["seconds"] for f in found], 1), spread([100 * (1 - t) for t in times], 1),
             FASTER.get(s.name, "") if way == "eclm" else "",
         ])  # fmt: skip
-    head = [s.name, "accuracy, all steps [%]", "above local", "the paper", "ms a step", "less than local [%]", "the paper"]
+    head = [
+        s.name,
+        "accuracy, all steps [%]",
+        "above local",
+        "the paper",
+        "ms a step",
+        "less than local [%]",
+        "the paper",
+    ]
     (asked.out / "table.md").write_text(markdown(head, rows))
 
 

@@ -112,7 +112,9 @@ def supernet(network: nn.Module) -> Supernet:
         stem, head = network[:3], network[-1]
         blocks = [network[i : i + 2] for i in range(3, len(network) - 1, 2)]
     else:
-        raise ValueError("an AdaptiveNet-like supernet is made of an MLP with two hidden layers or more, or of a ResNet")
+        raise ValueError(
+            "an AdaptiveNet-like supernet is made of an MLP with two hidden layers or more, or of a ResNet"
+        )
     options = []
     for i, block in enumerate(blocks):
         there = {"0": block} | {str(o): _pruned(block, share) for o, share in KEPT.items()}
@@ -139,7 +141,7 @@ class _Stem(nn.Module):
 def _pruned(block: nn.Module, share: float) -> nn.Module:
     if isinstance(block, Residual):
         return Squeezed(block, strongest(block.conv1.weight, share))
-    return PrunedLinear(block[0], strongest(block[0].weight, share))  # type: ignore[index]
+    return PrunedLinear(block[0], strongest(block[0].weight, share))
 
 
 def _merged(blocks: Sequence[nn.Module]) -> nn.Module:
@@ -147,10 +149,10 @@ def _merged(blocks: Sequence[nn.Module]) -> nn.Module:
     first, last = blocks[0], blocks[-1]
     new: nn.Module
     if isinstance(first, Residual):
-        stride = max(b.conv1.stride[0] for b in blocks)  # type: ignore[union-attr]
-        new = Residual(first.conv1.in_channels, last.conv2.out_channels, stride)  # type: ignore[union-attr]
+        stride = max(b.conv1.stride[0] for b in blocks)
+        new = Residual(first.conv1.in_channels, last.conv2.out_channels, stride)
     else:
-        new = nn.Sequential(nn.Linear(first[0].in_features, last[0].out_features), nn.ReLU())  # type: ignore[index]
+        new = nn.Sequential(nn.Linear(first[0].in_features, last[0].out_features), nn.ReLU())
     mine = new.state_dict()
     new.load_state_dict(mine | {k: v for k, v in first.state_dict().items() if k in mine and v.shape == mine[k].shape})
     return new
@@ -308,4 +310,3 @@ class Chosen(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(x)
-

@@ -11,7 +11,6 @@ partition, and ECLM on each.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,12 @@ def run(asked: Asked, whole: Subject) -> None:
     """All lines, a seed after another."""
     s = subject(asked, whole)
     data, number = load(asked, s), QUICK if asked.quick else ROUNDS
-    lines = [("fedavg", ALL), *(("fedavg", p) for p in s.partitions), *(("eclm", p) for p in s.partitions), ("eclm", ALL)]
+    lines = [
+        ("fedavg", ALL),
+        *(("fedavg", p) for p in s.partitions),
+        *(("eclm", p) for p in s.partitions),
+        ("eclm", ALL),
+    ]
     of: dict[tuple[str, int], list[Sequence[Sequence[float]]]] = {line: [] for line in lines}
     for seed in range(asked.seeds):
         for way, partition in lines:
@@ -83,9 +87,19 @@ def show(of: Mapping[tuple[str, int], Sequence[Sequence[Sequence[float]]]], s: S
     figure, (axes,) = panels(1, 2, width=4.6)
     rows: list[list[object]] = []
     for n, ((way, partition), found) in enumerate(of.items()):
-        label = {"fedavg": "global model", "eclm": "ECLM"}[way] + ", " + {0: "one person", ALL: "IID"}.get(partition, f"{partition} classes")
+        label = (
+            {"fedavg": "global model", "eclm": "ECLM"}[way]
+            + ", "
+            + {0: "one person", ALL: "IID"}.get(partition, f"{partition} classes")
+        )
         for ax, at in zip(axes, (0, 1), strict=True):
-            band(ax, range(1, len(found[0]) + 1), [[p[at] for p in line] for line in found], color=COLOURS[n], label=label)
+            band(
+                ax,
+                range(1, len(found[0]) + 1),
+                [[p[at] for p in line] for line in found],
+                color=COLOURS[n],
+                label=label,
+            )
         means = [[fmean(p[at] for p in line) for line in found] for at in (0, 1)]
         rows.append([label, spread([1e6 * v for v in means[0]], 2), spread(means[1], 3)])
     axes[0].set(title=s.name, xlabel="round", ylabel="variance of updates, a value")

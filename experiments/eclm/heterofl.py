@@ -54,7 +54,10 @@ def corner(shape: Sequence[int]) -> tuple[slice, ...]:
 
 
 def combined(
-    whole: Mapping[str, Float32], returned: Sequence[Mapping[str, Float32]], rows: Sequence[Sequence[int] | None], head: Sequence[str]
+    whole: Mapping[str, Float32],
+    returned: Sequence[Mapping[str, Float32]],
+    rows: Sequence[Sequence[int] | None],
+    head: Sequence[str],
 ) -> State:
     """The next global state: the plain mean, element by element, over those who have it. `rows`: of each device its classes (None: all);
     `head`: names of the class layer's tensors, of which only these rows count."""
@@ -65,8 +68,9 @@ def combined(
             part = state[name]
             here = corner(part.shape)
             if name in head and mine is not None:
-                total[(list(mine), *here[1:])] += part[list(mine)]
-                count[(list(mine), *here[1:])] += 1
+                for row in mine:
+                    total[(row, *here[1:])] += part[row]
+                    count[(row, *here[1:])] += 1
             else:
                 total[here] += part
                 count[here] += 1

@@ -102,7 +102,15 @@ def one(what: Mapping[str, Any], to: Connection) -> None:
         wall.append(time.perf_counter() - began)
         cpu.append(time.process_time() - spent)
     many = sum(p.numel() for p in module.parameters())
-    to.send({"peak": _peak() - before, "cpu_s": median(cpu), "wall_s": median(wall), "mean_s": fmean(wall), "parameters": many})
+    to.send(
+        {
+            "peak": _peak() - before,
+            "cpu_s": median(cpu),
+            "wall_s": median(wall),
+            "mean_s": fmean(wall),
+            "parameters": many,
+        }
+    )
 
 
 def _received(blueprint: Blueprint, choice: Choice) -> nn.Module:

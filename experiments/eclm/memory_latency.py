@@ -80,5 +80,13 @@ def show(of: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], asked: A
             ax.set_yticks(range(len(forms)), list(forms) if ax in axes[:, 0] else [""] * len(forms), fontsize=7)
             ax.invert_yaxis()
     save(figure, asked.out / asked.name)
-    head = ["", "M parameters", "peak, MB", "× less than the original", "ms a step, here", "× less", *(f"ms, {p}, estimate" for p in FACTORS)]
+    head = [
+        "",
+        "M parameters",
+        "peak, MB",
+        "× less than the original",
+        "ms a step, here",
+        "× less",
+        *(f"ms, {p}, estimate" for p in FACTORS),
+    ]
     (asked.out / "table.md").write_text(markdown(head, rows))

@@ -59,7 +59,13 @@ def run(asked: Asked) -> None:
     some = BACKGROUND[:2] if asked.quick else BACKGROUND
     waits = asked.runs.of({"figure": "1b", "model": MEASURED[0], "background": list(some)}, partial(beside, some))
     table = phones(archive(asked, PHONES)).abilities if asked.data is not None else {}
-    show(asked, lines, dict(zip(some, waits, strict=True)), dict(zip(names, zip(taken[::2], taken[1::2], strict=True), strict=True)), table)
+    show(
+        asked,
+        lines,
+        dict(zip(some, waits, strict=True)),
+        dict(zip(names, zip(taken[::2], taken[1::2], strict=True), strict=True)),
+        table,
+    )
 
 
 def slot_by_slot(there: Cloud, slots: int) -> dict[str, list[float]]:
@@ -125,10 +131,21 @@ def show(
     axes[4].set_xticks([at + 0.2 for at in range(len(taken))], list(taken), fontsize=6)
     axes[4].legend(fontsize=6)
     save(figure, asked.out / asked.name)
-    rows: list[list[object]] = [[f"1(a) {name}, all slots, accuracy [%]", spread([100 * fmean(line[name]) for line in lines], 1), ""] for name in LINES]
+    rows: list[list[object]] = [
+        [f"1(a) {name}, all slots, accuracy [%]", spread([100 * fmean(line[name]) for line in lines], 1), ""]
+        for name in LINES
+    ]
     last, first = max(waits), waits[0]
-    rows.append([f"1(b) inference, {last} background processes: times as long as alone", f"{waits[last] / first:.2f}", "5.06 (3 processes)"])
+    rows.append(
+        [
+            f"1(b) inference, {last} background processes: times as long as alone",
+            f"{waits[last] / first:.2f}",
+            "5.06 (3 processes)",
+        ]
+    )
     for name, (idle, train) in taken.items():
-        rows.append([f"2(c) {name}, training over inference: peak memory", f"{train['peak'] / idle['peak']:.1f}", "over 10"])
+        rows.append(
+            [f"2(c) {name}, training over inference: peak memory", f"{train['peak'] / idle['peak']:.1f}", "over 10"]
+        )
         rows.append([f"2(c) {name}, training over inference: time", f"{train['cpu_s'] / idle['cpu_s']:.1f}", "over 10"])
     (asked.out / "table.md").write_text(markdown(["", "here", "the paper"], rows))

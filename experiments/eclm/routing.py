@@ -80,7 +80,10 @@ def show(of: Mapping[bool, Sequence[Mapping[str, Any]]], s: Subject, asked: Aske
     save(figure, asked.out / asked.name)
     pairs = [(a, b, (a, b) in ALIKE[s.name]) for a, b in combinations(four, 2)]
     rows: list[list[object]] = [
-        [f"{a[1]}, {b[1]}" + (" (alike)" if alike else ""), *(spread([overlap(f["h"], a[0], b[0]) for f in found], 2) for found in of.values())]
+        [
+            f"{a[1]}, {b[1]}" + (" (alike)" if alike else ""),
+            *(spread([overlap(f["h"], a[0], b[0]) for f in found], 2) for found in of.values()),
+        ]
         for a, b, alike in sorted(pairs, key=lambda p: not p[2])
     ]
     (asked.out / "table.md").write_text(markdown([f"{s.name}: overlap of", "enhanced", "not enhanced"], rows))

@@ -62,7 +62,14 @@ def run(asked: Asked, whole: Subject) -> None:
             what, value = line
             form = with_form(s, modules=int(value)) if what == "modules" else s
             there = Cloud(world(data, form, partition, seed), models_folder(asked))
-            settings = {"subject": s.name, "partition": partition, "seed": seed, "what": what, "value": value, "rounds": min(s.rounds, ROUNDS)}
+            settings = {
+                "subject": s.name,
+                "partition": partition,
+                "seed": seed,
+                "what": what,
+                "value": value,
+                "rounds": min(s.rounds, ROUNDS),
+            }
             found = asked.runs.of(settings, partial(measured, there, line))
             asked.say(f"{s.name}, seed {seed}, {what} {value}: {found['fetched']:.4f} {found['adapted']:.4f}")
             of[line].append(found)
@@ -97,7 +104,9 @@ def seconds(there: Cloud, fed: FedAvg | Eclm, many: int) -> list[float]:
         return (3 * macs * LOCAL.epochs * len(mine) / SPEED + 2 * sent / BAND) * MEDIAN / (d.room[1] * BEST["cpu"])
 
     each = {d.number: one(d, there.world.of(d)[0]) for d in there.world.devices}
-    return [max(each[d.number] for d in participants(there.world, many, r)) for r in range(1, min(s.rounds, ROUNDS) + 1)]
+    return [
+        max(each[d.number] for d in participants(there.world, many, r)) for r in range(1, min(s.rounds, ROUNDS) + 1)
+    ]
 
 
 def until(found: Mapping[str, Any], accuracy: float) -> tuple[float, float] | None:
@@ -138,10 +147,29 @@ def _participants(of: Results, many: Sequence[float], ax: Any, s: Subject) -> st
         first = hits[many[0]]
         for n in many:
             gain = [a[1] / b[1] for a, b in zip(first, hits[n], strict=True) if a and b and b[1]]
-            rows.append([f"{label}, {n:g}", spread([h[0] for h in hits[n] if h], 1), spread([h[1] for h in hits[n] if h], 1), spread(gain, 2), {("eclm", 80): "2.33", ("fedavg", 80): "1.06"}.get((way, int(n)), "")])
-    ax.set(title=f"{s.name}: participants", xlabel="devices a round", ylabel="modelled seconds to the target", ylim=(0, None))
+            rows.append(
+                [
+                    f"{label}, {n:g}",
+                    spread([h[0] for h in hits[n] if h], 1),
+                    spread([h[1] for h in hits[n] if h], 1),
+                    spread(gain, 2),
+                    {("eclm", 80): "2.33", ("fedavg", 80): "1.06"}.get((way, int(n)), ""),
+                ]
+            )
+    ax.set(
+        title=f"{s.name}: participants",
+        xlabel="devices a round",
+        ylabel="modelled seconds to the target",
+        ylim=(0, None),
+    )
     ax.legend(fontsize=7)
-    head = [f"participants, to {spread([100 * g for g in goals], 2)} %", "rounds", "modelled s", f"times faster than {many[0]:g}", "the paper"]
+    head = [
+        f"participants, to {spread([100 * g for g in goals], 2)} %",
+        "rounds",
+        "modelled s",
+        f"times faster than {many[0]:g}",
+        "the paper",
+    ]
     return markdown(head, rows)
 
 

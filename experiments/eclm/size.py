@@ -53,7 +53,14 @@ def run(asked: Asked, whole: Subject) -> None:
         for partition in (*s.partitions, ALL):
             there = Cloud(world(data, s, partition, seed), models_folder(asked))
             for enhanced in (True, False):
-                settings = {"subject": s.name, "partition": partition, "seed": seed, "enhanced": enhanced, "shares": list(shares), "passes": list(s.passes)}
+                settings = {
+                    "subject": s.name,
+                    "partition": partition,
+                    "seed": seed,
+                    "enhanced": enhanced,
+                    "shares": list(shares),
+                    "passes": list(s.passes),
+                }
                 found = asked.runs.of(settings, partial(measured, there, enhanced, shares))
                 asked.say(f"{s.name} {partition}, seed {seed}, {'enhanced' if enhanced else 'plain'}")
                 of.setdefault((partition, enhanced), []).append(found)
@@ -69,7 +76,10 @@ def measured(there: Cloud, enhanced: bool, shares: Sequence[float]) -> dict[str,
         points: dict[str, list[tuple[int, float]]] = {kind: [] for kind in KINDS}
         for d in there.world.devices[: s.tested]:
             mine, test = there.world.of(d)
-            for kind, choice in (("derived", eclm.choice(d, mine)), ("random", drawn(s, share, there.world.seed, d.number))):
+            for kind, choice in (
+                ("derived", eclm.choice(d, mine)),
+                ("random", drawn(s, share, there.world.seed, d.number)),
+            ):
                 points[kind].append((eclm.size(choice), accuracy(sub_model(whole, choice), test)))
         for kind, some in points.items():
             out[kind].append([share, fmean(n for n, _ in some), fmean(a for _, a in some)])
@@ -85,7 +95,9 @@ def drawn(s: Subject, share: float, seed: int, number: int) -> Choice:
     return tuple((*sorted(int(n) for n in dice.choice(shrunk, many, replace=False)), shrunk) for _ in range(layers))
 
 
-def show(of: Mapping[tuple[int, bool], Sequence[Mapping[str, Any]]], s: Subject, shares: Sequence[float], asked: Asked) -> None:
+def show(
+    of: Mapping[tuple[int, bool], Sequence[Mapping[str, Any]]], s: Subject, shares: Sequence[float], asked: Asked
+) -> None:
     """A panel for each partition."""
     partitions = list(dict.fromkeys(p for p, _ in of))
     figure, (axes,) = panels(1, len(partitions), width=4.6)
@@ -98,9 +110,22 @@ def show(of: Mapping[tuple[int, bool], Sequence[Mapping[str, Any]]], s: Subject,
                 xs = [fmean(f[kind][i][1] for f in found) / 1e3 for i in range(len(shares))]
                 lines = [[point[2] for point in f[kind]] for f in found]
                 label = f"{kind}, {'enhanced' if enhanced else 'not enhanced'}"
-                band(ax, xs, lines, color=COLOURS[2 if kind == "derived" else 1], linestyle="-" if enhanced else ":", marker="o", markersize=3, label=label)
-                rows.append([f"{title}: {label}", *(spread([100 * line[i] for line in lines], 1) for i in range(len(shares)))])
+                band(
+                    ax,
+                    xs,
+                    lines,
+                    color=COLOURS[2 if kind == "derived" else 1],
+                    linestyle="-" if enhanced else ":",
+                    marker="o",
+                    markersize=3,
+                    label=label,
+                )
+                rows.append(
+                    [f"{title}: {label}", *(spread([100 * line[i] for line in lines], 1) for i in range(len(shares)))]
+                )
         ax.set(title=f"{s.name}: {title}", xlabel="thousand values of a sub-model", ylabel="accuracy")
     axes[0].legend(fontsize=7)
     save(figure, asked.out / asked.name)
-    (asked.out / "table.md").write_text(markdown(["accuracy [%], room for this share of the modules", *(f"{100 * x:.0f} %" for x in shares)], rows))
+    (asked.out / "table.md").write_text(
+        markdown(["accuracy [%], room for this share of the modules", *(f"{100 * x:.0f} %" for x in shares)], rows)
+    )

@@ -108,7 +108,11 @@ class HeteroFL:
         self.costs = {r: _needs(net, s.shape) for r, net in self.networks.items()}
         self.levels = {
             d.number: next(
-                (r for r in heterofl.RATES if all(a <= b for a, b in zip(self.costs[r], limits[d.number], strict=True))),
+                (
+                    r
+                    for r in heterofl.RATES
+                    if all(a <= b for a, b in zip(self.costs[r], limits[d.number], strict=True))
+                ),
                 heterofl.RATES[-1],
             )
             for d in cloud.world.devices
@@ -151,7 +155,9 @@ class HeteroFL:
         return self._tested(net, data)
 
     def train(self, device: Device, module: nn.Module, data: Samples, *what: str | int) -> nn.Module:
-        with heterofl.training(module, self.levels[device.number], sorted(set(data.y.tolist())) if self.masked else None):
+        with heterofl.training(
+            module, self.levels[device.number], sorted(set(data.y.tolist())) if self.masked else None
+        ):
             trained(module, data, LOCAL, *what)
         return self._tested(module, data)
 
@@ -286,7 +292,9 @@ class Adaptive:
 def participants(world: World, many: int, number: int) -> list[Device]:
     """Who takes part in a round: the same in all ways."""
     dice = np.random.default_rng(seed_of(world.seed, "participants", number))
-    return [world.devices[int(i)] for i in dice.choice(len(world.devices), min(many, len(world.devices)), replace=False)]
+    return [
+        world.devices[int(i)] for i in dice.choice(len(world.devices), min(many, len(world.devices)), replace=False)
+    ]
 
 
 def rounds(

@@ -159,7 +159,7 @@ class World:
     def of(self, device: Device) -> tuple[Samples, Samples]:
         """What a device has and what it is tested on."""
         mine = self.draw(device.cells, device.samples, "device", device.number)
-        return self.samples(mine), self.tested({c: 1.0 for c in device.cells})
+        return self.samples(mine), self.tested(dict.fromkeys(device.cells, 1.0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,9 @@ def models(tmp_path_factory):
 def test_a_picture_a_table_and_a_line_a_run_that_is_not_done_again(name, tmp_path, monkeypatch, models):
     module, run, lines = QUICK[name]
     monkeypatch.setattr(module, "models_folder", lambda asked: models)
-    asked = Asked(name, tmp_path, Runs(tmp_path, "abc"), lambda tree, watchers: None, lambda text: None, seeds=1, quick=True)
+    asked = Asked(
+        name, tmp_path, Runs(tmp_path, "abc"), lambda tree, watchers: None, lambda text: None, seeds=1, quick=True
+    )
     run(asked)
     assert {p.name for p in tmp_path.iterdir()} == {"raw.jsonl", "table.md", f"{name}.png", f"{name}.svg"}
     rows = [json.loads(line) for line in (tmp_path / "raw.jsonl").read_text().splitlines()]
@@ -61,7 +63,9 @@ def test_each_form_is_held_against_the_original(tmp_path, monkeypatch):
     """The sub-model takes a quarter of the memory and half of the time."""
     takes = {0: {"peak": 8e6, "cpu_s": 0.2, "parameters": 10}, 1: {"peak": 2e6, "cpu_s": 0.1, "parameters": 2}}
     monkeypatch.setattr(memory_latency, "measure", lambda forms: [takes[f.get("modules", 0)] for f in forms])
-    asked = Asked("m", tmp_path, Runs(tmp_path, "abc"), lambda tree, watchers: None, lambda text: None, seeds=1, quick=True)
+    asked = Asked(
+        "m", tmp_path, Runs(tmp_path, "abc"), lambda tree, watchers: None, lambda text: None, seeds=1, quick=True
+    )
     memory_latency.run(asked)
     text = (tmp_path / "table.md").read_text()
     assert "| MLP: ECLM, 1 module | 0.00 | 2.0 (1) | 4.00 (1) | 100.0 (1) | 2.00 (1) | 690 | 35 |" in text
