@@ -69,8 +69,9 @@ def combined(
             here = corner(part.shape)
             if name in head and mine is not None:
                 for row in mine:
-                    total[(row, *here[1:])] += part[row]
-                    count[(row, *here[1:])] += 1
+                    at = (slice(row, row + 1), *here[1:])
+                    total[at] += part[row : row + 1]
+                    count[at] += 1
             else:
                 total[here] += part
                 count[here] += 1

@@ -36,6 +36,8 @@ def test_the_class_layer_s_rows_count_only_who_has_the_class():
     mine, other = ({"fc": np.full((3, n), v, np.float32)} for n, v in ((2, 1.0), (1, 5.0)))
     new = heterofl.combined(old, [mine, other], [[0], [0, 2]], ["fc"])["fc"]
     assert new.tolist() == [[3, 1], [0, 0], [5, 0]]
+    bias = [{"b": np.full(3, v, np.float32)} for v in (1.0, 5.0)]
+    assert heterofl.combined({"b": np.zeros(3, np.float32)}, bias, [[0], [0, 2]], ["b"])["b"].tolist() == [3, 0, 5]
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.25, 1 / 16])
