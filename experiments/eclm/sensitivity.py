@@ -53,7 +53,7 @@ def run(asked: Asked, whole: Subject) -> None:
     """All three panels."""
     s = subject(asked, whole)
     data, partition = load(asked, s), s.partitions[0]
-    shares, modules, many = ((0.5,), (4, 6), (2, 4)) if asked.quick else (SHARES, MODULES, MANY)
+    shares, modules, many = ((0.5,), (4,), (2, 3)) if asked.quick else (SHARES, MODULES, MANY)
     lines: list[Line] = [("size", x) for x in shares] + [("modules", n) for n in modules]
     lines += [(way, n) for n in many for way in ("fedavg", "eclm")]
     of: dict[Line, list[Mapping[str, Any]]] = {line: [] for line in lines}

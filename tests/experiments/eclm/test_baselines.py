@@ -155,7 +155,7 @@ def test_a_device_finds_the_best_path_within_its_multiplications():
 
 def test_evolution_looks_in_a_space_too_large_to_try(monkeypatch):
     monkeypatch.setattr(adaptive, "POPULATION", 4)
-    monkeypatch.setattr(adaptive, "GENERATIONS", 2)
+    monkeypatch.setattr(adaptive, "GENERATIONS", 1)
     net = a_resnet()
     costs = Costs(net, (3, 16, 16))
     x = np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype(np.float32)

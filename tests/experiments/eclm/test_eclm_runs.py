@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.asked import Asked
-from experiments.eclm import accuracy, adaptation, divergence, memory_latency, routing, sensitivity, size
+from experiments.eclm import accuracy, adaptation, divergence, memory_latency, motivation, routing, sensitivity, size
 from experiments.eclm.measured import measure
 from experiments.record import Runs
 
@@ -15,7 +15,7 @@ QUICK = {
     "size": (size, size.har, 4),
     "routing": (routing, routing.har, 2),
     "divergence": (divergence, divergence.har, 4),
-    "limits": (sensitivity, sensitivity.har, 7),
+    "limits": (sensitivity, sensitivity.har, 6),
 }
 
 
@@ -42,6 +42,28 @@ def test_a_picture_a_table_and_a_line_a_run_that_is_not_done_again(name, tmp_pat
     monkeypatch.setattr(module, "save", lambda figure, to: None)
     run(asked)
     assert (tmp_path / "table.md").read_text() == before
+
+
+def test_motivation_has_all_its_panels(tmp_path, monkeypatch, models):
+    """With what is measured said by hand: three processes beside it make it take four times as long."""
+    monkeypatch.setattr(motivation, "models_folder", lambda asked: models)
+    monkeypatch.setattr(
+        motivation,
+        "measure",
+        lambda forms: [{"peak": 4e6 if f["train"] else 1e6, "cpu_s": 0.3 if f["train"] else 0.1} for f in forms],
+    )
+    monkeypatch.setattr(motivation, "beside", lambda some: [0.01 * (1 + 3 * n) for n in some])
+    monkeypatch.setattr(
+        motivation, "slot_by_slot", lambda there, slots: {name: [0.5] * slots for name in motivation.LINES}
+    )
+    motivation.run(
+        Asked("m", tmp_path, Runs(tmp_path, "abc"), lambda tree, watchers: None, lambda text: None, seeds=1, quick=True)
+    )
+    text = (tmp_path / "table.md").read_text()
+    assert "| 1(b) inference, 1 background processes: times as long as alone | 4.00 |" in text
+    assert "training over inference: peak memory | 4.0 |" in text
+    assert "training over inference: time | 3.0 |" in text
+    assert (tmp_path / "m.png").exists()
 
 
 def test_a_form_is_measured_in_a_process_of_its_own():
