@@ -43,7 +43,7 @@ from experiments.eclm.ways import (
 )
 from experiments.eclm.worlds import Device, Samples, Subject, load, models_folder, subject, world
 
-STEPS, QUICK = 50, 2
+STEPS, QUICK = 30, 2
 HALF = 0.5
 WAYS = {
     "none": ("no adaptation", COLOURS[6]),
