@@ -28,6 +28,9 @@ LATELY = 1_000
 """A new leader says the last word again on tasks that ended within so many records of the ledger: the one before may not have."""
 RETRY = 1_000
 """A refused device may try again after so many ms."""
+GROUNDS = NOT_OPEN, NEEDS, LATE, FULL_ROUND, QUOTA, PLAN = "not-open", "needs", "late", "full", "quota", "plan"
+"""Why a device gets no slot: no such round is open, it lacks what the task needs, the round takes no more, or has no place left, its
+tenant's quota, the plan of the sharing policy."""
 
 
 class Selector:
@@ -47,6 +50,8 @@ class Selector:
         self.settled: dict[str, dict[int, int]] = {}
         """By task and round, the slots below which every device has delivered, was given up or has lapsed."""
         self.plans = Plans(desk)
+        self.refused: Counter[str] = Counter()
+        """How many refusals were written since the start, by ground."""
 
     # ------------------------------------------------------------------ leadership
 
@@ -177,7 +182,7 @@ class Selector:
                     continue
                 t = zone.tasks.get(wish.task)
                 if t is None or t.retired or t.loss or t.state != "open" or t.round != wish.round:
-                    answers.append(self._refuse(wish, f"round {wish.round} is not open"))
+                    answers.append(self._refuse(wish, NOT_OPEN, f"round {wish.round} is not open"))
                     continue
                 r = t.rounds[t.round]
                 assert r.opened
@@ -208,20 +213,21 @@ class Selector:
         held: int,
         allowance: Allowance,
         now: int,
-    ) -> tuple[str, int] | None:
-        """Why this device gets no slot of a round that is open, and after how many ms it may try again; None: it gets one."""
+    ) -> tuple[str, str, int] | None:
+        """Why this device gets no slot of a round that is open, in one of `GROUNDS` and in words, and after how many ms it may try
+        again; None: it gets one."""
         g = self.desk.globe.state.tasks.get(wish.task)
         if g and (lacks := short(wish, g.spec.needs.public)):
-            return lacks, LATER
+            return NEEDS, lacks, LATER
         if 0 < o.fill <= now:
-            return "the round takes no more devices", RETRY
+            return LATE, "the round takes no more devices", RETRY
         if not self._room(t, o, new, ended, held + new):
-            return "the round is full", RETRY
+            return FULL_ROUND, "the round is full", RETRY
         why, retry = allowance.over(o.tenant, o.cost)
         if why:
-            return why, retry
+            return QUOTA, why, retry
         why = self.plans.against(wish, now)
-        return (why, RETRY) if why else None
+        return (PLAN, why, RETRY) if why else None
 
     def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
         """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
@@ -254,7 +260,8 @@ class Selector:
         self.held[task] = (r.round, held)
         return held
 
-    def _refuse(self, wish: Registration, reason: str, retry: int = RETRY) -> Refusal:
+    def _refuse(self, wish: Registration, ground: str, reason: str, retry: int = RETRY) -> Refusal:
+        self.refused[ground] += 1
         return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
     def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:
