@@ -1,4 +1,4 @@
-"""Which broker: yours if KAFKA_BOOTSTRAP_SERVERS or --bootstrap names one, else a local one, else none, and said aloud."""
+"""Which broker: yours if KAFKA_BOOTSTRAP_SERVERS or --bootstrap names one, else a local one, else one in Docker, else none, and said aloud."""
 
 import asyncio
 import fcntl
@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 from olearning.errors import NO_BROKER, USAGE, Trouble
 from streams.broker import BrokerError, LocalBroker, status
+from streams.docker_broker import DockerBroker
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -36,7 +37,7 @@ class Broker:
     """The broker chosen, for as long as the block lasts. `bootstrap` "": none, the log is in memory. `local`: it is ours."""
 
     bootstrap: str
-    local: LocalBroker | None = None
+    local: LocalBroker | DockerBroker | None = None
 
     def __enter__(self) -> "Broker":
         return self
@@ -61,6 +62,14 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
     say("broker: a local Apache Kafka, started for this run (the first time, Maven fetches it)")
     try:
         return Broker(local.start(), local)
+    except BrokerError as e:
+        say(f"broker: not a local one. {e}")
+    contained = DockerBroker(folder)
+    say(
+        f"broker: Apache Kafka in Docker, started for this run from {contained.image} (the first time, Docker pulls it)"
+    )
+    try:
+        return Broker(contained.start(), contained)
     except BrokerError as e:
         say(f"broker: none. {e}")
         say(
@@ -193,7 +202,7 @@ async def _mind(broker: Broker, say: Say, patience: float | None) -> None:
         say("the broker is back; everything goes on where it was")
 
 
-def _restart(local: LocalBroker) -> None:
+def _restart(local: LocalBroker | DockerBroker) -> None:
     local.stop()
     local.start()
 

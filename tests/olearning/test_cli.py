@@ -293,6 +293,10 @@ class Local:
         self.stopped = True
 
 
+class Contained(Local):
+    bootstrap, image = "docker:1", "an-image"
+
+
 def running(monkeypatch: pytest.MonkeyPatch, bootstrap: str) -> None:
     monkeypatch.setattr(connect, "status", lambda folder: {"bootstrap": bootstrap} if folder == broker_folder() else {})
 
@@ -300,10 +304,24 @@ def running(monkeypatch: pytest.MonkeyPatch, bootstrap: str) -> None:
 def test_the_broker_is_chosen_in_this_order_and_said_aloud(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(connect, "LocalBroker", lambda folder: Local(folder, "no java found: install"))
+    monkeypatch.setenv("PATH", str(machine))
     with choose(machine, said.append) as none:
         assert none.bootstrap == ""
-    assert re.match("broker: none. no java found: install", said[1])
-    assert re.match("WARNING: going on with the log in memory.*Nothing survives.*killing a role is only simulated", said[2])  # fmt: skip
+    assert said[1] == "broker: not a local one. no java found: install"
+    assert re.match("broker: Apache Kafka in Docker.* from apache/kafka:", said[2])
+    assert said[3] == "broker: none. no docker found: install Docker"
+    assert re.match("WARNING: going on with the log in memory.*Nothing survives.*killing a role is only simulated", said[4])  # fmt: skip
+
+    with monkeypatch.context() as docker:
+        docker.setattr(connect, "DockerBroker", Contained)
+        with choose(machine, said.append) as contained:
+            assert contained.bootstrap == "docker:1"
+            assert isinstance(contained.local, Contained)
+        assert contained.local.stopped
+    assert (
+        said[-1]
+        == "broker: Apache Kafka in Docker, started for this run from an-image (the first time, Docker pulls it)"
+    )
 
     monkeypatch.setattr(connect, "LocalBroker", Local)
     with choose(machine, said.append) as own:
