@@ -388,9 +388,8 @@ def phone(
     load: Load = None,
 ) -> None:
     """One device behind a gateway, which trains for real: the reference client."""
-    from device_sim.client import ClientLearner
     from device_sim.device import Device
-    from device_sim.fleet import Learner
+    from device_sim.installed import learners
 
     check_zone(zone)
     _own(load)
@@ -398,16 +397,8 @@ def phone(
         raise Trouble(f"{url}: a gateway's address begins with http:// or https://", USAGE)
     from olearning.phone import Phone
 
-    learner: Learner
-    try:
-        from device_sim.learner import Learners
-
-        learner = Learners()
-    except ModuleNotFoundError as e:  # it trains by clients of one's own alone
-        if EXTRAS.get(e.name or "") != "train":
-            raise
-        learner = ClientLearner()
     device = Device(f"phone-{number}", number)
+    learner = learners()
     drive(lambda: Phone(url, token, zone, device, learner, complain).run())
 
 
