@@ -1,4 +1,4 @@
-"""From a task file to a processor that submits it. Needs torch: version 0 of the model is built here."""
+"""From a task file to a processor that submits it. Version 0 of the model is built here: by torch, or by a client of one's own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,14 @@ from schemas.task import BadTask
 def submitter(file: Path, namespace: str, seed: int, wait_s: float = 30.0) -> Callable[[str], Submitter]:
     """What submits the task in a file. Raises `Trouble` for a file or a model that cannot be."""
     spec = parse_task(file)
+    from device_sim.installed import prepare
+
     try:
-        from device_sim.learner import prepare
+        layout, vector = prepare(spec, seed)
     except ModuleNotFoundError as e:
         raise Trouble(f"{e.name} is not installed; submitting builds the model: install olearning[train]") from None
-    except ValueError as e:  # what was loaded has the name of one of ours
-        raise Trouble(str(e), USAGE) from None
-    try:
-        layout, vector, _ = prepare(spec, seed)
     except BadTask as e:
         raise Trouble(f"{file}: {e}", USAGE) from None
+    except ValueError as e:  # what was loaded has the name of one of ours
+        raise Trouble(str(e), USAGE) from None
     return lambda life: Submitter(namespace, life, spec, layout, vector, seed, round(1000 * wait_s))
