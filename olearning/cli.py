@@ -28,6 +28,7 @@ try:
     from processors.steerer import Change, Steerer
     from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, BadName, check_zone, topic
     from schemas.wire import MOST_SEED
+    from streams import security
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
     from streams.processor import Processor
@@ -101,8 +102,14 @@ def options(
         logs.Level | None,
         typer.Option(help="From which level on.  [default: info for a role, else warning]", envvar=logs.LEVEL_ENV),
     ] = None,
+    client_config: Annotated[
+        Path | None,
+        typer.Option(help="A client properties file: TLS and login for your Kafka (docs/running.md).", envvar=security.ENV),
+    ] = None,
 ) -> None:
     """What holds for all commands."""
+    if client_config:
+        os.environ[security.ENV] = str(client_config.absolute())
     for name, value in ((logs.FORMAT_ENV, log_format), (logs.LEVEL_ENV, log_level)):
         if value:
             os.environ[name] = value.value  # also for the roles that `up` and `demo` start
@@ -134,9 +141,11 @@ def _outcome(words: list[str]) -> int:
     try:
         code = app(words, prog_name="olearning", standalone_mode=False)
         return code if isinstance(code, int) else OK
-    except (Trouble, BrokerError, BrokerGone, BadName) as e:
+    except (Trouble, BrokerError, BrokerGone, BadName, security.BadConfig) as e:
         complain(str(e))
-        return e.code if isinstance(e, Trouble) else USAGE if isinstance(e, BadName) else NO_BROKER
+        if isinstance(e, Trouble):
+            return e.code
+        return USAGE if isinstance(e, BadName | security.BadConfig) else NO_BROKER
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ModuleNotFoundError as e:

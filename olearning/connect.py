@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from olearning.errors import NO_BROKER, USAGE, Trouble
+from streams import security
 from streams.broker import BrokerError, LocalBroker, status
 from streams.docker_broker import DockerBroker
 
@@ -53,8 +54,14 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
     To be called in the main thread, where Ctrl-C interrupts it: it may start Java and, the first time, Maven.
     """
     if named := _named(bootstrap):
-        say(f"broker: yours, at {named}")
+        say(f"broker: yours, at {named}{_by(security.from_environment())}")
         return Broker(named)
+    if config := os.environ.get(security.ENV):
+        raise Trouble(
+            f"client config {config} says how to speak to a Kafka of yours, and none is named: set {ENV}, pass --bootstrap, or "
+            f"say {security.BOOTSTRAP} in it",
+            USAGE,
+        )
     if running := status(broker_folder()):
         say(f"broker: the local one that runs already, at {running['bootstrap']}")
         return Broker(running["bootstrap"])
@@ -79,13 +86,22 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
         return Broker("")
 
 
+def _by(how: security.Security) -> str:
+    """How your broker is spoken to, in words."""
+    ignored = f"; ignored there: {', '.join(how.left_out)}" if how.left_out else ""
+    return f", by {how.protocol} as {how.source} says{ignored}" if how.source else ""
+
+
 def _named(bootstrap: str) -> str:
-    """The servers that somebody named, if anybody did. Raises `Trouble` for what can be none."""
+    """The servers that somebody named, if anybody did. Raises `Trouble` for what can be none, and `BadConfig`."""
     named = bootstrap or os.environ.get(ENV, "")
+    source = "--bootstrap" if bootstrap else ENV
+    config = security.from_environment()
+    if not named and config.bootstrap:
+        named, source = config.bootstrap, f"{security.BOOTSTRAP} of {config.source}"
     for part in filter(None, map(str.strip, named.split(","))):
         whole = ":" not in part or part.endswith("]")  # Kafka's client knows the port
         if not (part if whole else (address(part) or ("", 0))[0]):
-            source = "--bootstrap" if bootstrap else ENV
             raise Trouble(f"{source} {named}: write HOST:PORT, as in localhost:9092; several with commas", USAGE)
     return named
 

@@ -1,6 +1,7 @@
 """`olearning up`: a whole plane on this machine, and what happens on it as lines of text."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from olearning.roles import SESSION_TIMEOUT, Role
 from olearning.telemetry.exporter import Exporter, watched
 from processors.submitter import Submitter
 from schemas.topics import GLOBAL, BadName, check_zone, topic
+from streams import security
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ async def _up(
         await plane.start(roles)
         say(f"plane: {len(roles)} roles, namespace {shape.namespace}, logs in {folder}")
         if broker.bootstrap:
-            say(f"other terminals: export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}")
+            config = os.environ.get(security.ENV)
+            also = f" {security.ENV}={config}" if config else ""
+            say(f"other terminals: export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}{also}")
         if exporter.port:
             others: list[str] = (
                 [f"{name} at {port}" for name, port in plane.ports.items()] if isinstance(plane, Processes) else []

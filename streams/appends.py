@@ -265,6 +265,7 @@ class Appends:
                     max_request_size=LARGEST,
                     max_batch_size=BATCH,
                     request_timeout_ms=10_000,
+                    **self._cluster.security.settings(),
                 )
                 try:
                     async with asyncio.timeout(10):

@@ -41,6 +41,7 @@ from streams.processor import (
 from streams.pulse import LANES, Pulse
 from streams.queries import BrokerGone, Cluster, Refused
 from streams.reader import Reader
+from streams.security import Security, from_environment
 
 __all__ = ["BrokerGone", "Kafka"]
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def lane(topic: str) -> int:
 
 
 class Kafka:
-    """The connection of a process to Kafka. `data_bootstrap` names another cluster for bulk topics, if there is one."""
+    """The connection of a process to Kafka. `data_bootstrap` names another cluster for bulk topics, if there is one. `security`: how
+    either is spoken to; None: as the environment says."""
 
     def __init__(
         self,
@@ -93,20 +95,21 @@ class Kafka:
         session_timeout_ms: int = 10_000,
         clock: Callable[[], int] = wall_clock,
         data_bootstrap: str | None = None,
+        security: Security | None = None,
     ):
         self.client_id, self.session_timeout_ms, self.clock = client_id, session_timeout_ms, clock
-        self._bootstraps = (bootstrap, data_bootstrap or bootstrap)
+        self._bootstraps, self._security = (bootstrap, data_bootstrap or bootstrap), security
         self.pulse = Pulse()
         self._clusters: tuple[Cluster, ...] = ()
         self._appends: tuple[Appends, ...] = ()
         self._hosts: list[_Host] = []
 
     async def start(self) -> None:
-        """Raises `BrokerGone` if nobody answers."""
+        """Raises `BrokerGone` if nobody answers, `BadConfig` if what the environment says of security cannot be used."""
         control, data = self._bootstraps
-        again = self.pulse.again
-        first = Cluster(control, self.client_id, again)
-        self._clusters = (first, first if data == control else Cluster(data, f"{self.client_id}-data", again))
+        again, security = self.pulse.again, self._security or from_environment()
+        first = Cluster(control, self.client_id, again, security)
+        self._clusters = (first, first if data == control else Cluster(data, f"{self.client_id}-data", again, security))
         try:
             for cluster in self._clusters:
                 await cluster.start()

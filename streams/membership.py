@@ -84,6 +84,7 @@ class Member:
             heartbeat_interval_ms=min(3000, self._session_timeout_ms // 5),
             rebalance_timeout_ms=self._session_timeout_ms,
             max_poll_interval_ms=math.inf,  # never polled; 2**31 - 1 would put it out after 25 days
+            **self._cluster.security.settings(),
         )
         try:
             await consumer.start()

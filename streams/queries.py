@@ -19,6 +19,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from schemas.blocks import BLOCK, Place
 from schemas.topics import Topic
 from streams.batches import Consumer, Unreadable
+from streams.security import Security, from_environment, why_not
 
 log = logging.getLogger(__name__)
 RECONNECT = {"event": "reconnect"}
@@ -69,11 +70,14 @@ def pause(attempt: int) -> float:
 
 
 class Cluster:
-    """One Kafka cluster, to be asked."""
+    """One Kafka cluster, to be asked. `security`: how it is spoken to; None: as the environment says."""
 
-    def __init__(self, bootstrap: str, client_id: str, again: Counter[str] | None = None):
+    def __init__(
+        self, bootstrap: str, client_id: str, again: Counter[str] | None = None, security: Security | None = None
+    ):
         self._again = Counter() if again is None else again
         self.bootstrap, self.client_id = bootstrap, client_id
+        self.security = security or from_environment()
         self._clients: dict[type, Any] = {}
         self._starting = asyncio.Lock()
         self._idle: list[Consumer] = []
@@ -87,6 +91,8 @@ class Cluster:
             async with asyncio.timeout(10):
                 await self._client(AIOKafkaAdminClient)
         except (*TROUBLE, ValueError) as e:
+            if why := await why_not(self.bootstrap, self.security):
+                raise BrokerGone(f"Kafka at {self.bootstrap} cannot be used: {why}") from None
             raise BrokerGone(
                 f"no Kafka broker answers at {self.bootstrap} ({str(e) or type(e).__name__}): "
                 "start one there (`olearning broker start`), or say where it is"
@@ -290,7 +296,10 @@ class Cluster:
 
     def _admin(self) -> AIOKafkaAdminClient:
         return AIOKafkaAdminClient(
-            bootstrap_servers=self.bootstrap, client_id=f"{self.client_id}-asks", request_timeout_ms=10_000
+            bootstrap_servers=self.bootstrap,
+            client_id=f"{self.client_id}-asks",
+            request_timeout_ms=10_000,
+            **self.security.settings(),
         )
 
     def _consumer(self) -> Consumer:
@@ -300,6 +309,7 @@ class Cluster:
             request_timeout_ms=10_000,
             fetch_max_wait_ms=1,  # what is asked for is there
             retry_backoff_ms=20,  # the first question about a topic always takes a second attempt
+            **self.security.settings(),
         )
 
     async def _look(self, consumer: Consumer, tp: TopicPartition, places: list[Place], found: dict[str, bytes]) -> None:

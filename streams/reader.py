@@ -240,4 +240,5 @@ class Reader:
             request_timeout_ms=10_000,
             fetch_max_bytes=AHEAD,
             fetch_max_wait_ms=100,  # a new assignment waits for a parked fetch to come back
+            **self._cluster.security.settings(),
         )

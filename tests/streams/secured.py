@@ -1,0 +1,94 @@
+"""A broker with TLS, logins and an authorizer, for tests: certificates and users are made for it, and end with it."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams import broker
+from streams.broker import commands, free_port, settings
+
+MODULE = "org.apache.kafka.common.security.{}LoginModule required"
+SECURED = """
+listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,TLS:SASL_SSL,CONTROLLER:PLAINTEXT
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:admin
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location={folder}/broker.pem
+listener.name.tls.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.tls.plain.sasl.jaas.config={plain_module} user_admin="{password}" user_stranger="{password}";
+listener.name.tls.scram-sha-256.sasl.jaas.config={scram_module};
+"""
+"""What a secured broker has besides, or in the place of, the settings of all local ones: a later line of a properties file holds.
+It trusts itself without TLS (ANONYMOUS), as its own listener is not what is tested."""
+PASSWORD = "a pass=word;"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """`tls`: HOST:PORT with TLS and logins; `plain`: without either. `ca`: the certificate that signed the broker's, `other_ca` one that did not."""
+
+    tls: str
+    plain: str
+    ca: Path
+    other_ca: Path
+    log: Path
+
+    def properties(self, user: str, mechanism: str = "SCRAM-SHA-256", password: str = PASSWORD) -> str:
+        """A client properties file, as Kafka's own tools take it."""
+        module = MODULE.format("plain.Plain" if mechanism == "PLAIN" else "scram.Scram")
+        return (
+            f"security.protocol=SASL_SSL\nsasl.mechanism={mechanism}\nssl.truststore.type=PEM\nssl.truststore.location={self.ca}\n"
+            f'sasl.jaas.config={module} username="{user}" password="{password}";\n'
+        )
+
+
+@contextlib.contextmanager
+def secured(folder: Path, users: tuple[str, ...] = ()) -> Iterator[Secured]:
+    """Start one; `users` have SCRAM logins, `admin` and `stranger` PLAIN ones."""
+    _authority(folder, "ca"), _authority(folder, "other-ca")
+    _certificate(folder)
+    plain, tls, controller = free_port(), free_port(), free_port()
+    properties, log = folder / "server.properties", folder / "broker.log"
+    modules = {"plain_module": MODULE.format("plain.Plain"), "scram_module": MODULE.format("scram.Scram")}
+    said = SECURED.format(plain=plain, tls=tls, controller=controller, folder=folder, password=PASSWORD, **modules)
+    properties.write_text(settings(plain, controller, (folder / "data").as_posix()) + said)
+    prepare, serve = commands(broker._java(), str(broker.jars()), str(properties))
+    for user in users:
+        prepare += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={PASSWORD}]"]
+    with log.open("wb") as out:
+        subprocess.run(prepare, stdout=out, stderr=out, check=True)
+        process = subprocess.Popen(serve, stdout=out, stderr=out)
+    try:
+        broker.await_ready(f"127.0.0.1:{plain}", lambda: process.poll() is None, log.read_text)
+        yield Secured(f"127.0.0.1:{tls}", f"127.0.0.1:{plain}", folder / "ca.crt", folder / "other-ca.crt", log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _openssl(folder: Path, *words: str) -> None:
+    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+
+def _authority(folder: Path, name: str) -> None:
+    _openssl(
+        folder,
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
+        *("-keyout", f"{name}.key", "-out", f"{name}.crt"),
+    )
+
+
+def _certificate(folder: Path) -> None:
+    """The broker's, for the address 127.0.0.1 alone, with its key in one file, as Kafka wants PEM (PKCS #8)."""
+    _openssl(folder, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=broker", "-keyout", "b.key", "-out", "b.csr")  # fmt: skip
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    _openssl(
+        folder,
+        *("x509", "-req", "-in", "b.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
+        *("-extfile", "names", "-out", "b.crt"),
+    )
+    (folder / "broker.pem").write_text((folder / "b.key").read_text() + (folder / "b.crt").read_text())
