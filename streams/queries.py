@@ -231,8 +231,11 @@ class Cluster:
 
         async def ask() -> None:
             admin = await self._client(AIOKafkaAdminClient)
+            there = set(await admin.list_topics())
+            left = {name: new for name, new in wanted.items() if name not in there}
+            if not left:  # who may make none is not to be refused for what is there
+                return
             live = len((await admin.describe_cluster())["brokers"])
-            left = dict(wanted)
             # Of three brokers one may be away just now: its replicas are made when it comes back. If there is none, fewer.
             for replicas in (3, live) if live == 2 else (min(3, live),):
                 safe = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"} if replicas == 3 else {}
@@ -244,6 +247,8 @@ class Cluster:
                     if error not in (errors.NoError, errors.TopicAlreadyExistsError):
                         if error.retriable:
                             raise error(text)
+                        if error is errors.TopicAuthorizationFailedError:
+                            text = "this login may neither see it (Describe) nor make it (Create); docs/isolation.md says who needs what"
                         raise Refused(f"topic {name} cannot be made: {text or error.__name__}")
                     del left[name]
 

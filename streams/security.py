@@ -250,8 +250,8 @@ async def why_not(bootstrap: str, security: Security) -> str:
 
 def _ours(security: Security) -> str:
     """What this client does, in words."""
-    source = f"from {security.source}" if security.source else f"as none is named by --client-config or {ENV}"
-    return f"here: {security.protocol}{' ' if security.mechanism else ''}{security.mechanism}, {source}"
+    source = f"as {security.source} says" if security.source else f"as neither --client-config nor {ENV} says otherwise"
+    return f"here: {' '.join(filter(None, (security.protocol, security.mechanism)))}, {source}"
 
 
 async def _look(host: str, port: int, security: Security) -> str:

@@ -11,13 +11,18 @@ from streams.broker import commands, free_port, settings
 
 MODULE = "org.apache.kafka.common.security.{}LoginModule required"
 SECURED = """
-listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,TLS:SASL_SSL,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://127.0.0.1:{mutual},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://127.0.0.1:{mutual}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,TLS:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:admin
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location={folder}/broker.pem
+listener.name.mutual.ssl.keystore.type=PEM
+listener.name.mutual.ssl.keystore.location={folder}/broker.pem
+listener.name.mutual.ssl.truststore.type=PEM
+listener.name.mutual.ssl.truststore.location={folder}/ca.crt
+listener.name.mutual.ssl.client.auth=required
 listener.name.tls.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.tls.plain.sasl.jaas.config={plain_module} user_admin="{password}" user_stranger="{password}";
 listener.name.tls.scram-sha-256.sasl.jaas.config={scram_module};
@@ -29,10 +34,13 @@ PASSWORD = "a pass=word;"
 
 @dataclass(frozen=True)
 class Secured:
-    """`tls`: HOST:PORT with TLS and logins; `plain`: without either. `ca`: the certificate that signed the broker's, `other_ca` one that did not."""
+    """HOST:PORT `tls` with TLS and logins, `mutual` with TLS by certificates on both sides, `plain` without either. `ca` signed the broker's
+    certificate and `client`, which holds its key, too; `other_ca` did not."""
 
     tls: str
+    mutual: str
     plain: str
+    client: Path
     ca: Path
     other_ca: Path
     log: Path
@@ -50,11 +58,11 @@ class Secured:
 def secured(folder: Path, users: tuple[str, ...] = ()) -> Iterator[Secured]:
     """Start one; `users` have SCRAM logins, `admin` and `stranger` PLAIN ones."""
     _authority(folder, "ca"), _authority(folder, "other-ca")
-    _certificate(folder)
-    plain, tls, controller = free_port(), free_port(), free_port()
+    _certificate(folder, "broker"), _certificate(folder, "client")
+    plain, tls, mutual, controller = (free_port() for _ in range(4))
     properties, log = folder / "server.properties", folder / "broker.log"
     modules = {"plain_module": MODULE.format("plain.Plain"), "scram_module": MODULE.format("scram.Scram")}
-    said = SECURED.format(plain=plain, tls=tls, controller=controller, folder=folder, password=PASSWORD, **modules)
+    said = SECURED.format(plain=plain, tls=tls, mutual=mutual, controller=controller, folder=folder, password=PASSWORD, **modules)
     properties.write_text(settings(plain, controller, (folder / "data").as_posix()) + said)
     prepare, serve = commands(broker._java(), str(broker.jars()), str(properties))
     for user in users:
@@ -64,7 +72,8 @@ def secured(folder: Path, users: tuple[str, ...] = ()) -> Iterator[Secured]:
         process = subprocess.Popen(serve, stdout=out, stderr=out)
     try:
         broker.await_ready(f"127.0.0.1:{plain}", lambda: process.poll() is None, log.read_text)
-        yield Secured(f"127.0.0.1:{tls}", f"127.0.0.1:{plain}", folder / "ca.crt", folder / "other-ca.crt", log)
+        at = (f"127.0.0.1:{port}" for port in (tls, mutual, plain))
+        yield Secured(*at, folder / "client.pem", folder / "ca.crt", folder / "other-ca.crt", log)
     finally:
         process.kill()
         process.wait()
@@ -82,13 +91,17 @@ def _authority(folder: Path, name: str) -> None:
     )
 
 
-def _certificate(folder: Path) -> None:
-    """The broker's, for the address 127.0.0.1 alone, with its key in one file, as Kafka wants PEM (PKCS #8)."""
-    _openssl(folder, "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=broker", "-keyout", "b.key", "-out", "b.csr")  # fmt: skip
+def _certificate(folder: Path, name: str) -> None:
+    """A certificate for the address 127.0.0.1 alone, with its key in one file, as Kafka wants PEM (PKCS #8)."""
+    _openssl(
+        folder,
+        *("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+        *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+    )
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
     _openssl(
         folder,
-        *("x509", "-req", "-in", "b.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
-        *("-extfile", "names", "-out", "b.crt"),
+        *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
+        *("-extfile", "names", "-out", f"{name}.crt"),
     )
-    (folder / "broker.pem").write_text((folder / "b.key").read_text() + (folder / "b.crt").read_text())
+    (folder / f"{name}.pem").write_text((folder / f"{name}.key").read_text() + (folder / f"{name}.crt").read_text())
