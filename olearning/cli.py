@@ -104,7 +104,9 @@ def options(
     ] = None,
     client_config: Annotated[
         Path | None,
-        typer.Option(help="A client properties file: TLS and login for your Kafka (docs/running.md).", envvar=security.ENV),
+        typer.Option(
+            help="A client properties file: TLS and login for your Kafka (docs/running.md).", envvar=security.ENV
+        ),
     ] = None,
 ) -> None:
     """What holds for all commands."""

@@ -33,11 +33,11 @@ BOOTSTRAP = "bootstrap.servers"
 KNOWN = (BOOTSTRAP, PROTOCOL, MECHANISM, JAAS, USERNAME, PASSWORD, TRUST, TRUST_TYPE, TRUSTED, CA, CERTIFICATE, KEY,
          KEY_PASSWORD, STORE, STORE_TYPE, HOSTNAME)  # fmt: skip
 ALIASES = {"sasl.mechanisms": MECHANISM}
-TUNING = frozenset(
-    "acks allow.auto.create.topics auto.offset.reset batch.size buffer.memory client.dns.lookup client.id client.rack compression.type "
-    "enable.auto.commit enable.idempotence group.id isolation.level max.in.flight.requests.per.connection max.poll.records "
-    "max.request.size retries".split()
-)
+TUNING = frozenset({
+    "acks", "allow.auto.create.topics", "auto.offset.reset", "batch.size", "buffer.memory", "client.dns.lookup", "client.id", "client.rack",
+    "compression.type", "enable.auto.commit", "enable.idempotence", "group.id", "isolation.level", "max.in.flight.requests.per.connection",
+    "max.poll.records", "max.request.size", "retries",
+})  # fmt: skip
 """Settings of Java clients that say nothing of security; so do those whose names end in .ms or .bytes. They are left out."""
 _LOGIN = re.compile(r'\s*([\w.$]+)\s+(?:required|requisite|sufficient|optional)\s+((?:[^";]|"(?:[^"\\]|\\.)*")*);?\s*')
 _OPTION = re.compile(r'(\w+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;"]+)')
@@ -84,7 +84,9 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Security:
     try:
         text = Path(name).read_text()
     except (OSError, UnicodeDecodeError) as e:
-        raise BadConfig(f"client config {name} cannot be read: {getattr(e, 'strerror', None) or 'it is no text'}") from None
+        raise BadConfig(
+            f"client config {name} cannot be read: {getattr(e, 'strerror', None) or 'it is no text'}"
+        ) from None
     return read(text, name, environment)
 
 
@@ -148,7 +150,9 @@ def _login(said: Mapping[str, str], environment: Mapping[str, str]) -> tuple[str
     mechanism = said.get(MECHANISM, "").upper()
     if mechanism not in MECHANISMS:
         what = f"{MECHANISM} {mechanism} is not supported" if mechanism else f"{MECHANISM} is missing"
-        raise BadConfig(f"{what}: there are {', '.join(MECHANISMS)} (no OAUTHBEARER, no GSSAPI), and certificates with {PROTOCOL} SSL")
+        raise BadConfig(
+            f"{what}: there are {', '.join(MECHANISMS)} (no OAUTHBEARER, no GSSAPI), and certificates with {PROTOCOL} SSL"
+        )
     options: dict[str, str] = {}
     if jaas := said.get(JAAS):
         options = _jaas(jaas, "Plain" if mechanism == "PLAIN" else "Scram")
@@ -265,7 +269,9 @@ async def _look(host: str, port: int, security: Security) -> str:
             f"the user for {security.mechanism}"
         )
     except (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError):
-        return f"the broker does not take a login by {security.mechanism} here: check {MECHANISM}, {PROTOCOL} and the port"
+        return (
+            f"the broker does not take a login by {security.mechanism} here: check {MECHANISM}, {PROTOCOL} and the port"
+        )
     except ConnectionRefusedError:
         raise
     except (OSError, errors.KafkaError) as e:
@@ -302,7 +308,9 @@ async def _hung_up(host: str, port: int, security: Security, reason: str = "") -
     login = f"a login ({PROTOCOL} SASL_{security.protocol})" if not security.mechanism else ""
     asks = " or ".join(filter(None, (login, certificate if tls else "")))
     said = f" ({reason})" if reason else ""
-    return f"the broker ends the connection{said}: " + (f"does it ask for {asks}?" if asks else f"check {PROTOCOL} and the port")
+    return f"the broker ends the connection{said}: " + (
+        f"does it ask for {asks}?" if asks else f"check {PROTOCOL} and the port"
+    )
 
 
 async def _speaks_tls(host: str, port: int) -> bool:

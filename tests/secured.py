@@ -62,7 +62,9 @@ def secured(folder: Path, users: tuple[str, ...] = ()) -> Iterator[Secured]:
     plain, tls, mutual, controller = (free_port() for _ in range(4))
     properties, log = folder / "server.properties", folder / "broker.log"
     modules = {"plain_module": MODULE.format("plain.Plain"), "scram_module": MODULE.format("scram.Scram")}
-    said = SECURED.format(plain=plain, tls=tls, mutual=mutual, controller=controller, folder=folder, password=PASSWORD, **modules)
+    said = SECURED.format(
+        plain=plain, tls=tls, mutual=mutual, controller=controller, folder=folder, password=PASSWORD, **modules
+    )
     properties.write_text(settings(plain, controller, (folder / "data").as_posix()) + said)
     prepare, serve = commands(broker._java(), str(broker.jars()), str(properties))
     for user in users:

@@ -52,7 +52,15 @@ def rights() -> Iterator[tuple[int, str, int, str, str, int, int]]:
         pattern = PREFIXED if said.get("--resource-pattern-type") == "prefixed" else LITERAL
         for kind, name in pairs:
             if kind in RESOURCES:
-                yield RESOURCES[kind], name, pattern, said["--allow-principal"], "*", OPERATIONS[said["--operation"]], ALLOW
+                yield (
+                    RESOURCES[kind],
+                    name,
+                    pattern,
+                    said["--allow-principal"],
+                    "*",
+                    OPERATIONS[said["--operation"]],
+                    ALLOW,
+                )
 
 
 async def allow(bootstrap: str) -> None:
