@@ -278,13 +278,16 @@ def submit(
     bootstrap: Bootstrap = "",
     seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0, max=MOST_SEED)] = 0,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.", min=1)] = 30.0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A file with version 0 (.npz), as `olearning modular train` writes.")
+    ] = None,
 ) -> None:
     """Submit a task: builds version 0 of its model, and waits for the verdict."""
     from olearning.submitting import submitter
 
     find(bootstrap, namespace)  # before torch is loaded
     load_code(load)
-    made = submitter(file, namespace, seed, wait)(new_life())
+    made = submitter(file, namespace, seed, wait, start)(new_life())
     client = f"tenant-{made.spec.tenant}"
     print(visit(namespace, bootstrap, made, patience=None, seconds=None, client=client).reason)
 

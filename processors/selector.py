@@ -308,6 +308,7 @@ class Selector:
             over=t.retired,
             needs=spec.needs,
             adapt=spec.adapt,
+            modules=spec.modules,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)

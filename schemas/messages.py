@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
+from schemas.modules import Modules
 from schemas.sharing import Abilities, Needs, Quota, Weight
 from schemas.task import Adapt, Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
@@ -61,6 +62,8 @@ class Announcement(Message, frozen=True):
     needs: Needs = Needs()
     adapt: Adapt = Adapt()
     """How far devices may depart from `training` and `codec`."""
+    modules: Modules | None = None
+    """The model is modular: a device asks for a sub-model before it registers (`<zone>.profiles`)."""
 
     def takes(self, round: int) -> bool:
         """Whether a delta of that round may still count, as far as this says."""

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from schemas.blocks import Layout, Manifest, codec
+from schemas.modules import YEAR, Modules, Structure
 from schemas.sharing import Needs
 from schemas.wire import Count, Message, Part, Scalar, Slug
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
-YEAR = 366 * 86_400.0
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
 
 
@@ -276,6 +276,8 @@ class TaskSpec(Part, frozen=True):
     silent_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
     """The task is stopped if its tenant says nothing of it for so long (`olearning task keep`). 0: never."""
     distribute: Distribute = Distribute()
+    modules: Modules | None = None
+    """None: the model is one piece."""
 
     def __post_init__(self) -> None:
         if len(set(self.zones)) < len(self.zones):
@@ -308,6 +310,8 @@ class Submission(Message, frozen=True):
     by: Annotated[str, msgspec.Meta(max_length=200)] = ""
     enough: dict[Slug, Count] = {}
     """By zone, a round that its tenant ends early, with what came."""
+    structure: Structure | None = None
+    """What a modular model's parts cost: by that the plane derives sub-models, without the model's code."""
 
 
 def fixed(old: TaskSpec, new: TaskSpec) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from schemas import blocks, facts, messages, sharing, task
+from schemas import blocks, facts, messages, modules, sharing, task
 from schemas.wire import SLUG, Malformed, Message, decode
 
 DAY = 86_400_000
@@ -54,6 +54,9 @@ TABLE: tuple[Kind, ...] = (
     Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True),
     Kind("partials", "task, place", (blocks.SumBlock, blocks.Counted), "partial sums and what they count",
          retention=7 * DAY, bulk=True),
+    Kind("profiles", "device", (modules.Profile,), "which sub-model of a modular task a device is to have (ECLM)", retention=DAY),
+    Kind("submodels", "device", (modules.Submodel,), "the modules to fetch; the last record of a partition says how far its profiles are "
+         "answered", retention=DAY),
     Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY),
     Kind("shards", "–", (), "membership of aggregators; stays empty"),
     Kind("priorities", "zone", (messages.Priorities,), "which tasks come first; only the last record counts, and not for long",

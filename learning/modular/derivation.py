@@ -14,8 +14,8 @@ from functools import lru_cache
 from numbers import Integral
 from typing import NamedTuple
 
-from learning.modular.structure import Choice, Cost, Structure
 from learning.words import Plain
+from schemas.modules import UNLIMITED, Choice, Cost, Structure
 
 Importance = Sequence[Sequence[float]]
 """Of each layer its modules' importance for a device: numbers from 0 to 1."""
@@ -33,9 +33,6 @@ class Limits(NamedTuple):
     bytes: int
     memory: int
     macs: int
-
-
-UNLIMITED = 2**60
 
 
 class DoesNotFit(Plain):

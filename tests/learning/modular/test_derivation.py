@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from learning.modular.derivation import (
     LEAST,
     STEPS,
-    UNLIMITED,
     Derivation,
     DoesNotFit,
     Limits,
@@ -22,7 +21,7 @@ from learning.modular.derivation import (
     needs,
     worth,
 )
-from learning.modular.structure import Cost, Structure, complete
+from schemas.modules import UNLIMITED, Cost, Structure, complete
 
 BATCH = 4
 FREE = Limits(UNLIMITED, UNLIMITED, UNLIMITED)

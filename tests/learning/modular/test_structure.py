@@ -7,16 +7,14 @@ from learning.modular.structure import (
     NOISE,
     SELECTOR,
     SHARED,
-    Cost,
-    Structure,
     blocks_of,
-    complete,
     cut,
     group,
     owners,
     paste,
 )
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout
+from schemas.modules import Cost, Structure, complete
 
 MODULE = Cost(10, 8, 5, 100)
 STRUCTURE = Structure(Cost(7, 7, 3, 50), ((MODULE, MODULE, Cost()), (MODULE, Cost(1, 1, 1, 1), Cost())))
