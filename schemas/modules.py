@@ -128,6 +128,8 @@ class Modules(Part, frozen=True):
     """A device's model has drifted from its data when the held-back loss, over a `window` of runs, is above the best one before by more than this
     share (0: nobody looks)."""
     window: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
+    gain: Annotated[float, msgspec.Meta(ge=-1e6, le=1)] | None = None
+    """A device sends what it learned only if the held-back loss fell by this share at least. None: always."""
 
     def __post_init__(self) -> None:
         if self.norm not in (None, "batch", "group"):

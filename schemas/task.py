@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -363,5 +363,6 @@ def _no_strangers(tree: dict[str, Any], kind: type, where: str) -> None:
         if key not in known:
             raise BadTask(f"{where}{key} is not a setting; known here: {', '.join(known)}")
         inner = known[key]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            _no_strangers(value, inner, f"{where}{key}.")
+        kinds = [k for k in (inner, *get_args(inner)) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
+        if isinstance(value, dict) and kinds:
+            _no_strangers(value, kinds[0], f"{where}{key}.")

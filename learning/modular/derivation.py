@@ -91,6 +91,14 @@ def derive(
     return solved if worth(importance, solved) > worth(importance, best) else best
 
 
+def warm() -> None:
+    """Have the solver here: its import and its first call take 1 to 2 s, which no device is to wait for. Raises `ModuleNotFoundError`."""
+    some = Cost(1, 1, 1, 1)
+    structure = Structure(some, ((some, some, some, Cost()),))
+    derive(structure, [[0.4, 0.3, 0.2, 0.1]], Limits(8, UNLIMITED, UNLIMITED), 1)
+    _solved(_Rest(structure, [[0.4, 0.3, 0.2, 0.1]], Limits(12, 64, 64), 1, ((0, 3),)), ((0, 3),), ((0, 3),), WORK)
+
+
 class _Rest:
     """The knapsack after the first choice: modules that may still come in, what each is worth and needs, and what there is."""
 

@@ -68,7 +68,8 @@ _spec = task.TaskSpec(
     silent_s=1800.0,
     distribute=task.Distribute(differences=True),
     modules=modules.Modules(
-        modules=32, ratio=10.0, k=8, last=3, norm="group", transfer_s=12.5, sample_ms=40.0, memory=0.25, drift=0.5, window=5
+        modules=32, ratio=10.0, k=8, last=3, norm="group", transfer_s=12.5, sample_ms=40.0, memory=0.25, drift=0.5, window=5,
+        gain=0.125,
     ),
 )
 _cost = modules.Cost(values=100, parameters=90, activations=70, macs=5000)
