@@ -10,6 +10,7 @@ from device_sim import client, device, fleet, modular
 from device_sim.data import Dataset, load, share
 from device_sim.device import Device
 from device_sim.engine import Engine
+from device_sim.portion import Portion
 from device_sim.pseudonym import seed_of
 from device_sim.trainer import Job, Run, one_thread, train
 from learning.models import build, layout_of, load_vector, score, to_vector
@@ -17,7 +18,7 @@ from learning.modular.model import Modular, modularise
 from learning.words import said
 from schemas.blocks import Layout
 from schemas.messages import Announcement
-from schemas.modules import Structure
+from schemas.modules import Shares, Structure
 from schemas.task import BadTask, TaskSpec
 
 Vector = npt.NDArray[np.float32]
@@ -49,17 +50,30 @@ class TorchLearner:
         _, y = share(dataset, device.number, a.data_args)
         return len(y), max(2, int(dataset.y.max()) + 1)
 
-    def run(self, a: Announcement, device: Device, base: Vector) -> Run:
+    def known(self, a: Announcement) -> modular.Model:
+        """The model of a modular task."""
+        return modular.known(a)
+
+    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
+        """How important each of its modules is for the device's data."""
+        return modular.profile(a, device.id, device.number, selector)
+
+    def run(self, a: Announcement, device: Device, base: Vector) -> Run | modular.Run:
+        if isinstance(a, Portion) and a.modules:
+            return modular.train(a, device.id, device.number, base, device.own[a.task].shares)
         return train(*_job(a, device, base))
 
-    def runs(self, jobs: Sequence[tuple[Announcement, Device, Vector]]) -> list[Run | Exception]:
+    def runs(self, jobs: Sequence[tuple[Announcement, Device, Vector]]) -> list[device.Run | Exception]:
         """What `run` gives for each or raises, all trained together, which is faster. An MLP's run differs from that of `run` by the
         rounding of float32, and not with who else is trained. Devices with the same base should come with the same array."""
-        out: dict[int, Run | Exception] = {}
+        out: dict[int, device.Run | Exception] = {}
         made: dict[int, Job] = {}
         for i, job in enumerate(jobs):
             try:
-                made[i] = _job(*job)
+                if isinstance(job[0], Portion):
+                    out[i] = self.run(*job)
+                else:
+                    made[i] = _job(*job)
             except Exception as e:
                 out[i] = e
         out |= zip(made, self.engine.runs(list(made.values())), strict=True)
@@ -87,7 +101,13 @@ class Learners:
     def size(self, a: Announcement, device: Device) -> tuple[int, int]:
         return self.of(a).size(a, device)
 
-    def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run:
+    def known(self, a: Announcement) -> modular.Model:
+        return self.torch.known(a)
+
+    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
+        return self.torch.profile(a, device, selector)
+
+    def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run | modular.Run:
         return self.of(a).run(a, device, base)
 
     def runs(self, work: Sequence[fleet.Work]) -> list[device.Run | Exception]:

@@ -12,8 +12,10 @@ import numpy.typing as npt
 import torch
 
 from device_sim.data import Dataset, load, share
+from device_sim.portion import Portion
 from device_sim.pseudonym import seed_of
 from device_sim.trainer import fit, one_thread
+from learning.models import build, score
 from learning.modular.aggregation import weights_of
 from learning.modular.costs import structure_of
 from learning.modular.forms import form_of
@@ -23,16 +25,14 @@ from learning.modular.model import (
     Modular,
     importances,
     layout_of,
-    load_vector,
     modularise,
     received,
     to_vector,
 )
-from learning.modular.structure import SELECTOR, blocks_of, owners
-from learning.models import build, score
-from schemas.blocks import Layout, slices
+from learning.modular.structure import SELECTOR, choice_of, owners
+from schemas.blocks import Layout
 from schemas.messages import Announcement
-from schemas.modules import FRACTION, Choice, Modules, Shares, Structure
+from schemas.modules import FRACTION, Modules, Shares, Structure
 from schemas.task import TaskSpec
 from schemas.wire import Scalar
 
@@ -79,7 +79,9 @@ def known(a: Announcement | TaskSpec) -> Model:
 @lru_cache(maxsize=16)
 def _known(model: str, args: Items, how: Modules, shape: tuple[int, ...]) -> Model:
     blueprint = Blueprint(lambda: build(model, dict(args), 0), shape, form_of(model, how))
-    whole = modularise(blueprint.network(), shape, blueprint.form)  # once for all devices of a process; measured, and let go
+    whole = modularise(
+        blueprint.network(), shape, blueprint.form
+    )  # once for all devices of a process; measured, and let go
     return Model(blueprint, layout_of(whole), structure_of(whole))
 
 
@@ -127,8 +129,8 @@ def _load(selector: Selector, vector: Float32) -> None:
 
 
 class Run(NamedTuple):
-    """What a device's training of its sub-model gave. `delta` (n,): new minus base of the blocks that it sends, end to end; `weights`: what
-    each of them weighs; the rest as `device_sim.trainer.Run`. `before`, `after`: the mean loss on held-back samples, of the model as it
+    """What a device's training of its sub-model gave. `delta` (n,): new minus base of the blocks that it fetched, end to end; `weights`: what
+    each weighs that it sends; the rest as `device_sim.trainer.Run`. `before`, `after`: the mean loss on held-back samples, of the model as it
     came and as it is now; NaN without any."""
 
     delta: Float32
@@ -141,29 +143,26 @@ class Run(NamedTuple):
     after: float
 
 
-def train(a: Announcement, id: str, number: int, base: Float32, choice: Choice, shares: Shares) -> Run:
-    """One device's run for one round. `base`: the values of the blocks that it fetched for its sub-model, end to end. What it sends are
-    its modules and the shared part; the selector is as it was. Raises `ValueError` for blocks that are not those of the choice."""
+def train(a: Portion, id: str, number: int, base: Float32, shares: Shares) -> Run:
+    """One device's run for one round, of the sub-model that is made of the round's blocks; `base`: their values, end to end. The selector
+    is as it was. Raises `ValueError` for blocks that are no sub-model's."""
     one_thread()
     model = known(a)
+    choice = choice_of(model.layout, a.blocks)
     x, y, held_x, held_y = _samples(a, id, number)
     mine = received(model.blueprint, choice, base)
     before = score(mine, held_x, held_y)[1] if len(held_y) else float("nan")
     loss_sum, steps, losses = fit(mine, x, y, a.training, seed_of(a.seed, id, a.task, a.round))
     after = score(mine, held_x, held_y)[1] if len(held_y) else float("nan")
-    fetched, sent = blocks_of(model.layout, choice), blocks_of(model.layout, choice, selector=False)
-    sizes = tuple(model.layout.sizes[b] for b in fetched)
-    moved = to_vector(mine) - base
-    pieces = dict(zip(fetched, slices(sizes), strict=True))
     importance = [[share / 2**FRACTION for share in layer] for layer in shares]
     weights = weights_of(model.layout, choice, importance, max(1, len(losses)))
     return Run(
-        delta=np.concatenate([moved[pieces[b]] for b in sent]),
+        delta=to_vector(mine) - base,
         samples=len(losses),
         loss_sum=loss_sum,
         steps=steps,
         losses=losses,
-        weights={b: weights.get(b, 1) for b in sent},
+        weights={b: weights.get(b, 1) for b in a.sent},
         before=before,
         after=after,
     )

@@ -38,9 +38,7 @@ class Model(Protocol):
         ...
 
 
-def limits(
-    how: Modules, structure: Structure, abilities: Mapping[str, float], pace: Pace, free: float = 1.0
-) -> Limits:
+def limits(how: Modules, structure: Structure, abilities: Mapping[str, float], pace: Pace, free: float = 1.0) -> Limits:
     """What a device has for a sub-model, `free` being the share of its memory and speed that others leave it. What it does not know of
     itself does not limit it.
 
@@ -137,11 +135,27 @@ class Own:
     """It is about to look at its data."""
     ask: bool = True
     """What it sees in its data is for the cloud; else for itself alone."""
+    _used: tuple[tuple, Choice | None] | None = None
+    """What it uses, and what that was made of."""
     tried: int = 0
     """Adaptations of its own since its model last fitted its data."""
 
     def __post_init__(self) -> None:
         self.watch = Watch(self.how.window, self.how.drift)
+
+    @property
+    def next(self) -> int:
+        """When it is to look whether it may ask, as long as it has nothing."""
+        return self.since + PATIENCE if self.waits else self.due
+
+    def use(self, within: Limits, batch: int) -> Choice | None:
+        """What it uses of its modules within its present limits; None: it has none, or they do not fit."""
+        if not self.candidates:
+            return None
+        asked = self.candidates, self.shares, within, batch
+        if self._used is None or self._used[0] != asked:
+            self._used = asked, used(self.model.structure, self.shares, self.candidates, within, batch)
+        return self._used[1]
 
     def wants(self, now: int) -> bool:
         """Whether it is to look at its data now: it has no modules, or they do not fit."""

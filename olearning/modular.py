@@ -18,7 +18,9 @@ def modular_train(
     out: Annotated[Path, typer.Option(help="The folder for checkpoints and the model; what it has is gone on with.")],
     passes: Annotated[int, typer.Option(help="Passes of end-to-end training.", min=0)] = 20,
     enhance: Annotated[int, typer.Option(help="Passes of fine-tuning that enhances modules' abilities.", min=0)] = 5,
-    proxy: Annotated[float, typer.Option(help="The share of the task's samples that the cloud has.", min=0.0, max=1)] = 0.3,
+    proxy: Annotated[
+        float, typer.Option(help="The share of the task's samples that the cloud has.", min=0.0, max=1)
+    ] = 0.3,
     together: Annotated[
         str, typer.Option(help="Classes that appear together, each set a sub-task: 0,1/2,3. Else each class is one.")
     ] = "",
@@ -39,7 +41,9 @@ def modular_train(
     try:
         sets = tuple(tuple(int(c) for c in part.split(",")) for part in together.split("/")) if together else ()
     except ValueError:
-        raise Trouble(f"--together {together!r}: write classes with commas and sets with /, as in 0,1/2,3", USAGE) from None
+        raise Trouble(
+            f"--together {together!r}: write classes with commas and sets with /, as in 0,1/2,3", USAGE
+        ) from None
     from learning.modular.training import Settings
     from olearning.offline import Stage, train
 

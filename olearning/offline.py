@@ -163,9 +163,13 @@ def _resume(
     try:
         state = torch.load(path, weights_only=True)
     except Exception as e:
-        raise Trouble(f"{path} is no checkpoint that can be read ({type(e).__name__}): remove it to begin anew", USAGE) from None
+        raise Trouble(
+            f"{path} is no checkpoint that can be read ({type(e).__name__}): remove it to begin anew", USAGE
+        ) from None
     if state["what"] != what:
-        raise Trouble(f"{path.parent} has another training, of another task, seed or settings: choose another --out", USAGE)
+        raise Trouble(
+            f"{path.parent} has another training, of another task, seed or settings: choose another --out", USAGE
+        )
     model.load_state_dict(state["model"])
     optimiser = optimiser_of(model, settings)
     optimiser.load_state_dict(state["optimiser"])

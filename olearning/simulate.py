@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Learner, Manner
+from learning.modular.derivation import Derivation
 from olearning.effort import Counted, Effort
 from olearning.outcome import Epoch, Result
 from olearning.roles import population
 from olearning.scenario import Loaded
 from olearning.sweeper import Sweeper
 from olearning.without import appraisal, plain
-from learning.modular.derivation import Derivation
 from processors.aggregator import Aggregator
 from processors.derivation import Deriver
 from processors.evaluator import Evaluator, Scorer

@@ -490,12 +490,12 @@ class Aggregator:
         if not isinstance(b, DeltaBlock):
             acc.tally(outcome)
         elif outcome == COUNTED:
-            opened = t.rounds[b.round].opened
-            assert opened
-            if opened.atomic:
-                work.wait(acc, s, b, record.offset, opened, task)
+            base = t.rounds[b.round]
+            assert base.opened
+            if base.opened.atomic:
+                work.wait(acc, s, b, record.offset, base, task)
             else:
-                work.count(acc, b, record.offset, opened, task, values)
+                work.count(acc, b, record.offset, base, task, values)
         else:
             work.said(acc, b, record.offset, outcome, task)
         work.stirred |= len(acc.done) > before or self._full(acc) or bool(here and here.closed)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from learning.aggregation import largest_in_units
-from learning.modular.structure import blocks_of
+from learning.modular.structure import blocks_of, owners
 from learning.optimisers import state_sizes
 from learning.strategies import unknown
 from processors.desk import GlobalDesk
@@ -205,6 +205,11 @@ class Configurator:
             )
         if spec.rounds.atomic and (most := delta_bytes(s)) > HOLD:
             return f"rounds.atomic: a delta of this model may have {most} bytes, and a shard holds {HOLD} at most"
+        if spec.rounds.partial:
+            try:
+                owners(s.layout)
+            except ValueError as e:
+                return f"rounds.partial: devices could not train parts of this model: {e}"
         if spec.rounds.refill > spec.rounds.places:
             return f"rounds.refill ({spec.rounds.refill}) is more than there are places ({spec.rounds.places})"
         named = len(s.layout.sizes) + len(state_sizes(spec.server.working(spec.server.at), sum(s.layout.sizes)))

@@ -58,6 +58,7 @@ class Rounds(Part, frozen=True):
     Asynchronous (FedBuff) with `refill` above 0: `demand` is then the updates per version, demand × over-commit the devices
     at work at once, and as soon as `refill` of their places are free they are given anew. A delta may be based on a version
     `staleness` rounds old, and weighs 1/sqrt(1 + staleness). `atomic`: a delta counts whole or not at all.
+    `partial`: a device may train a part of the model; its delta then has that part's blocks, which it names when it registers.
     """
 
     demand: Positive = 10
@@ -69,6 +70,7 @@ class Rounds(Part, frozen=True):
     refill: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     staleness: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
     atomic: bool = False
+    partial: bool = False
     fill_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
     """The scheduling time-out: a round that has not got its devices by then goes on with those it has. 0: none but the deadline."""
     serve_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
@@ -280,6 +282,8 @@ class TaskSpec(Part, frozen=True):
     """None: the model is one piece."""
 
     def __post_init__(self) -> None:
+        if self.modules and not self.rounds.partial:
+            raise ValueError("modules: devices train parts of a modular model, so rounds.partial must be true")
         if len(set(self.zones)) < len(self.zones):
             raise ValueError(f"zones names one twice: {', '.join(self.zones)}")
         if any(codec(name).sparse for name in self.adapt.codecs) and not codec(self.upload.codec).sparse:
@@ -295,7 +299,7 @@ class TaskSpec(Part, frozen=True):
 Wanted = Literal["run", "pause", "stop"]
 """What a tenant wants of a task."""
 CHANGEABLE = ("training", "rounds", "epochs", "stop")
-"""The tables of a task that may change while it runs; of `rounds` not `refill`, `staleness` and `atomic`."""
+"""The tables of a task that may change while it runs; of `rounds` not `refill`, `staleness`, `atomic` and `partial`."""
 
 
 class Submission(Message, frozen=True):
@@ -319,7 +323,7 @@ def fixed(old: TaskSpec, new: TaskSpec) -> str:
     for name in TaskSpec.__struct_fields__:
         if name not in CHANGEABLE and getattr(old, name) != getattr(new, name):
             return name
-    for name in ("refill", "staleness", "atomic"):
+    for name in ("refill", "staleness", "atomic", "partial"):
         if getattr(old.rounds, name) != getattr(new.rounds, name):
             return f"rounds.{name}"
     return ""
@@ -328,6 +332,8 @@ def fixed(old: TaskSpec, new: TaskSpec) -> str:
 def parse(tree: dict[str, Any]) -> TaskSpec:
     """The task in a parsed task file. Raises `BadTask`, naming what is wrong and where."""
     _no_strangers(tree, TaskSpec, "")
+    if isinstance(tree.get("modules"), dict) and isinstance(tree.get("rounds", {}), dict):
+        tree = tree | {"rounds": {"partial": True} | tree.get("rounds", {})}
     try:
         spec = msgspec.convert(tree, TaskSpec)
     except msgspec.ValidationError as e:

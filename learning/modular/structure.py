@@ -13,7 +13,7 @@ block at each change of group, so a block has one owner. `NOISE` serves the offl
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from schemas.blocks import STATISTICS, Layout, slices
 from schemas.modules import Choice
+from schemas.sets import bitmap
 
 Float32 = npt.NDArray[np.float32]
 
@@ -74,6 +75,41 @@ def blocks_of(layout: Layout, choice: Choice, selector: bool = True) -> tuple[in
         raise ValueError(f"the model has no modules {', '.join(sorted(strangers))}")
     wanted |= {SHARED, SELECTOR} if selector else {SHARED}
     return tuple(b for b, name in enumerate(names) if name in wanted)
+
+
+def choice_of(layout: Layout, blocks: Sequence[int]) -> Choice:
+    """The sub-model that has these blocks, with each layer's residual module, which has none. `layout` is the whole model's. Raises
+    `ValueError` if the blocks are not those that are fetched for a sub-model."""
+    names = owners(layout)
+    shrunk = Counter(int(name.split("/")[0]) for name in set(names) if "/" in name)
+    mine = {names[b] for b in blocks}
+    choice = tuple((*(n for n in range(shrunk[i]) if group(i, n) in mine), shrunk[i]) for i in range(len(shrunk)))
+    if tuple(blocks) != blocks_of(layout, choice):
+        raise ValueError("these blocks are no sub-model's: it has whole modules, the shared part and the selector")
+    return choice
+
+
+def masks(layout: Layout) -> dict[str, int]:
+    """By owner its blocks, as the number that a set of them is (`schemas/sets.py`, the first byte the highest). Raises `ValueError` as
+    `owners` does."""
+    names = owners(layout)
+    of: dict[str, list[int]] = {}
+    for b, name in enumerate(names):
+        of.setdefault(name, []).append(b)
+    return {name: int.from_bytes(bitmap(blocks, len(names))) for name, blocks in of.items()}
+
+
+def objection(masks: Mapping[str, int], blocks: bytes) -> str:
+    """Why a device cannot train just this set of blocks, or "": modules go whole, and the shared part with all of them. A model in which
+    nothing has an owner of its own may be cut anywhere. `masks` are its own."""
+    if masks.keys() <= {SHARED} or not blocks:
+        return ""
+    mine = int.from_bytes(blocks)
+    for owner, mask in masks.items():
+        if (mine & mask) not in ((0, mask) if owner != SHARED else (mask,)):
+            name = f"module {owner}" if owner else "the shared part"
+            return f"{name} has {mask.bit_count()} blocks, and only {(mine & mask).bit_count()} of them are named: it goes whole"
+    return ""
 
 
 def cut(vector: Float32, layout: Layout, blocks: Sequence[int]) -> Float32:

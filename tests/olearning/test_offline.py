@@ -12,13 +12,14 @@ from olearning.model_files import read_model, write_model
 from olearning.offline import CHECKPOINT, PASSES, Stage, train
 from schemas.blocks import Tensor, layout
 from schemas.modules import Modules
-from schemas.task import TaskSpec
+from schemas.task import Rounds, TaskSpec
 
 SPEC = TaskSpec(
     "digits",
     "mlp",
     "digits",
     model_args={"hidden": "24,24"},
+    rounds=Rounds(partial=True),
     modules=Modules(modules=5, ratio=3.0, k=2),
 )
 STAGE = Stage(passes=2, enhance=2, settings=Settings(batch=32, lr=0.01), together=((0, 1, 2), (3, 4), (5, 6, 7, 8, 9)))
@@ -68,7 +69,12 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(Trouble, match="has another training"):
         train(SPEC, Stage(2, 0), tmp_path, print)
     with pytest.raises(Trouble, match="stages"):
-        train(TaskSpec("l", "linear", "digits", modules=Modules()), STAGE, tmp_path / "other", print)
+        train(
+            TaskSpec("l", "linear", "digits", rounds=Rounds(partial=True), modules=Modules()),
+            STAGE,
+            tmp_path / "other",
+            print,
+        )
 
 
 def test_a_model_in_a_file_is_read_back_or_refused(tmp_path):

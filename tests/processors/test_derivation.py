@@ -36,13 +36,12 @@ class World:
         self.put(Founded("g", GLOBAL, PARTS), Claimed("g", "1", {LEADERSHIP: 0}), ZoneJoined(1, "east", "z", PARTS))
         for t in tasks:
             self.put(self.admitted(t))
-        self.hosts = [
-            self.memory.host(lambda life, n=n: Deriver(NS, "east", f"m{n}", GREEDY)) for n in range(derivers)
-        ]
+        self.hosts = [self.memory.host(lambda life, n=n: Deriver(NS, "east", f"m{n}", GREEDY)) for n in range(derivers)]
 
     def admitted(self, task: str, structure: Structure | None = STRUCTURE) -> TaskAdmitted:
         place = Manifest(topic(NS, GLOBAL, "models").name, 0, (Place(0, 0, "k", 0),))
-        modular = replace(spec(task), modules=Modules() if structure else None)
+        plain = spec(task)
+        modular = replace(plain, rounds=replace(plain.rounds, partial=True), modules=Modules() if structure else None)
         return TaskAdmitted(1, modular, LAYOUT, place, ("east",), structure=structure)
 
     def put(self, *facts) -> None:

@@ -45,6 +45,7 @@ _spec = task.TaskSpec(
         refill=2,
         staleness=3,
         atomic=True,
+        partial=True,
         fill_s=12.0,
         serve_s=15.0,
     ),
@@ -68,7 +69,16 @@ _spec = task.TaskSpec(
     silent_s=1800.0,
     distribute=task.Distribute(differences=True),
     modules=modules.Modules(
-        modules=32, ratio=10.0, k=8, last=3, norm="group", transfer_s=12.5, sample_ms=40.0, memory=0.25, drift=0.5, window=5,
+        modules=32,
+        ratio=10.0,
+        k=8,
+        last=3,
+        norm="group",
+        transfer_s=12.5,
+        sample_ms=40.0,
+        memory=0.25,
+        drift=0.5,
+        window=5,
         gain=0.125,
     ),
 )
@@ -77,7 +87,9 @@ _structure = modules.Structure(shared=_cost, layers=((_cost, _cost),))
 _tenant = sharing.Tenant(tenant="acme", weight=2.0, quota=sharing.Quota(tasks=3, devices=500, bytes=2**40), by="ann")
 _sharing = sharing.Sharing(policy="irs", args={"tiers": 2}, by="ann")
 _counts = facts.Counts(counted=5, duplicate=4, late=3, invalid=2, incomplete=1)
-_update = facts.Update(zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654, progress=0.125)
+_update = facts.Update(
+    zone="asia", round=9, manifest=_manifest, samples=1234, devices=20, loss=987654, progress=0.125, weights=(1234, 40)
+)
 _load = messages.TaskLoad(
     task="wine",
     round=4,
@@ -107,10 +119,11 @@ EXAMPLES: tuple[Message, ...] = (
         token=5, task="wine", round=4, epoch=1, source=_ref, base=_manifest, demand=20, places=30, minimum=5,
         deadline=1_800_000_030_000, grace=2500, lease=10_000, staleness=1, sizes=(6, 4), unit=-20, largest=2**27, heaviest=5000,
         refill=2, fraction=10, atomic=True, hold=2**26, tenant="acme", cost=2**21, fill=1_800_000_012_000, serve=15_000,
-        worth=facts.Worth(contribution=0.5, progress=0.25, starved=1, reward=0.25), training=_training,
+        worth=facts.Worth(contribution=0.5, progress=0.25, starved=1, reward=0.25), training=_training, partial=True,
+        upload=_spec.upload,
     ),
     facts.Admitted(
-        token=5, after=11, ranges={10: (0, 4), 9: (2, 3)}, slots=(facts.Slot(task="wine", round=4, slot=2, device="d-1"),),
+        token=5, after=11, ranges={10: (0, 4), 9: (2, 3)}, slots=(facts.Slot(task="wine", round=4, slot=2, device="d-1", blocks=b"\x80"),),
         lapsed=(facts.Lapsed(task="wine", round=4, slot=1),),
     ),
     facts.Committed(
@@ -167,11 +180,11 @@ EXAMPLES: tuple[Message, ...] = (
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000, serve=15_000, over=True, needs=_spec.needs, adapt=_spec.adapt,
-        modules=_spec.modules,
+        reward=0.125, lease=10_000, serve=15_000, over=True, needs=_spec.needs, adapt=_spec.adapt, modules=_spec.modules,
+        partial=True,
     ),
-    messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}),
-    messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref),
+    messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}, blocks=b"\x80"),
+    messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref, blocks=b"\x80"),
     messages.Refusal(device="d-1", task="wine", round=4, reason="full", retry_ms=5000, cause=_ref),
     messages.Receipt(device="d-1", task="wine", round=4, slot=2, outcome="counted", blocks=(0, 1), offsets=(7, 8)),
     messages.DeadLetter(

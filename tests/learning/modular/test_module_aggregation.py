@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from learning.aggregation import quantise
 from learning.modular.aggregation import OLDEST, Contribution, Sums, weight_of, weights_of
 from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, group, owners
-from schemas.modules import FRACTION
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout, slices
+from schemas.modules import FRACTION
 
 UNIT = -24
 
