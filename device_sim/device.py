@@ -500,8 +500,9 @@ class Device:
 
     def _look(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
         """Of modular tasks with a round open: look at its data where it has no modules, or those that it has do not fit."""
-        board = boards.get(self.zone)
-        for a in list(board.rounds.values()) if board else ():
+        if (board := boards.get(self.zone)) is None:
+            return
+        for a in board.rounds.values():
             own = self.own.get(a.task)
             if not own or not a.open or board.objections[a.task] or a.task not in self.sizes or not self._able(a):
                 continue

@@ -14,6 +14,7 @@ from device_sim.portion import Portion
 from device_sim.pseudonym import seed_of
 from device_sim.trainer import Job, Run, one_thread, train
 from learning.models import build, layout_of, load_vector, score, to_vector
+from learning.modular import model as modular_model
 from learning.modular.model import Modular, modularise
 from learning.words import said
 from schemas.blocks import Layout
@@ -137,7 +138,7 @@ def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset | None]:
     except (IndexError, RuntimeError) as e:  # torch says so where shapes or classes do not fit
         raise BadTask(f"model {spec.model} and data {spec.data} do not fit together: {e}") from None
     if isinstance(module, Modular):
-        return modular.layout_of(module), modular.to_vector(module), dataset
+        return modular_model.layout_of(module), modular_model.to_vector(module), dataset
     return layout_of(module), to_vector(module), dataset
 
 
@@ -164,7 +165,7 @@ def scorer() -> Callable[[TaskSpec, Vector], tuple[float, float, int]]:
         dataset = load(spec.data, spec.data_args)
         if spec.modules:
             module = whole(modular.known(spec))
-            modular.load_vector(module, vector)
+            modular_model.load_vector(module, vector)
         else:
             module = module_of(spec.model, tuple(sorted(spec.model_args.items())))
             load_vector(module, vector)

@@ -20,7 +20,7 @@ def write_model(path: Path, layout: Layout, vector: Float32) -> None:
         at += t.size
     beside = path.with_name(path.name + ".new")
     with beside.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's own stub takes them for its flag
     beside.replace(path)
 
 

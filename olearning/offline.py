@@ -100,8 +100,8 @@ def _begin(spec: TaskSpec, seed: int) -> tuple[Dataset, Modular]:
 
 def _of(spec: TaskSpec) -> list:
     """What of a task the training depends on."""
-    data = {k: v for k, v in sorted(spec.data_args.items())}
-    return [spec.model, dict(sorted(spec.model_args.items())), spec.data, data, repr(spec.modules)]
+    args = [dict(sorted(args.items())) for args in (spec.model_args, spec.data_args)]
+    return [spec.model, spec.data, *args, repr(spec.modules)]
 
 
 def _note(

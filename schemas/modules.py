@@ -6,9 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from schemas.wire import Count, Ident, Message, Part, Slug
+from schemas.wire import YEAR, Count, Ident, Message, Part, Slug
 
-YEAR = 366 * 86_400.0
 FRACTION = 10
 """Importance travels, and weighs, as whole numbers of 2^-10: the importance 1 is 1024, and 1/16 is known to 1/128 of it. Under a task's
 default limits a value of a module that is all to a device may so move by 64 in a run: running variances move by several."""

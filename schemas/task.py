@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from schemas.blocks import Layout, Manifest, codec
-from schemas.modules import YEAR, Modules, Structure
+from schemas.modules import Modules, Structure
 from schemas.sharing import Needs
+from schemas.wire import YEAR as YEAR
 from schemas.wire import Count, Message, Part, Scalar, Slug
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
