@@ -61,7 +61,7 @@ format: $(READY)  ## put the style right
 
 lock: $(READY)  ## lock what pyproject.toml asks for; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) pyproject.toml -o locks/plane.txt
-	$(COMPILE) pyproject.toml --extra train --extra monitor --extra trace --extra dev -o locks/dev.txt
+	$(COMPILE) pyproject.toml --extra train --extra gateway --extra monitor --extra trace --extra dev -o locks/dev.txt
 	echo uv | $(COMPILE) - -o locks/bootstrap.txt
 	echo 'flwr==1.41.*' | $(COMPILE) - -o locks/flower.txt
 

@@ -24,6 +24,24 @@ STRETCH_H = 1.0
 """A night's length lies within ± this of `LENGTH_H`."""
 
 
+@dataclass(frozen=True)
+class Clock:
+    """What clocks show in a place `utc_offset_h` hours from UTC; `day_ms` and `origin_ms` as in `Availability`."""
+
+    utc_offset_h: float
+    day_ms: int
+    origin_ms: int = 0
+
+    def hours(self, now_ms: int) -> float:
+        """[0, 24)"""
+        return ((now_ms - self.origin_ms) * 24 / self.day_ms + self.utc_offset_h) % 24
+
+
+def is_night(hours: float) -> bool:
+    """Is it night, for the middle one of a place's devices, when its clocks show `hours`?"""
+    return (hours - BEDTIME_H) % 24 < LENGTH_H
+
+
 class Free(Protocol):
     """When a device is free: nights, or `device_sim.habits.Habits`. All times in epoch ms; a window is [start, end)."""
 

@@ -78,6 +78,18 @@ class Board:
     objections: dict[str, str] = field(default_factory=dict)
     plan: SharingPlan | None = None
 
+    def newer(self, a: Announcement) -> bool:
+        """Whether it says more than what is known of its task: what comes late, or again, does not."""
+        last = self.rounds.get(a.task)
+        return last is None or last.cause.ledger != a.cause.ledger or last.cause.offset < a.cause.offset
+
+    def replan(self, plan: SharingPlan) -> bool:
+        """Note a plan; whether it is another one, and no older."""
+        if self.plan and (plan == self.plan or plan.at < self.plan.at):
+            return False
+        self.plan = plan
+        return True
+
 
 @dataclass(eq=False)
 class Job:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim import device
+from device_sim.availability import Clock
 from device_sim.device import (
     ADMITTED,
     ASKING,
@@ -33,7 +34,7 @@ from device_sim.device import (
     Wish,
 )
 from device_sim.edge import ROOM, Edge, Gone, named, version
-from device_sim.outbox import Outbox, Parcel
+from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
 from device_sim.portion import blocks_of, owes, portion
 from device_sim.pseudonym import pseudonym, seed_of
@@ -42,7 +43,17 @@ from learning.codecs import read_values, write_values
 from learning.words import said
 from schemas import sets
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
-from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Refusal, Registration
+from schemas.messages import (
+    Admission,
+    Announcement,
+    CheckIn,
+    Credits,
+    FleetReport,
+    LocalTime,
+    Receipt,
+    Refusal,
+    Registration,
+)
 from schemas.modules import Shares, Submodel
 from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
@@ -154,9 +165,10 @@ class Fleet:
         learner: Learner,
         manner: Manner = Manner(),
         others: Sequence[str] = (),
+        clock: Clock | None = None,
     ):
         self.namespace, self.zone, self.name = namespace, zone, name
-        self.devices, self.learner, self.manner = list(devices), learner, manner
+        self.devices, self.learner, self.manner, self.clock = list(devices), learner, manner, clock
         self.tick = manner.tick
         self.boards = {z: Board(z) for z in (zone, *others)}
         self.metrics = topic(namespace, GLOBAL, "metrics")
@@ -264,8 +276,7 @@ class Fleet:
         board.objections[task] = reason
 
     def _announced(self, a: Announcement, board: Board, now: int) -> Iterator[Send]:
-        last = board.rounds.get(a.task)
-        if last and last.cause.ledger == a.cause.ledger and last.cause.offset >= a.cause.offset:
+        if not board.newer(a):
             return
         if a.over:
             self._over_with(a, board, now)
@@ -293,9 +304,8 @@ class Fleet:
                 self._push(d)
 
     def _planned(self, plan: SharingPlan, board: Board, now: int) -> None:
-        if board.plan and (plan == board.plan or plan.at < board.plan.at):
+        if not board.replan(plan):
             return
-        board.plan = plan
         for d in self.devices:
             before = d.next
             d.planned(plan, now)
@@ -386,7 +396,8 @@ class Fleet:
             count = {s: states.count(s) for s in (ASLEEP, IDLE, ASKING, REGISTERED, TRAINING)}
             models = self.edge.fetched, self.edge.handed
             waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
-            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits)
+            local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
+            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits, local)
             yield send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
@@ -498,11 +509,10 @@ class Fleet:
                     self.diverged.add(a.task)
                     yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
-            if not isinstance(run, Exception) and (why := unweighed(a, run)):
-                run = ValueError(why)
-            if isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
+            why = said(run) if isinstance(run, Exception) else unweighed(a, run)
+            if why or isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
-                reason = f"training failed: {said(run)}"
+                reason = f"training failed: {why}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
@@ -525,12 +535,9 @@ class Fleet:
         if job.sent == len(job.blocks) - 1:
             twice = d.die("resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
             again += [b for b in job.blocks if isinstance(b, DeltaBlock)] if twice else []
-        due = min(job.lease, a.deadline)
-        if a.serve:  # it may close so long after it has its devices, which it had not before this one came
-            due = min(due, job.lease - a.lease + a.serve)
         for b in again:
             sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device)
-            self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due, now)
+            self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due(a, job.lease), now)
         yield from self._post(job.zone, now)
 
     def _post(self, zone: str, now: int) -> Iterator[Send]:

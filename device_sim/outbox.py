@@ -15,7 +15,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from schemas.messages import Credits
+from schemas.messages import Announcement, Credits
 from streams.processor import Send
 
 STALE = 6_000
@@ -33,6 +33,14 @@ class Parcel:
     @property
     def size(self) -> int:
         return len(self.send.value)
+
+
+def due(a: Announcement, lease: int) -> int:
+    """When a block of a round is to be there at the latest, of a device that holds its slot until `lease` (ms)."""
+    at = min(lease, a.deadline)
+    if a.serve:  # it may close so long after it has its devices, which it had not before this one came
+        at = min(at, lease - a.lease + a.serve)
+    return at
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from device_sim.availability import Availability, Free
+from device_sim.availability import Availability, Clock, Free
 from device_sim.capacity import Bandwidth, Capacities, Usual, bandwidths, capacities
 from device_sim.device import Device, Habit
 from device_sim.forecast import Forecast
@@ -64,6 +64,12 @@ class Population:
 
     def devices(self) -> list[Device]:
         return [self._device(n) for n in range(self.first, self.first + self.count)]
+
+    @property
+    def clock(self) -> Clock | None:
+        """What its devices' clocks show; None if they have no days, or homes with several UTC offsets."""
+        offsets = set(self.homes.values()) or {self.offsets.get(self.zone, 0.0)}
+        return Clock(offsets.pop(), self.day_ms, self.origin_ms) if self.day_ms and len(offsets) == 1 else None
 
     def _device(self, number: int) -> Device:
         home, offset = self._home(number)

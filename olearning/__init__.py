@@ -20,6 +20,8 @@ _WHERE = {
     "Market": "learning.sharing.policy",
     "Rule": "schemas.sharing",
     "Turn": "schemas.sharing",
+    "device_check": "olearning.tokens",
+    "Phone": "olearning.phone",
     "Memory": "streams.memory",
     "Kafka": "streams.kafka",
     "View": "olearning.view",

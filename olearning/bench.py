@@ -279,7 +279,10 @@ def _measure(work: Callable[[Report, str], None], bootstrap: str, as_json: bool)
         choose(Path(folder) / "broker", _say, bootstrap) as chosen,
     ):
         if not chosen.bootstrap:
-            raise Trouble("this measures a real broker, and there is none", NO_BROKER)
+            raise Trouble(
+                "this measures a real broker, and there is none: name yours with --bootstrap, or install Java",
+                NO_BROKER,
+            )
         try:
             _print(lambda report: work(report, chosen.bootstrap), as_json)
         except Failed as e:

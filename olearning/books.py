@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from olearning.happenings import kind_of
-from olearning.snapshot import BEHIND, NOBODY, OK, SILENT, STALLED, Identity
+from olearning.snapshot import BEHIND, NOBODY, OK, SILENT, STALLED, Identity, RoundPoint
 from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
 from schemas.messages import AggregatorReport, FleetReport
 from schemas.topics import GLOBAL
@@ -16,6 +16,8 @@ from streams.reading import Reading
 
 WINDOW = 5
 """Samples of a shard by which it is judged (after Burrow: is the work left growing, does the next offset move?)."""
+MOST_ROUNDS = 200
+"""Rounds of a task in a zone whose outcome is kept."""
 MOST_REASONS = 50
 OTHER = "other reasons"
 FORGET = 3_600_000
@@ -71,6 +73,7 @@ class ZoneBook:
         self.moved: dict[str, int] = {}
         """By task, when a fact last brought it forward."""
         self.losses: dict[str, float] = {}
+        self.curves: dict[str, tuple[RoundPoint, ...]] = {}
         self.voids: dict[str, int] = {}
 
     @property
@@ -93,9 +96,16 @@ class ZoneBook:
                 self.moved |= {s.task: record.timestamp for s in fact.slots}
             case Opened(task=task) | Closed(task=task) | Finalised(task=task) | Retired(task=task):
                 self.moved[task] = record.timestamp
-                if isinstance(fact, Finalised) and fact.samples:
-                    self.losses[task] = fact.mean_loss
+                if isinstance(fact, Finalised):
+                    self._finalised(fact, record.timestamp)
         return fact, void
+
+    def _finalised(self, fact: Finalised, at: int) -> None:
+        task, loss = fact.task, fact.mean_loss if fact.samples and fact.manifest else None
+        if fact.samples:
+            self.losses[task] = fact.mean_loss
+        point = RoundPoint(fact.round, self.zone.tasks[task].epoch, at, fact.devices, fact.samples, loss)
+        self.curves[task] = (*self.curves.get(task, ()), point)[-MOST_ROUNDS:]
 
     def total(self, task: str) -> Identity:
         """Since the task began here."""

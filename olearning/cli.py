@@ -2,7 +2,7 @@
 
 try:
     import json
-    import logging
+    import os
     import sys
     from importlib import metadata
     from pathlib import Path
@@ -11,6 +11,7 @@ try:
     import typer
 
     from olearning.bench import bench
+    from olearning.completing import experiments, seen, topics
     from olearning.connect import Broker, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
@@ -19,11 +20,12 @@ try:
     from olearning.modular import modular
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
+    from olearning.telemetry import logs
     from olearning.tenants import operators, sharing, task_words, tenant
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
-    from schemas.topics import DEFAULT_PARTITIONS, BadName, check_zone, topic
+    from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, BadName, check_zone, topic
     from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
@@ -34,7 +36,6 @@ app = typer.Typer(
     help="Devices train shared models over Apache Kafka; nothing is lost and nothing is counted twice.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -49,18 +50,31 @@ app.add_typer(tenant, name="tenant")
 app.add_typer(sharing, name="sharing")
 app.add_typer(task_words, name="task")
 
-Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.")]
+Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.", autocompletion=seen("zones"))]
 Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics; made up if not given.")]
 Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
 Session = Annotated[
     int, typer.Option(help="ms without a sign of life after which the group gives a role up.", min=1000)
 ]
+MetricsPort = Annotated[
+    int,
+    typer.Option(
+        help="Serve /metrics, /healthz and /readyz at this port; 0: nowhere.",
+        envvar="OLEARNING_METRICS_PORT",
+        min=0,
+        max=65535,
+    ),
+]
 Load = Annotated[
     list[str] | None,
     typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
 ]
-TRAINING = ("torch", "sklearn", "matplotlib", "ortools")
-"""What comes with olearning[train]."""
+EXTRAS = {
+    **dict.fromkeys(("torch", "sklearn", "matplotlib", "ortools"), "train"),
+    **dict.fromkeys(("nicegui", "fastapi", "uvicorn"), "monitor"),
+}
+"""What comes with which extra."""
+NEEDS = {"train": "this trains, scores, plans or plots", "monitor": "the live page needs it"}
 
 
 def _version(asked: bool) -> None:
@@ -74,15 +88,24 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
     ] = False,
+    log_format: Annotated[
+        logs.Format | None, typer.Option(help="How log lines are written.  [default: text]", envvar=logs.FORMAT_ENV)
+    ] = None,
+    log_level: Annotated[
+        logs.Level | None,
+        typer.Option(help="From which level on.  [default: info for a role, else warning]", envvar=logs.LEVEL_ENV),
+    ] = None,
 ) -> None:
     """What holds for all commands."""
+    for name, value in ((logs.FORMAT_ENV, log_format), (logs.LEVEL_ENV, log_level)):
+        if value:
+            os.environ[name] = value.value  # also for the roles that `up` and `demo` start
+    logs.set_up()
 
 
 def main() -> None:
     """The entry point: runs the command, and ends it in words when it ends badly."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").addFilter(lambda r: "Unclosed AIOKafka" not in r.getMessage())  # we were interrupted
+    logs.set_up()
     on_terminate()
     code = outcome(sys.argv[1:])
     try:
@@ -111,9 +134,9 @@ def _outcome(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except ModuleNotFoundError as e:
-        if e.name not in TRAINING:
+        if (extra := EXTRAS.get(e.name or "")) is None:
             raise
-        complain(f"{e.name} is not installed, and this trains, scores, plans or plots: install olearning[train]")
+        complain(f"{e.name} is not installed, and {NEEDS[extra]}: install olearning[{extra}]")
         return FAILED
     except Exception as e:
         if not hasattr(e, "show"):  # not a usage error of the command line
@@ -144,11 +167,12 @@ def run_global(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The global coordinator: admits tasks, opens and merges epochs."""
     options = {"zones": zones, "partitions": str(partitions)}
     role = Role("global", _named(name, "global"), namespace, options=options, load=_own(load))
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("zone")
@@ -160,10 +184,11 @@ def run_zone(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """A zone's coordinator: admits devices, opens and finalises rounds."""
     role = Role("zone", _named(name, f"zone-{zone}"), namespace, zone, {"partitions": str(partitions)}, _own(load))
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("aggregator")
@@ -178,11 +203,12 @@ def run_aggregator(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """An aggregator: works for every task of the zone, on the shards it holds. Start as many as you like."""
     options = {"commit-interval": str(commit_interval), "start": start.value, "partitions": str(partitions)}
     role = Role("aggregator", _named(name, f"aggregator-{zone}"), namespace, zone, options)
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("scheduler")
@@ -195,10 +221,16 @@ def run_scheduler(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The scheduler: says which of a tenant's tasks come first and what tenants weigh, and how many aggregators a zone's load calls for."""
     options = {"patience": str(patience), "partitions": str(partitions)}
-    host(Role("scheduler", _named(name, "scheduler"), namespace, options=options), bootstrap, session_timeout)
+    host(
+        Role("scheduler", _named(name, "scheduler"), namespace, options=options),
+        bootstrap,
+        session_timeout,
+        metrics_port,
+    )
 
 
 @run.command("evaluator")
@@ -209,10 +241,11 @@ def run_evaluator(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The evaluator: scores every global model on held-out data."""
     role = Role("evaluator", name, namespace, options={"partitions": str(partitions)}, load=_own(load))
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @run.command("modules")
@@ -266,6 +299,7 @@ def fleet(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
@@ -280,7 +314,119 @@ def fleet(
         population(zone, options | {"count": "1"}).devices()  # reads the files
     except ValueError as e:
         raise Trouble(str(e), USAGE) from None
-    host(Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options, own), bootstrap, session_timeout)
+    host(
+        Role("fleet", _named(name, f"fleet-{zone}"), namespace, zone, options, own),
+        bootstrap,
+        session_timeout,
+        metrics_port,
+    )
+
+
+Secret = Annotated[
+    Path, typer.Option(help="The file with the secret of the zone's gateways: of it tokens and pseudonyms are made.")
+]
+
+
+@app.command()
+def gateway(
+    zone: Zone,
+    secret: Secret,
+    listen: Annotated[str, typer.Option(help="HOST:PORT to listen at.")] = "127.0.0.1:8080",
+    check: Annotated[
+        str, typer.Option(help="A check of tokens that --load registers; else tokens are those of `olearning token`.")
+    ] = "",
+    certificate: Annotated[str, typer.Option(help="A certificate chain (PEM), for HTTPS.")] = "",
+    key: Annotated[str, typer.Option(help="Its private key (PEM).")] = "",
+    room_mb: Annotated[float, typer.Option(help="MB of models that it keeps.", min=0)] = 268,
+    load: Load = None,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+) -> None:
+    """A gateway of a zone: devices, phones or any program, take part through it over HTTP."""
+    from olearning.tokens import Signed, find_check, read_secret
+
+    try:
+        from olearning.gateway import address, run_gateway
+    except ModuleNotFoundError as e:
+        raise Trouble(
+            f"{e.name} is not installed, and a gateway speaks HTTP by it: install olearning[gateway]"
+        ) from None
+    own, shared = _own(load), read_secret(secret)
+    checked = find_check(check) if check else Signed(shared)
+    if bool(certificate) != bool(key):
+        raise Trouble("--certificate and --key go together", USAGE)
+    try:
+        host_, port = address(listen)
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
+    role = Role(
+        "gateway", _named(name, f"gateway-{zone}"), namespace, check_zone(zone), {"partitions": str(partitions)}, own
+    )
+    run_gateway(
+        role,
+        find(bootstrap, namespace),
+        session_timeout,
+        shared,
+        checked,
+        host_,
+        port,
+        (certificate, key),
+        round(1e6 * room_mb),
+    )
+
+
+@app.command()
+def token(
+    device: Annotated[list[str], typer.Argument(help="The devices' IDs.")],
+    secret: Secret,
+) -> None:
+    """Tokens for devices, a line each: with one a device is let in by every gateway of that secret."""
+    from olearning.tokens import Signed, read_secret
+
+    signed = Signed(read_secret(secret))
+    try:
+        tokens = [signed.token(d) for d in device]
+    except ValueError as e:
+        raise Trouble(str(e), USAGE) from None
+    for text in tokens:
+        emit(text)
+
+
+@app.command()
+def phone(
+    url: Annotated[str, typer.Argument(help="A gateway, as in http://127.0.0.1:8080.")],
+    zone: Zone,
+    token: Annotated[str, typer.Option(help="This device's token.", envvar="OLEARNING_TOKEN")],
+    number: Annotated[int, typer.Option(help="Its share of the data.", min=0)] = 0,
+    load: Load = None,
+) -> None:
+    """One device behind a gateway, which trains for real: the reference client."""
+    try:
+        from olearning.phone import Phone
+    except ModuleNotFoundError as e:
+        raise Trouble(f"{e.name} is not installed, and a phone speaks HTTP by it: install olearning[gateway]") from None
+    from device_sim.client import ClientLearner
+    from device_sim.device import Device
+    from device_sim.fleet import Learner
+
+    check_zone(zone)
+    _own(load)
+    if not url.startswith(("http://", "https://")):
+        raise Trouble(f"{url}: a gateway's address begins with http:// or https://", USAGE)
+    learner: Learner
+    try:
+        from device_sim.learner import Learners
+
+        learner = Learners()
+    except ModuleNotFoundError as e:  # it trains by clients of one's own alone
+        if EXTRAS.get(e.name or "") != "train":
+            raise
+        learner = ClientLearner()
+    device = Device(f"phone-{number}", number)
+    drive(lambda: Phone(url, token, zone, device, learner, complain).run())
 
 
 # ------------------------------------------------------------------ tasks and looking
@@ -364,13 +510,41 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
 
 
+@app.command()
+def monitor(
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0: all. Whoever reaches it can look.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+) -> None:
+    """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
+    from olearning.monitor.serve import monitor as run_page
+
+    run_page(host, port, namespace, bootstrap)
+
+
+@app.command()
+def watch(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
+    """The same and more, live, until q: a screen of panels in the terminal."""
+    topic(namespace, GLOBAL, "ledger")  # a bad name ends it before all else
+    where = find(bootstrap, namespace)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Trouble("this draws on a terminal, and here is none: `olearning status` prints the same once, with --json for programs", USAGE)  # fmt: skip
+    from olearning.terminal import watch as show_live
+
+    if code := drive(lambda: show_live(namespace, where)):
+        raise typer.Exit(code)
+
+
 for command in operators:
     app.command()(command)
 
 
 @app.command()
 def tail(
-    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.")],
+    name: Annotated[str, typer.Argument(help="A topic, with or without its namespace.", autocompletion=topics)],
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as records come.")] = False,
@@ -483,6 +657,7 @@ def up(
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     seed: Annotated[int, typer.Option(help="For all that is drawn.", min=0, max=MOST_SEED)] = 0,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """A whole plane on this machine, until Ctrl-C."""
     from olearning.submitting import submitter
@@ -501,7 +676,7 @@ def up(
     if memory:
         emit_or_end("log: in memory, as asked; all roles in this one process, nothing survives it")
     with Broker("") if memory else choose(folder / "broker", emit_or_end, bootstrap) as chosen:
-        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end))
+        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end, metrics_port))
 
 
 @app.command()
@@ -535,7 +710,9 @@ def simulate(
 
 @app.command()
 def experiment(
-    name: Annotated[str, typer.Argument(help="Which figure or table; an unknown name lists them.")],
+    name: Annotated[
+        str, typer.Argument(help="Which figure or table; an unknown name lists them.", autocompletion=experiments)
+    ],
     out: Annotated[Path, typer.Option(help="The folder for raw results, pictures and tables. Runs it has are kept.")],
     data: Annotated[
         Path | None, typer.Option(help="A folder with real data sets.", exists=True, file_okay=False)
@@ -602,6 +779,10 @@ def broker_status(
     if as_json:
         print(json.dumps(running))
     else:
-        print(f"runs at {running['bootstrap']}, process {running['pid']}" if running else "none is running")
+        print(
+            f"runs at {running['bootstrap']}, process {running['pid']}"
+            if running
+            else "none is running: olearning broker start"
+        )
     if not running:
         raise typer.Exit(NO_BROKER)

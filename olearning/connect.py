@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from olearning.errors import NO_BROKER, Trouble
+from olearning.errors import NO_BROKER, USAGE, Trouble
 from streams.broker import BrokerError, LocalBroker, status
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
 
     To be called in the main thread, where Ctrl-C interrupts it: it may start Java and, the first time, Maven.
     """
-    if named := bootstrap or os.environ.get(ENV, ""):
+    if named := _named(bootstrap):
         say(f"broker: yours, at {named}")
         return Broker(named)
     if running := status(broker_folder()):
@@ -70,9 +70,20 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
         return Broker("")
 
 
+def _named(bootstrap: str) -> str:
+    """The servers that somebody named, if anybody did. Raises `Trouble` for what can be none."""
+    named = bootstrap or os.environ.get(ENV, "")
+    for address in filter(None, named.split(",")):
+        host, colon, port = address.strip().rpartition(":")
+        if colon and "]" not in port and not (host and port.isdigit() and int(port) < 65_536):
+            source = "--bootstrap" if bootstrap else ENV
+            raise Trouble(f"{source} {named}: write HOST:PORT, as in localhost:9092; several with commas", USAGE)
+    return named
+
+
 def find(bootstrap: str = "", namespace: str = "") -> str:
     """The broker of a plane that runs, of that namespace if there are several. Raises `Trouble` if none is known."""
-    if named := bootstrap or os.environ.get(ENV, ""):
+    if named := _named(bootstrap):
         return named
     if notes := planes():
         return next((n["bootstrap"] for n in notes if n["namespace"] == namespace), notes[0]["bootstrap"])
@@ -163,7 +174,10 @@ async def _mind(broker: Broker, say: Say, patience: float | None) -> None:
             say(f"the broker at {broker.bootstrap} does not answer; waiting for it to come back")
         while not await listens(broker.bootstrap):
             if patience is not None and time.monotonic() - gone > patience:
-                raise Trouble(f"the broker at {broker.bootstrap} stayed away for {patience:g} s", NO_BROKER)
+                raise Trouble(
+                    f"the broker at {broker.bootstrap} stayed away for {patience:g} s: start it again, or see its log",
+                    NO_BROKER,
+                )
             if broker.local:
                 try:
                     await asyncio.to_thread(_restart, broker.local)

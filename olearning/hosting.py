@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,9 @@ import typer
 from olearning.connect import Broker, attended, find
 from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
 from olearning.roles import Groundwork, Role, new_life
+from olearning.telemetry import logs
+from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.traces import traced
 from schemas.topics import GLOBAL, check_zone, topic
 from streams.kafka import Kafka
 from streams.processor import Processor, Stop
@@ -29,6 +33,9 @@ CLEANING = 8.0
 
 
 def complain(text: str) -> None:
+    if logs.wanted() is logs.Format.JSON:
+        logging.getLogger("olearning").error(text, extra={"event": "trouble"})
+        return
     print(f"olearning: {text}", file=sys.stderr, flush=True)
 
 
@@ -110,17 +117,28 @@ def _until_parent_ends() -> None:
     os._exit(TERMINATED)  # it hangs; nobody is left who could end it
 
 
-def host(role: Role, bootstrap: str, session_timeout: int) -> None:
-    """Run one role until it stops or we are told to."""
+def host(role: Role, bootstrap: str, session_timeout: int, metrics_port: int = 0) -> None:
+    """Run one role until it stops or we are told to. It logs what happens, and shows metrics at a port if one is given."""
+    logs.set_up(logs.Level.INFO, {"role": role.kind, "name": role.name})
     topic(role.namespace, GLOBAL, "ledger")  # names are checked before anything is started
     for zone in [role.zone] if role.zone else role.options["zones"].split(",") if "zones" in role.options else []:
         check_zone(zone)
     where = find(bootstrap, role.namespace)
 
     async def work() -> Stop:
-        async with Kafka(where, role.name, session_timeout) as kafka:
+        async with (
+            Exporter(metrics_port or None) as exporter,
+            Kafka(where, role.name, session_timeout) as kafka,
+        ):
             ground = await kafka.host(Groundwork(role.topics()))
-            return await kafka.host(role.build(new_life())) if ground.ok else ground
+            if not ground.ok:
+                return ground
+            processor = role.build(new_life())
+            logs.tell(processor)
+            shown = watched(role.kind, role.zone, processor, kafka)
+            shown.hosted = traced(processor, role.kind)
+            exporter.watch(shown)
+            return await kafka.host(shown.hosted)
 
     stop = drive(lambda: attended(work(), Broker(where), complain))
     if not stop.ok:
@@ -154,7 +172,10 @@ def visit(
             async with asyncio.timeout(seconds):
                 return await attended(work(), Broker(where), complain, patience)
         except TimeoutError:
-            raise Trouble(f"the broker at {where} did not give an answer within {seconds:g} s", NO_BROKER) from None
+            raise Trouble(
+                f"the broker at {where} did not give an answer within {seconds:g} s: see how busy it is, and try again",
+                NO_BROKER,
+            ) from None
 
     stop = drive(in_time)
     if not stop.ok:
@@ -166,7 +187,9 @@ def must_exist(there: set[str], where: str, namespace: str, name: str) -> None:
     """Raises `Trouble` in words if the namespace, or this topic of it, is not among the topics that are there."""
     if topic(namespace, GLOBAL, "ledger").name not in there:
         others = sorted({t.split(".")[0] for t in there if t.endswith(".global.ledger")})
-        raise Trouble(f"there is no namespace {namespace} at {where}; there: {', '.join(others) or 'none'}")
+        there_are = ", ".join(others) or "none"
+        hint = "choose one with --namespace" if others else "start a plane with `olearning up`"
+        raise Trouble(f"there is no namespace {namespace} at {where}; there: {there_are}. To go on: {hint}")
     if name not in there:
         mine = sorted(t.removeprefix(f"{namespace}.") for t in there if t.startswith(f"{namespace}."))
         raise Trouble(f"there is no topic {name}; there: {', '.join(mine)}")

@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from olearning.completing import namespaces, remember, seen
 from olearning.hosting import emit, visit
 from streams.processor import Effect, Input, Stop
 
 if TYPE_CHECKING:
     from olearning.view import View
 
-Namespace = Annotated[str, typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE")]
+Namespace = Annotated[
+    str,
+    typer.Option(help="The first part of every topic's name.", envvar="OLEARNING_NAMESPACE", autocompletion=namespaces),
+]
 Bootstrap = Annotated[
     str, typer.Option(help="Kafka's bootstrap servers; else KAFKA_BOOTSTRAP_SERVERS, else what runs.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
-TaskName = Annotated[str, typer.Argument(help="The task.")]
+TaskName = Annotated[str, typer.Argument(help="The task.", autocompletion=seen("tasks"))]
 By = Annotated[str, typer.Option(help="Who says so; else this user.")]
 DEFAULT_NAMESPACE = "olearning"
 
@@ -43,6 +47,7 @@ def look(namespace: str, bootstrap: str) -> "View":
 
     view = Glance(namespace)
     visit(namespace, bootstrap, view)
+    remember(view)
     return view
 
 

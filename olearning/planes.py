@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from olearning.errors import Trouble
 from olearning.roles import SESSION_TIMEOUT, Groundwork, Role, new_life
+from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.traces import traced
 from streams.kafka import Kafka
 from streams.memory import Host, Memory
 from streams.processor import Processor, Stop
@@ -32,6 +36,11 @@ def next_pause(last: float, lived: float, least: float) -> float:
 
 
 class Plane(Protocol):
+    @property
+    def kafka(self) -> Kafka | None:
+        """The connection that what is hosted here has; None: the log is in memory."""
+        ...
+
     async def start(self, roles: Iterable[Role]) -> None:
         """Lay the ground and run these roles; one that dies is started again."""
         ...
@@ -55,11 +64,20 @@ class Processes:
     """Each role a process of its own; its output goes to a file named after it."""
 
     def __init__(
-        self, bootstrap: str, folder: Path, say: Say, session_timeout: int = SESSION_TIMEOUT, pause: float = 2.0
+        self,
+        bootstrap: str,
+        folder: Path,
+        say: Say,
+        session_timeout: int = SESSION_TIMEOUT,
+        pause: float = 2.0,
+        metrics_port: int = 0,
     ):
+        """`metrics_port`: the roles serve metrics at the ports behind it; 0: nowhere."""
         self.bootstrap, self.folder, self.say, self.pause = bootstrap, folder, say, pause
-        self.session_timeout = session_timeout
-        self.kafka = Kafka(bootstrap, f"here-{os.getpid()}", session_timeout)
+        self.session_timeout, self.metrics_port = session_timeout, metrics_port
+        self.ports: dict[str, int] = {}
+        """By role, where it serves metrics."""
+        self.kafka: Kafka = Kafka(bootstrap, f"here-{os.getpid()}", session_timeout)
         self.children: dict[str, Process] = {}
         self._away: dict[str, float] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -76,12 +94,18 @@ class Processes:
             raise Trouble(done.reason)
         self.folder.mkdir(parents=True, exist_ok=True)
         for role in roles:
+            if self.metrics_port:
+                self.ports[role.name] = self.metrics_port + 1 + len(self.ports)
             self.children[role.name] = await self._spawn(role)
             self._keepers.append(asyncio.create_task(self._keep(role), name=f"keeper of {role.name}"))
 
     def command(self, role: Role) -> list[str]:
         """The command line of a role's process."""
-        return [*role.command(self.bootstrap), "--session-timeout", str(self.session_timeout)]
+        port = self.ports.get(
+            role.name, 0
+        )  # said also if it is 0: what this process was told by its environment is not for them
+        settings = {"--session-timeout": self.session_timeout, "--metrics-port": port}
+        return [*role.command(self.bootstrap), *(str(x) for pair in settings.items() for x in pair)]
 
     async def _spawn(self, role: Role) -> Process:
         with (self.folder / f"{role.name}.log").open("ab") as log:
@@ -144,7 +168,10 @@ def last_words(log: Path) -> str:
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
         lines = file.read().decode(errors="replace").splitlines()
-        return next((x.strip()[:300].removeprefix("olearning: ") for x in reversed(lines) if x.strip()), "")
+        last = next((x.strip() for x in reversed(lines) if x.strip()), "")
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # a log line in JSON
+            last = json.loads(last)["message"]
+        return last[:300].removeprefix("olearning: ")
     return ""
 
 
@@ -156,8 +183,10 @@ def _over_in(seconds: float) -> Callable[[], bool]:
 class InMemory:
     """All roles in this process, in step with the real clock; behind it if the machine is too slow for that."""
 
-    def __init__(self, say: Say, pause: float = 2.0, step: float = 0.02):
-        self.say, self.pause, self.step = say, pause, step
+    kafka = None
+
+    def __init__(self, say: Say, pause: float = 2.0, step: float = 0.02, exporter: Exporter | None = None):
+        self.say, self.pause, self.step, self.exporter = say, pause, step, exporter
         self.memory = Memory(start=time.time_ns() // 1_000_000)
         self.hosts: dict[str, Host] = {}
         self._clock: asyncio.Task[None] | None = None
@@ -173,9 +202,15 @@ class InMemory:
         for role in roles:
             for topic, partitions in role.topics():
                 self.memory.create(topic.name, partitions)
-            self.hosts[role.name] = self.memory.host(role.build)
+            self.hosts[role.name] = self.memory.host(partial(self._build, role))
             self._began[role.name] = time.monotonic()
             await asyncio.sleep(0)  # building one may take seconds; whoever wants to end us is heard in between
+
+    def _build(self, role: Role, life: str) -> Processor:
+        processor = role.build(life)
+        if self.exporter:
+            self.exporter.watch(watched(role.kind, role.zone, processor, None, self.now))
+        return traced(processor, role.kind)
 
     async def _run(self) -> None:
         while True:

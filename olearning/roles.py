@@ -99,7 +99,7 @@ class Role:
         manner = Manner(seed=crowd.seed, resend=float(o.get("resend", 0)), room=room)
         others = [z for z in crowd.offsets if z != self.zone] if crowd.travel else []
         devices = crowd.devices()
-        return Fleet(self.namespace, self.zone, self.name, life, devices, Learners(), manner, others)
+        return Fleet(self.namespace, self.zone, self.name, life, devices, Learners(), manner, others, crowd.clock)
 
 
 def population(zone: str, options: Mapping[str, str]) -> "Population":

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot
+from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot, ZoneView
 from olearning.view import View
 from olearning.waiting import STANDS_STILL
 
@@ -41,27 +41,49 @@ def to_json(view: View, now: int) -> dict[str, Any]:
 
 def problems(s: Snapshot) -> list[str]:
     """What a person should look at."""
-    out = [] if s.leader_token else ["nobody leads the globe"]
-    for z in s.zones:
-        if not z.leader_token:
-            out.append(f"{z.zone}: nobody leads the zone")
-        if not z.identity.ok:
-            out.append(f"{z.zone}: offsets do not add up: {z.identity.problem}")
-        for r in z.rounds:
-            if r.waits.startswith(STANDS_STILL):
-                out.append(f"{z.zone}: {r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
-        for word in (NOBODY, SILENT, STALLED):
-            if bad := [x for x in z.shards if x.word == word]:
-                said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
-                out.append(f"{z.zone}: {_numbers(bad)} {said[word]}")
+    if s.away:
+        return [f"the log has given no answer for {span(s.away)}: all this is how things stood then"]
+    out = [] if s.leader_token else ["nobody leads the globe (olearning run global)"]
+    return out + [f"{z.zone}: {text}" for z in s.zones for text in zone_problems(z)]
+
+
+def zone_problems(z: ZoneView) -> list[str]:
+    """What a person should look at in a zone."""
+    out = [] if z.leader_token else [f"nobody leads the zone ({_start('zone', z)})"]
+    if not z.identity.ok:
+        out.append(f"offsets do not add up: {z.identity.problem}")
+    if z.leader_silent:
+        out.append(
+            f"{z.leader} leads the zone and is silent: nobody admits devices or closes rounds ({_start('zone', z)})"
+        )
+    for r in z.rounds:
+        if r.waits.startswith(STANDS_STILL):
+            out.append(f"{r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
+    for word in (NOBODY, SILENT, STALLED):
+        if bad := [x for x in z.shards if x.word == word]:
+            said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
+            out.append(f"{_numbers(bad)} {said[word]} ({_start('aggregator', z)})")
     return out
+
+
+def _start(role: str, z: ZoneView) -> str:
+    """What brings somebody who takes over."""
+    return f"olearning run {role} --zone {z.zone}"
 
 
 def render(s: Snapshot) -> RenderableType:
     """A snapshot on one screen."""
-    parts: list[RenderableType] = [_head(s), Text(), _tasks(s), _rounds(s), *_schedules(s), _shards(s), _traffic(s)]
+    parts: list[RenderableType] = [
+        _head(s),
+        Text(),
+        _tasks(s),
+        rounds_table(s),
+        *schedule_tables(s),
+        shards_table(s),
+        traffic_tables(s),
+    ]
     if s.letters:
-        parts.append(_letters(s))
+        parts.append(letters_table(s))
     return Group(*parts)
 
 
@@ -101,7 +123,7 @@ def _tasks(s: Snapshot) -> Table:
     table = titled("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
     for t in s.tasks:
         rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
-        waits = _waits(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
+        waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
         state = {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
         table.add_row(t.task, state, f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits)
     if not s.tasks:
@@ -117,21 +139,21 @@ def _accuracy(by_epoch: dict[int, float]) -> str:
     return f"{by_epoch[last]:.3f}" if first == last else f"{by_epoch[first]:.3f} → {by_epoch[last]:.3f}"
 
 
-def _waits(words: str, since: int, now: int) -> Text:
+def waits_text(words: str, since: int, now: int) -> Text:
     text = Text(words.removeprefix("waiting for "))
     if words and since:
         text.append(f", since {span(now - since)}", QUIET)
     return text
 
 
-def _rounds(s: Snapshot) -> Table:
+def rounds_table(s: Snapshot) -> Table:
     table = titled("\nZones", "zone", "task", ">round", "state", ">devices", ">slots", ">left", "waits for")
     for z in s.zones:
         for r in z.rounds:
             left = "–" if r.deadline_left is None else span(max(0, r.deadline_left))
             devices = f"{r.devices}/{r.demand}"
             slots = str(r.registered - r.lapsed)
-            waits = _waits(r.waits, r.since, s.at)
+            waits = waits_text(r.waits, r.since, s.at)
             table.add_row(z.zone, r.task, str(r.round), r.state, devices, slots, left, waits)
         if not z.rounds:
             table.add_row(z.zone, Text("no task", QUIET))
@@ -140,7 +162,7 @@ def _rounds(s: Snapshot) -> Table:
     return table
 
 
-def _schedules(s: Snapshot) -> list[RenderableType]:
+def schedule_tables(s: Snapshot) -> list[RenderableType]:
     """Whose blocks are added first, and how many aggregators that takes; nothing without a scheduler."""
     heard = [(z.zone, z.schedule) for z in s.zones if z.schedule]
     if not heard:
@@ -157,7 +179,7 @@ def _schedules(s: Snapshot) -> list[RenderableType]:
     return [table, number]
 
 
-def _shards(s: Snapshot) -> Table:
+def shards_table(s: Snapshot) -> Table:
     """One line for the shards of a zone that have the same holder and the same word."""
     table = titled("\nShards", "zone", "holder", "status", "shards", ">token", ">unread")
     for z in s.zones:
@@ -178,9 +200,9 @@ def _shards(s: Snapshot) -> Table:
     return table
 
 
-def _traffic(s: Snapshot) -> Group:
+def traffic_tables(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = titled("\nDevices", "zone", *(f">{x}" for x in STATES), ">fleets", ">sent")
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in STATES), ">seen", ">fleets", ">sent")
     blocks = titled(
         "\nBlocks",
         "zone",
@@ -195,21 +217,23 @@ def _traffic(s: Snapshot) -> Group:
         ">lost",
         "adds up",
     )
+    blocks.padding = (0, 1, 0, 0)  # else its heads are cut at 80 columns
     for z in s.zones:
         silent = sum(f.silent for f in z.fleets)
+        seen = "–" if z.seen is None else f"{z.seen:,}"
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), fleets, size(z.sent_bytes))
+        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), seen, fleets, size(z.sent_bytes))
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
-        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), _adds_up(i))
+        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), adds_up(i))
     return Group(devices, blocks)
 
 
-def _adds_up(i: Identity) -> Text:
+def adds_up(i: Identity) -> Text:
     return Text("✓ yes", GOOD) if i.ok else Text("✗ NO", BAD)
 
 
-def _letters(s: Snapshot) -> Table:
+def letters_table(s: Snapshot) -> Table:
     table = titled(f"\nDead letters: {sum(s.letters.values()):,}", ">how many", "reason")
     for reason, n in list(s.letters.items())[:MOST_LETTERS]:
         table.add_row(f"{n:,}", Text(reason))

@@ -4,6 +4,8 @@ Times are in ms. Nothing here is decided by anyone: all of it is read off the to
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median
 
 OK, BEHIND, STALLED, SILENT, NOBODY = "OK", "behind", "stalled", "silent", "nobody"
 """Of a shard. Behind: unread work grows. Stalled: there is some and nothing moves. Silent: its holder reports no more.
@@ -46,6 +48,18 @@ class ShardView:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundPoint:
+    """A round that is over, finalised at `at`. `loss`: the devices' own, the mean over their samples; None: the round failed."""
+
+    round: int
+    epoch: int
+    at: int
+    devices: int
+    samples: int
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RoundView:
     """A task in a zone: its last round, and what it waits for since when ("" and 0: for nothing)."""
 
@@ -78,6 +92,14 @@ class RoundView:
     """Devices seen within a day that meet its public needs. None: nobody said, or it is over."""
     below: dict[str, int] = field(default_factory=dict)
     """By bound of its public needs, how many of the devices seen have less."""
+    curve: tuple[RoundPoint, ...] = ()
+    """The last of its rounds that are over, as far back as the ledger goes and `books.MOST_ROUNDS` at most."""
+
+    @property
+    def usual_ms(self) -> int:
+        """From the end of a round to the end of the next, in the median of the last few; 0: not known."""
+        ends = [p.at for p in self.curve[-12:]]
+        return round(median(b - a for a, b in pairwise(ends))) if len(ends) > 3 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +111,15 @@ class SourceView:
     silent: bool
     blocks: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocalView:
+    """The time of day in a zone, 0 to 24 hours; whether that is night; and how many ms of the plane's clock a day lasts."""
+
+    hours: float
+    night: bool
+    day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +161,10 @@ class ZoneView:
     """None: no scheduler was heard of."""
     seen: int | None = None
     """Devices that checked in within a day, as the global coordinator said last. None: it did not."""
+    local: LocalView | None = None
+    """None: no fleet that reports knows it."""
+    leader_silent: bool = False
+    """A round is open, and nobody repeats that it is."""
 
     @property
     def identity(self) -> Identity:
@@ -158,6 +193,8 @@ class TaskView:
     why: str = ""
     phase: str = ""
     """Where its epoch stands, in the paper's words (§4.2): preparation, execution, finalisation; or what it is instead."""
+    losses: dict[int, float] = field(default_factory=dict)
+    """On held-out data, by epoch like `accuracy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +215,7 @@ class TenantView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A namespace at `at`, as far as the topics were read."""
+    """A namespace at `at`, as far as the topics were read. While the log is away, that is when it was heard last."""
 
     at: int
     namespace: str
@@ -197,6 +234,8 @@ class Snapshot:
     policy_args: dict[str, str | int | float | bool] = field(default_factory=dict)
     policy_by: str = ""
     """Who said so, if anyone did."""
+    away: int = 0
+    """For how many ms the log has given no answer; 0: it does."""
 
     def task(self, name: str) -> TaskView | None:
         return next((t for t in self.tasks if t.task == name), None)

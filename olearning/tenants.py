@@ -1,11 +1,13 @@
 """`olearning tenant`, `sharing` and `task`: what tenants may have, by what policy devices are shared, a word on a task. And the
 operators' view: `tenants`, `queue`, `devices`."""
 
+import re
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from olearning.completing import policies, seen
 from olearning.errors import FAILED, USAGE, Trouble
 from olearning.hosting import emit, visit
 from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
@@ -14,7 +16,7 @@ from processors.steerer import Change, Steerer
 from processors.wisher import Wisher, said
 from schemas.sharing import SHARING, Sharing, Tenant
 from schemas.topics import check_zone
-from schemas.wire import Message, Scalar
+from schemas.wire import SLUG, Message, Scalar
 
 tenant = typer.Typer(help="What a tenant may have.", no_args_is_help=True)
 sharing = typer.Typer(help="By which policy devices are shared between tasks; without a word more: what holds.")
@@ -23,7 +25,7 @@ task_words = typer.Typer(help="A word on a task that runs.", no_args_is_help=Tru
 
 @tenant.command("set")
 def tenant_set(
-    name: Annotated[str, typer.Argument(help="The tenant, as tasks name it.")],
+    name: Annotated[str, typer.Argument(help="The tenant, as tasks name it.", autocompletion=seen("tenants"))],
     weight: Annotated[float | None, typer.Option(help="What it weighs where tenants share by weight.")] = None,
     tasks: Annotated[int | None, typer.Option(help="Tasks that have not ended, at most; 0: no limit.", min=0)] = None,
     devices: Annotated[int | None, typer.Option(help="Devices at work at once, at most; 0: no limit.", min=0)] = None,
@@ -38,6 +40,10 @@ def tenant_set(
     quota = {k: n for k, n in {"tasks": tasks, "devices": devices, "bytes": bytes_}.items() if n is not None}
     if weight is None and not quota:
         raise Trouble("say what to set: --weight, --tasks, --devices or --bytes", USAGE)
+    if weight is not None and not weight > 0:
+        raise Trouble(f"--weight {weight:g}: above 0; one of weight 2 has twice the share of one of weight 1", USAGE)
+    if not re.search(SLUG, name):
+        raise Trouble(f"tenant {name!r}: use 1 to 63 of a-z, 0-9 and '-', no '-' at either end", USAGE)
     who = whoever(by)
 
     def change(old: Tenant) -> Tenant:
@@ -68,7 +74,10 @@ def sharing_now(
 @sharing.command("set")
 def sharing_set(
     policy: Annotated[
-        str, typer.Argument(help="Its name; an unknown one is refused, and the refusal says which are known.")
+        str,
+        typer.Argument(
+            help="Its name; an unknown one is refused, and the refusal says which are known.", autocompletion=policies
+        ),
     ],
     arg: Annotated[list[str] | None, typer.Option(help="A setting of it, as in tiers=4; may be given again.")] = None,
     by: By = "",
@@ -116,7 +125,9 @@ def task_keep(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESP
 @task_words.command("end-round")
 def task_end_round(
     task: TaskName,
-    zone: Annotated[list[str] | None, typer.Option(help="In this zone alone; may be given again.")] = None,
+    zone: Annotated[
+        list[str] | None, typer.Option(help="In this zone alone; may be given again.", autocompletion=seen("zones"))
+    ] = None,
     by: By = "",
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
@@ -152,7 +163,10 @@ def queue(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", a
 
 def devices(
     eligible_for: Annotated[
-        str, typer.Option(help="A task: how many can do it, and which bound leaves out how many.")
+        str,
+        typer.Option(
+            help="A task: how many can do it, and which bound leaves out how many.", autocompletion=seen("tasks")
+        ),
     ] = "",
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",

@@ -10,6 +10,7 @@ from olearning.connect import Broker, Noted, attended, planes
 from olearning.errors import USAGE, Trouble
 from olearning.planes import InMemory, Plane, Processes, Say
 from olearning.roles import SESSION_TIMEOUT, Role
+from olearning.telemetry.exporter import Exporter, watched
 from processors.submitter import Submitter
 from schemas.topics import GLOBAL, BadName, check_zone, topic
 
@@ -104,11 +105,18 @@ def run_folder(root: Path) -> Path:
     raise Trouble(f"{root} is full of runs named {stem}", USAGE)
 
 
-def make_plane(broker: Broker, folder: Path, say: Say, session_timeout: int = SESSION_TIMEOUT) -> Plane:
+def make_plane(
+    broker: Broker,
+    folder: Path,
+    say: Say,
+    session_timeout: int = SESSION_TIMEOUT,
+    exporter: Exporter | None = None,
+) -> Plane:
     """Processes if there is a broker, else everything here."""
     if broker.bootstrap:
-        return Processes(broker.bootstrap, folder / "logs", say, session_timeout)
-    return InMemory(say)
+        port = exporter.port if exporter else None
+        return Processes(broker.bootstrap, folder / "logs", say, session_timeout, metrics_port=port or 0)
+    return InMemory(say, exporter=exporter)
 
 
 def refuse_twice(namespace: str, bootstrap: str) -> None:
@@ -122,10 +130,29 @@ def refuse_twice(namespace: str, bootstrap: str) -> None:
             )
 
 
-async def up(shape: Shape, folder: Path, broker: Broker, tasks: Sequence[Callable[[str], Submitter]], say: Say) -> None:
-    """Run a plane until cancelled. Submits `tasks` first."""
+async def up(
+    shape: Shape,
+    folder: Path,
+    broker: Broker,
+    tasks: Sequence[Callable[[str], Submitter]],
+    say: Say,
+    metrics_port: int = 0,
+) -> None:
+    """Run a plane until cancelled. Submits `tasks` first. Metrics are served at `metrics_port` and those behind it; 0: nowhere."""
     refuse_twice(shape.namespace, broker.bootstrap)
-    plane = make_plane(broker, folder, say)
+    async with Exporter(metrics_port or None) as exporter:
+        await _up(shape, folder, broker, tasks, say, exporter)
+
+
+async def _up(
+    shape: Shape,
+    folder: Path,
+    broker: Broker,
+    tasks: Sequence[Callable[[str], Submitter]],
+    say: Say,
+    exporter: Exporter,
+) -> None:
+    plane = make_plane(broker, folder, say, exporter=exporter)
     roles = shape.plane() + shape.fleets()
 
     async def run() -> None:
@@ -133,9 +160,14 @@ async def up(shape: Shape, folder: Path, broker: Broker, tasks: Sequence[Callabl
         say(f"plane: {len(roles)} roles, namespace {shape.namespace}, logs in {folder}")
         if broker.bootstrap:
             say(f"other terminals: export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}")
+        if exporter.port:
+            others: list[str] = (
+                [f"{name} at {port}" for name, port in plane.ports.items()] if isinstance(plane, Processes) else []
+            )
+            say(f"metrics: http://localhost:{exporter.port}/metrics" + "".join(f"; {x}" for x in others))
         for make in tasks:
             say((await plane.host(make)).reason)
-        await watch(plane, shape.namespace, say)
+        await watch(plane, shape.namespace, say, exporter)
 
     try:
         with Noted(broker.bootstrap, shape.namespace):
@@ -144,12 +176,13 @@ async def up(shape: Shape, folder: Path, broker: Broker, tasks: Sequence[Callabl
         await plane.stop()
 
 
-async def watch(plane: Plane, namespace: str, say: Say) -> None:
-    """Say what happens, for ever. Raises `Trouble` if it cannot be read any more."""
+async def watch(plane: Plane, namespace: str, say: Say, exporter: Exporter) -> None:
+    """Say what happens, for ever, and show what the view knows. Raises `Trouble` if it cannot be read any more."""
     from olearning.happenings import VOID
     from olearning.view import View
 
     view = View(namespace)
+    exporter.watch(watched("view", "", view, plane.kafka, plane.now))
     watching = asyncio.create_task(plane.host(lambda life: view))
     try:
         while not watching.done():

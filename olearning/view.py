@@ -7,9 +7,11 @@ stand; `events` are what happened. It sends nothing, so any number may look at o
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from olearning.books import GlobeBook, Letters, Log, Sources, ZoneBook, segment, shard_word
+from device_sim.availability import is_night
+from olearning.books import GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, dead, evaluated, happened, objected
 from olearning.snapshot import (
+    LocalView,
     RoundView,
     ScheduleView,
     ShardView,
@@ -20,6 +22,7 @@ from olearning.snapshot import (
     ZoneView,
 )
 from olearning.waiting import phase, rivals, shortage, task_waits, zone_waits
+from processors.selector import REPEAT
 from processors.standing import open_tasks, standings
 from processors.tenancy import holds
 from schemas.facts import ZoneJoined
@@ -39,11 +42,13 @@ from schemas.messages import (
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
 from streams.ledger import GlobalTask, Globe, Zone, ZoneTask
-from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Starts, Stop
+from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, Record, Requests, Starts, Stop, Tick
 from streams.reading import WRONG, Reading
 
 MOST_EVENTS = 10_000
 """Events that wait to be drained; older ones are forgotten."""
+QUIET = 2 * REPEAT + 2_000
+"""ms without an announcement, while a round is open, after which a zone's leader is taken for gone."""
 MOST_EPOCHS = 1_000
 """Evaluations that are kept of a task."""
 
@@ -79,11 +84,14 @@ class View:
         """By zone, what the scheduler said last, and when that was heard."""
         self.present: dict[str, Presence] = {}
         """By zone, the devices that the global coordinator saw."""
+        self.announced: dict[str, int] = {}
+        """By zone, when its leader last announced anything."""
         self.requests = Requests()
         self._first_zones = tuple(zones)
         self._metrics = topic(namespace, GLOBAL, "metrics").name
         self._letters = topic(namespace, GLOBAL, "dead-letters").name
         self._order_topics: set[str] = set()
+        self._announcements: dict[str, str] = {}
         self._positions: dict[str, int] = {}
         self._zone_of: dict[str, str] = {}
         self._ends: dict[str, int] = {}
@@ -93,11 +101,13 @@ class View:
         self._polled: int | None = None
         self.now = 0
         """The time of the last input, in ms."""
+        self.heard = 0
+        """When the log last said anything, in ms."""
 
     # ------------------------------------------------------------------ inputs
 
     def start(self, now: int) -> Iterable[Effect]:
-        self.now = now
+        self.now = self.heard = now
         yield from self.globe_book.reading.start()
         for name in (self._metrics, self._letters):  # not kept for ever: they may begin above 0
             yield Starts(self.requests.new(("start", name)), name)
@@ -106,6 +116,10 @@ class View:
 
     def handle(self, event: Input, now: int) -> Iterable[Effect]:
         self.now = now
+        if not isinstance(event, Tick):
+            if self._silent(self.heard, now):
+                self._back(now)
+            self.heard = now
         try:
             match event:
                 case Record():
@@ -138,6 +152,16 @@ class View:
         self.events.clear()
         return out
 
+    def _back(self, now: int) -> None:
+        """The log was away: what nobody could say meanwhile is no silence."""
+        self.announced = dict.fromkeys(self.announced, now)
+        for source in self.sources.all.values():
+            if not self._silent(source.heard, self.heard):
+                source.heard = now
+        for zone, (said, at) in self.advice.items():
+            if not self._silent(at, self.heard):
+                self.advice[zone] = said, now
+
     # ------------------------------------------------------------------ reading
 
     def _watch(self, name: str, offset: int) -> Iterator[Effect]:
@@ -153,6 +177,9 @@ class View:
             name = topic(self.namespace, zone, "priorities").name
             self._order_topics.add(name)
             yield Ends(self.requests.new(("orders", name)), name)
+            name = topic(self.namespace, zone, "announcements").name
+            self._announcements[name] = zone
+            yield Ends(self.requests.new(("announcements", name)), name)
 
     def _globe_jumped(self) -> Iterator[Effect]:
         for zone in self.globe.zones:
@@ -176,6 +203,8 @@ class View:
             then = book.zone
             if got := (yield from book.feed(record)):
                 self._tell(*happened(then, book.zone, *got, zone, record.timestamp))
+        elif zone := self._announcements.get(record.topic):
+            self.announced[zone] = now
         else:
             self._positions[record.topic] = record.offset + 1
             self._heard(record, now)
@@ -231,6 +260,9 @@ class View:
             case ("cut", str(name)):  # retention was quicker
                 yield Ends(self.requests.new(("orders", name)), name)
                 return
+            case ("cut announcements", str(name)):
+                yield Ends(self.requests.new(("announcements", name)), name)
+                return
         match self.requests.close(answer.tag):
             case ("end" | "start", _) if answer.error:
                 yield Stop(f"{self.name}: {answer.error}")
@@ -243,6 +275,9 @@ class View:
                 self._positions[name], self._ends[name] = max(0, end - 1), end
                 if not answer.error:
                     yield Follow(name, 0, max(0, end - 1), ("cut", name))
+            case ("announcements", str(name)) if not answer.error:  # what is said from now on
+                self.announced.setdefault(self._announcements[name], now)
+                yield Follow(name, 0, answer.value[0], ("cut announcements", name))
             case ("deltas", str(zone), str(task), ZoneTask() as asked) if (
                 not answer.error
             ):  # else it went with its task
@@ -252,7 +287,8 @@ class View:
                 log.final = asked.retired
 
     def _poll(self, now: int) -> Iterator[Effect]:
-        """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read."""
+        """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read. One question is
+        always asked: an answer shows that the log is there."""
         if not self._read:
             known = {self._metrics, self._letters, *self._order_topics} <= self._positions.keys()
             heard = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
@@ -262,12 +298,13 @@ class View:
         if self._polled is None or now - self._polled >= self.poll_ms:
             self._polled = now
             self.sources.forget(now)
+            asked = {meaning[:3] for meaning in self.requests.open.values()}
+            if ("there",) not in asked:
+                yield Ends(self.requests.new(("there",)), self._metrics)
             for zone, book in self.books.items():
                 for task, t in book.zone.tasks.items():
                     over = t.retired and task in book.logs and book.logs[task].final
-                    if not over and not any(
-                        asked[:3] == ("deltas", zone, task) for asked in self.requests.open.values()
-                    ):
+                    if not over and ("deltas", zone, task) not in asked:
                         name = topic(self.namespace, zone, "deltas", task).name
                         yield Ends(self.requests.new(("deltas", zone, task, t)), name)
         if self._caught_up is None and not self.requests.open:
@@ -276,6 +313,8 @@ class View:
     # ------------------------------------------------------------------ how things stand
 
     def snapshot(self, now: int) -> Snapshot:
+        away = now - self.heard if self._silent(self.heard, now) else 0
+        now -= away  # nobody is silent, and nothing late, because we hear nothing
         globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)
         tasks = [self._task(g, now) for g in globe.tasks.values()]
         tasks += [
@@ -299,6 +338,7 @@ class View:
             policy=sharing.policy,
             policy_args=dict(sharing.args),
             policy_by=sharing.by,
+            away=away,
         )
 
     def _tenant(self, name: str, s: Standing) -> TenantView:
@@ -324,6 +364,7 @@ class View:
             since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
             why=g.why,
             phase=phase(g),
+            losses={n: x.loss for n, x in sorted(self.accuracy.get(task, {}).items())},
         )
 
     def _zone(self, name: str, now: int) -> ZoneView:
@@ -344,6 +385,7 @@ class View:
             here = {task: t.next[s] for task, t in zone.tasks.items() if not t.retired}
             word = shard_word(h.holder, gone, words)
             shards.append(ShardView(s, h.holder, h.token, here, sum(u[s] for u in unread.values()), word))
+        heard, open_ = self.announced.get(name), [t for t in zone.tasks.values() if t.state == "open" and not t.retired]
         tasks = [g for g in self.globe.tasks.values() if name in g.zones]
         rounds = tuple(self._round(g, name, zone.tasks.get(g.spec.task), shards, unread, devices, now) for g in tasks)
         return ZoneView(
@@ -351,6 +393,7 @@ class View:
             position=zone.position,
             leader=zone.leader.holder,
             leader_token=zone.leader.token,
+            leader_silent=bool(zone.leader.token and open_ and heard is not None and now - heard > QUIET),
             rounds=rounds,
             shards=tuple(shards),
             devices=devices,
@@ -363,7 +406,16 @@ class View:
             unread=sum(map(sum, unread.values())),
             schedule=self._schedule(name, zone, now),
             seen=self.present[name].devices if name in self.present else None,
+            local=self._local(fleets.values(), now),
         )
+
+    def _local(self, fleets: Iterable[Source], now: int) -> LocalView | None:
+        """The time of day by the fleet that was heard last."""
+        for f in sorted(fleets, key=lambda f: -f.heard):
+            if isinstance(f.report, FleetReport) and (at := f.report.local) and not self._silent(f.heard, now):
+                hours = (at.hours + (now - f.heard) * 24 / at.day) % 24
+                return LocalView(hours, is_night(hours), at.day)
+        return None
 
     def _schedule(self, name: str, zone: Zone, now: int) -> ScheduleView | None:
         if name not in self.advice:
@@ -418,6 +470,7 @@ class View:
             places=o.places if o else g.spec.rounds.places,
             eligible=able.devices if able else None,
             below=dict(able.below) if able else {},
+            curve=book.curves.get(task, ()),
         )
 
     def _source(self, name: str, among: Mapping, now: int) -> SourceView:

@@ -611,11 +611,12 @@ class Aggregator:
     # ------------------------------------------------------------------ what operators see
 
     def _report(self, now: int) -> Send:
-        tasks = tuple(self._task_load(task, work, now) for task, work in sorted(self.work.items()))
+        tasks = tuple(self.task_load(task, work, now) for task, work in sorted(self.work.items()))
         held = shards_of(self.zone, self.name, self.life)
         return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
 
-    def _task_load(self, task: str, work: Work, now: int) -> TaskLoad:
+    def task_load(self, task: str, work: Work, now: int) -> TaskLoad:
+        """What there is to say of a task here."""
         t = self.zone.tasks[task]
         r = t.rounds.get(t.round)
         size = work.bytes // work.blocks if work.blocks else 0

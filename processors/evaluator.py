@@ -33,6 +33,8 @@ class Evaluator:
         self.ledger = self.reading.ledger
         self.requests = Requests()
         self.waiting: deque[tuple[str, int, Manifest]] = deque()
+        self.scores: dict[str, Evaluation] = {}
+        """By task, the last."""
 
     def start(self, now: int) -> Iterator[Effect]:
         return self.reading.start()
@@ -73,7 +75,7 @@ class Evaluator:
     def _score(self, task: str, epoch: int, manifest: Manifest, found: dict[str, bytes], now: int) -> Iterator[Effect]:
         try:
             scores = self.scorer(self.ledger.state.tasks[task].spec, assemble(manifest, found))
-            evaluation = Evaluation(self.name, now, task, epoch, manifest.version, *scores)
+            evaluation = self.scores[task] = Evaluation(self.name, now, task, epoch, manifest.version, *scores)
             yield send(self.evaluations, evaluation, task)
             yield send(self.metrics, evaluation, self.name)
         except Exception as e:  # whatever a tenant's model or data raise: it is that task's fault, and theirs to read

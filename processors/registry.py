@@ -96,13 +96,15 @@ class Registry:
         return zone in self.ends and all(done.get(p, 0) >= end for p, end in self.ends[zone].items())
 
     def report(self, now: int, needs: Mapping[str, tuple[tuple[str, ...], Bounds]]) -> Iterator[Send]:
-        """How things stand, if that changed since it was said last. `needs`: by task, its zones and public needs."""
+        """How things stand, if that changed since it was said last; of a zone not before all is read that was there when this one began
+        to lead. `needs`: by task, its zones and public needs."""
         at, last = self.said
-        if now - at < EVERY:
+        known = [z for z in self.seen if self._read(z)]
+        if now - at < EVERY or not known:
             return
         for here in self.seen.values():
             here.forget(now - DAY)
-        zones = {z: self._presence(z, needs) for z in self.seen}
+        zones = {z: self._presence(z, needs) for z in known}
         if last is None or zones != last.zones or now - last.at >= REPEAT:
             last = RegistryReport(self.name, now, zones)
             yield send(self.metrics, last, self.name)

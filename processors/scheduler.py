@@ -49,6 +49,8 @@ class Scheduler:
         self.speaks = False
         self.said: dict[str, tuple[tuple[str, ...], dict[str, float], int]] = {}
         """By zone, the order and the weights said last, and when."""
+        self.reports: dict[str, SchedulerReport] = {}
+        """By zone, the last one that was sent."""
         self.reported = 0
 
     def start(self, now: int) -> Iterator[Effect]:
@@ -134,4 +136,5 @@ class Scheduler:
             number = self.steady.setdefault(zone, Steady()).after(number, now)
             why = priorities.in_words(arriving, backlog, capacity)
         load = round(arriving), backlog, round(capacity)
-        return send(self.metrics, SchedulerReport(self.name, zone, now, workers, number, *load, why), key=self.name)
+        said = self.reports[zone] = SchedulerReport(self.name, zone, now, workers, number, *load, why)
+        return send(self.metrics, said, key=self.name)

@@ -32,6 +32,11 @@ LATELY = 1_000
 """A new leader says the last word again on tasks that ended within so many records of the ledger: the one before may not have."""
 RETRY = 1_000
 """A refused device may try again after so many ms."""
+GROUNDS = NOT_OPEN, NEEDS, BLOCKS, LATE, FULL_ROUND, QUOTA, PLAN = (
+    "not-open", "needs", "blocks", "late", "full", "quota", "plan"
+)  # fmt: skip
+"""Why a device gets no slot: no such round is open, it lacks what the task needs, the set of blocks that it wants to owe cannot be, the
+round takes no more, or has no place left, its tenant's quota, the plan of the sharing policy."""
 
 Waits = tuple[int, Registration | None]
 """A registration that waits, and its offset; None: it could not be read."""
@@ -56,6 +61,8 @@ class Selector:
         self.masks: dict[str, dict[str, int]] = {}
         """By task whose rounds take parts of the model, what of it goes whole."""
         self.plans = Plans(desk)
+        self.refused: Counter[str] = Counter()
+        """How many refusals were written since the start, by ground."""
 
     # ------------------------------------------------------------------ leadership
 
@@ -188,7 +195,7 @@ class Selector:
                     continue
                 t = zone.tasks.get(wish.task)
                 if t is None or t.retired or t.loss or t.state != "open" or t.round != wish.round:
-                    answers.append(self._refuse(wish, f"round {wish.round} is not open"))
+                    answers.append(self._refuse(wish, NOT_OPEN, f"round {wish.round} is not open"))
                     continue
                 r = t.rounds[t.round]
                 assert r.opened
@@ -219,22 +226,23 @@ class Selector:
         held: int,
         allowance: Allowance,
         now: int,
-    ) -> tuple[str, int] | None:
-        """Why this device gets no slot of a round that is open, and after how many ms it may try again; None: it gets one."""
+    ) -> tuple[str, str, int] | None:
+        """Why this device gets no slot of a round that is open, in one of `GROUNDS` and in words, and after how many ms it may try
+        again; None: it gets one."""
         g = self.desk.globe.state.tasks.get(wish.task)
         if g and (lacks := short(wish, g.spec.needs.public)):
-            return lacks, LATER
+            return NEEDS, lacks, LATER
         if wish.blocks and (why := self._strange(wish, o)):
-            return why, LATER
+            return BLOCKS, why, LATER
         if 0 < o.fill <= now:
-            return "the round takes no more devices", RETRY
+            return LATE, "the round takes no more devices", RETRY
         if not self._room(t, o, new, ended, held + new):
-            return "the round is full", RETRY
+            return FULL_ROUND, "the round is full", RETRY
         why, retry = allowance.over(o.tenant, cost(o, wish.blocks))
         if why:
-            return why, retry
+            return QUOTA, why, retry
         why = self.plans.against(wish, now)
-        return (why, RETRY) if why else None
+        return (PLAN, why, RETRY) if why else None
 
     def _strange(self, wish: Registration, o: Opened) -> str:
         """Why a round cannot give a slot that owes just these blocks, or ""."""
@@ -242,10 +250,9 @@ class Selector:
             return f"{wish.task} takes whole models alone: its rounds are not partial"
         if why := sets.flaw(wish.blocks, len(o.sizes)):
             return f"the set of blocks: {why}"
-        g = self.desk.globe.state.tasks.get(wish.task)
-        if wish.task not in self.masks:
-            self.masks[wish.task] = masks(g.layout) if g else {}
-        return objection(self.masks[wish.task], wish.blocks)
+        if (g := self.desk.globe.state.tasks.get(wish.task)) and wish.task not in self.masks:
+            self.masks[wish.task] = masks(g.layout)
+        return objection(self.masks.get(wish.task, {}), wish.blocks)
 
     def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
         """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
@@ -278,7 +285,8 @@ class Selector:
         self.held[task] = (r.round, held)
         return held
 
-    def _refuse(self, wish: Registration, reason: str, retry: int = RETRY) -> Refusal:
+    def _refuse(self, wish: Registration, ground: str, reason: str, retry: int = RETRY) -> Refusal:
+        self.refused[ground] += 1
         return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
     def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:

@@ -210,6 +210,13 @@ class SchedulerReport(Message, frozen=True):
     why: str
 
 
+class LocalTime(Part, frozen=True):
+    """What clocks show where a fleet's devices live: `hours` of the day, 0 to 24, of which each lasts `day` ms of the plane's clock."""
+
+    hours: Annotated[float, msgspec.Meta(ge=0, le=24)]
+    day: Annotated[int, msgspec.Meta(ge=1)]
+
+
 class FleetReport(Message, frozen=True):
     """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start.
 
@@ -227,6 +234,8 @@ class FleetReport(Message, frozen=True):
     handed: Count = 0
     waiting: Count = 0
     left: Count = 0
+    local: LocalTime | None = None
+    """At `at`. None: its devices have no days, or live by several clocks."""
 
 
 class Eligible(Part, frozen=True):

@@ -10,6 +10,7 @@ import asyncio
 import heapq
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.partitioner import shard_of
 from streams.processor import Send
-from streams.queries import FOR_GOOD, TROUBLE, Cluster, Refused, pause
+from streams.queries import FOR_GOOD, RECONNECT, TROUBLE, Cluster, Refused, pause
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ class _Lane:
 class Appends:
     """One producer and its lanes."""
 
-    def __init__(self, cluster: Cluster, client_id: str, clock: Callable[[], int]):
+    def __init__(self, cluster: Cluster, client_id: str, clock: Callable[[], int], again: Counter[str] | None = None):
+        self._again = Counter() if again is None else again
         self._cluster, self._client_id, self._clock = cluster, client_id, clock
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
@@ -149,7 +151,7 @@ class Appends:
         except FOR_GOOD as e:
             self._end_all(run, f"{topic}: {str(e) or type(e).__name__}")
         except TROUBLE as e:
-            log.info("appending to %s again: %r", topic, e)
+            log.info("appending to %s again: %r", topic, e, extra=RECONNECT)
             for append in run:
                 if append not in self._unacknowledged and not append.done:
                     self._push(append)
@@ -203,7 +205,7 @@ class Appends:
         """What became of a batch: its first record lies at the offset, the others behind it."""
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or (error and not isinstance(error, FOR_GOOD)):
-            log.info("appending to %s again: %r", appends[0].send.topic, error)
+            log.info("appending to %s again: %r", appends[0].send.topic, error, extra=RECONNECT)
             self._replace(producer)
         elif error or future.result().offset < 0:  # one of them is not wanted, or all are there and nobody knows where
             for append in appends:
@@ -219,7 +221,7 @@ class Appends:
     def _acknowledged(self, append: Append, producer: AIOKafkaProducer, future: "asyncio.Future") -> None:
         error = None if future.cancelled() else future.exception()
         if future.cancelled() or (error and not isinstance(error, FOR_GOOD)):
-            log.info("appending to %s again: %r", append.send.topic, error)
+            log.info("appending to %s again: %r", append.send.topic, error, extra=RECONNECT)
             self._replace(producer)
         elif error:
             self._end(append, None, f"{append.send.topic}: {str(error) or type(error).__name__}")
@@ -276,6 +278,7 @@ class Appends:
     def _replace(self, broken: AIOKafkaProducer) -> None:
         """What this producer has not acknowledged is sent again by another."""
         if self._producer is broken:
+            self._again["appending"] += 1
             self._discard(broken)
         again = [a for a, p in self._unacknowledged.items() if p is broken]
         for topic in {a.send.topic for a in again}:

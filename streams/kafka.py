@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.topics import parse
 from streams.appends import Append, Appends
@@ -37,11 +37,13 @@ from streams.processor import (
     Tick,
     Unfollow,
 )
+from streams.pulse import LANES, Pulse
 from streams.queries import BrokerGone, Cluster, Refused
 from streams.reader import Reader
 
 __all__ = ["BrokerGone", "Kafka"]
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LARGE = 512 * 1024
 """A record above this many bytes is worth a thread: heartbeats go on meanwhile. Adding a smaller one takes 0.1 to 0.4 ms, and a
@@ -66,7 +68,8 @@ def is_bulk(topic: str) -> bool:
         return False
 
 
-CONTROL, MAIL, BULK = range(3)
+CONTROL, MAIL, BULK = range(len(LANES))
+LETTERS = ".dead-letters"
 
 
 def lane(topic: str) -> int:
@@ -92,14 +95,17 @@ class Kafka:
     ):
         self.client_id, self.session_timeout_ms, self.clock = client_id, session_timeout_ms, clock
         self._bootstraps = (bootstrap, data_bootstrap or bootstrap)
+        self.pulse = Pulse()
         self._clusters: tuple[Cluster, ...] = ()
         self._appends: tuple[Appends, ...] = ()
+        self._hosts: list[_Host] = []
 
     async def start(self) -> None:
         """Raises `BrokerGone` if nobody answers."""
         control, data = self._bootstraps
-        first = Cluster(control, self.client_id)
-        self._clusters = (first, first if data == control else Cluster(data, f"{self.client_id}-data"))
+        again = self.pulse.again
+        first = Cluster(control, self.client_id, again)
+        self._clusters = (first, first if data == control else Cluster(data, f"{self.client_id}-data", again))
         try:
             for cluster in self._clusters:
                 await cluster.start()
@@ -108,7 +114,7 @@ class Kafka:
             raise
         first, last = self._clusters
         self._appends = tuple(
-            Appends(c, f"{self.client_id}-{what}", self.clock)
+            Appends(c, f"{self.client_id}-{what}", self.clock, again)
             for c, what in ((first, "control"), (first, "mail"), (last, "bulk"))
         )
 
@@ -136,23 +142,45 @@ class Kafka:
 
     async def host(self, processor: Processor) -> Stop:
         """Host a processor until it stops; cancelled, it cleans up quickly."""
-        return await _Host(self, processor).run()
+        host = _Host(self, processor)
+        self._hosts.append(host)
+        try:
+            return await host.run()
+        finally:
+            self._hosts.remove(host)
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that are ready and not handed over yet."""
+        return sum(len(h._inbox) + sum(r.ready for r in h._by_lane) for h in self._hosts)
+
+    async def look(self, processor: Processor, at: Callable[[], T]) -> T:
+        """What `at` says of a processor's state, between two of its inputs. Raises `KeyError` if it is not hosted now."""
+        for host in self._hosts:
+            if host.processor is processor:
+                async with host.away:
+                    return at()
+        raise KeyError(processor.name)
 
 
 class _Host:
     """One processor, its inbox and what runs for it."""
 
     def __init__(self, kafka: Kafka, processor: Processor):
-        self.kafka, self.processor = kafka, processor
+        self.kafka, self.processor, self.pulse = kafka, processor, kafka.pulse
         self.stopped: Stop | None = None
+        self.away = asyncio.Lock()
+        """Held while its processor is at work in another thread."""
         self._inbox: deque[tuple[Input, bool]] = deque()
         self._awake = asyncio.Event()
         self._sent: set[Append] = set()
         self._asked: set[asyncio.Task[None]] = set()
-        control, data = kafka._clusters
+        (control, data), again = kafka._clusters, self.pulse.again
         self._by_lane = tuple(
-            Reader(c, f"{kafka.client_id}-{processor.name}-{what}", self._awake.set, self._fail, self._give)
-            for c, what in ((control, "control"), (control, "mail"), (data, "bulk"))
+            Reader(
+                c, f"{kafka.client_id}-{processor.name}-{LANES[n]}", self._awake.set, self._fail, self._give, n, again
+            )
+            for n, c in ((CONTROL, control), (MAIL, control), (BULK, data))
         )
         self._readers = list(self._by_lane)
         """The one whose turn it is first."""
@@ -166,6 +194,7 @@ class _Host:
                 m,
                 self.kafka.session_timeout_ms,
                 lambda seats: self._give(Assigned(seats)),
+                self.pulse.again,
             )
             tasks.append(asyncio.create_task(member.run(), name=f"membership of {self.processor.name}"))
         for task in tasks:
@@ -196,7 +225,10 @@ class _Host:
                 await self._do([event], large)
             elif from_reader := self._next():
                 reader, run = from_reader
-                await self._do(run, any(len(r.value or b"") > LARGE for r in run), reader)
+                sizes = [len(r.value or b"") for r in run]
+                done = await self._do(run, max(sizes) > LARGE, reader)
+                self.pulse.read[reader.lane] += done
+                self.pulse.read_bytes[reader.lane] += sum(sizes[:done])
             else:
                 self._awake.clear()
                 with contextlib.suppress(TimeoutError):  # not wait_for: Python 3.11's may lose a cancellation
@@ -217,9 +249,9 @@ class _Host:
                     return reader, run
         return None
 
-    async def _do(self, run: Sequence[Input | None], large: bool = False, reader: Reader | None = None) -> None:
-        """Some inputs (or the start, None), one after the other, and what the processor answers. What it aims its reading at
-        comes into effect before the next record."""
+    async def _do(self, run: Sequence[Input | None], large: bool = False, reader: Reader | None = None) -> int:
+        """Some inputs (or the start, None), one after the other, and what the processor answers: how many. What it aims its
+        reading at comes into effect before the next record."""
         now, p = self.kafka.clock(), self.processor
         effects: list[Effect] = []
         done = 0
@@ -233,15 +265,22 @@ class _Host:
                 if any(isinstance(e, AIMS) for e in new):
                     return
 
+        began = time.perf_counter()
         try:
-            await asyncio.to_thread(call) if large else call()
+            if large:
+                async with self.away:
+                    await asyncio.to_thread(call)
+            else:
+                call()
         except Exception as e:
             log.exception("%s failed at %s", p.name, _summary(run[done]))
             self._stop(Stop(f"bug in {p.name}: {e!r} at {_summary(run[done])}"))
-            return
+            return done
+        self.pulse.handled(time.perf_counter() - began)
         if reader:
             reader.untake([r for r in run[done:] if isinstance(r, Record)])
         self._carry_out(effects)
+        return done
 
     def _give(self, event: Input, large: bool = False) -> None:
         self._inbox.append((event, large))
@@ -292,7 +331,12 @@ class _Host:
     def _send(self, send: Send) -> None:
         append = Append(send, self._landed)
         self._sent.add(append)
-        self.kafka.appends(send.topic).put(append)
+        way, pulse = lane(send.topic), self.pulse
+        pulse.sent[way] += 1
+        pulse.sent_bytes[way] += len(send.value)
+        if way == CONTROL and send.topic.endswith(LETTERS):
+            pulse.letters[_what(send)] += 1
+        self.kafka._appends[way].put(append)
 
     def _landed(self, append: Append, place: tuple[int, int] | None, error: str) -> None:
         self._sent.discard(append)
@@ -354,6 +398,13 @@ class _Host:
         for appends in self.kafka._appends:
             appends.untell(self._awake.set)
         await asyncio.wait(tasks, timeout=LINGER)
+
+
+def _what(letter: Send) -> str:
+    """The kind of topic that the record of a dead letter was in: that is what its key begins with."""
+    with contextlib.suppress(KeyError):
+        return parse((letter.key or "").split("/")[0]).kind.what
+    return "other"
 
 
 def _summary(event: Input | None) -> str:

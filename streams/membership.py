@@ -9,13 +9,14 @@ suite looks whether they still mean the same.
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from streams.processor import Membership
-from streams.queries import TROUBLE, Cluster, close, pause
+from streams.queries import RECONNECT, TROUBLE, Cluster, close, pause
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,9 @@ class Member:
         membership: Membership,
         session_timeout_ms: int,
         assigned: Callable[[frozenset[int]], None],
+        again: Counter[str] | None = None,
     ):
+        self._again = Counter() if again is None else again
         self._cluster, self._client_id, self._membership = cluster, client_id, membership
         self._session_timeout_ms, self._assigned = session_timeout_ms, assigned
 
@@ -61,7 +64,8 @@ class Member:
                 await self._cluster.known(self._membership.topic, math.inf)
                 await self._belong()
             except TROUBLE as e:
-                log.warning("group %s: joining again after %r", self._membership.group, e)
+                self._again["joining"] += 1
+                log.warning("group %s: joining again after %r", self._membership.group, e, extra=RECONNECT)
                 await asyncio.sleep(pause(attempt))
                 attempt += 1
 

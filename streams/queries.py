@@ -6,7 +6,7 @@ millisecond. Whatever a broker's restart may mend is asked again until it is ans
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -20,6 +20,8 @@ from schemas.topics import Topic
 from streams.batches import Consumer, Unreadable
 
 log = logging.getLogger(__name__)
+RECONNECT = {"event": "reconnect"}
+"""Of a log line: a client is replaced or a question put again, since the broker was away or said no."""
 T = TypeVar("T")
 
 PATIENCE = 30.0
@@ -62,7 +64,8 @@ def pause(attempt: int) -> float:
 class Cluster:
     """One Kafka cluster, to be asked."""
 
-    def __init__(self, bootstrap: str, client_id: str):
+    def __init__(self, bootstrap: str, client_id: str, again: Counter[str] | None = None):
+        self._again = Counter() if again is None else again
         self.bootstrap, self.client_id = bootstrap, client_id
         self._clients: dict[type, Any] = {}
         self._starting = asyncio.Lock()
@@ -224,7 +227,8 @@ class Cluster:
             except FOR_GOOD as e:
                 raise Refused(str(e) or type(e).__name__) from e
             except TROUBLE as e:
-                log.info("asking %s again: %r", self.bootstrap, e)
+                self._again["asking"] += 1
+                log.info("asking %s again: %r", self.bootstrap, e, extra=RECONNECT)
                 await self.stop()
                 await asyncio.sleep(pause(attempt))
         raise AssertionError

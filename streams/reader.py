@@ -9,14 +9,14 @@ hands over an empty record.
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 
 from aiokafka import TopicPartition, errors
 
 from streams.batches import Consumer, Unreadable, compacted
 from streams.processor import Answer, Record
-from streams.queries import TROUBLE, Cluster, Refused, close, pause
+from streams.queries import RECONNECT, TROUBLE, Cluster, Refused, close, pause
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ AHEAD = 4 * 2**20
 
 class Reader:
     """The followed partitions of one cluster. `wake` is called when there is something to take, `fail` with a reason, `tell`
-    with the answer to a `follow` that had a tag."""
+    with the answer to a `follow` that had a tag. `again` counts the clients that had to be replaced."""
 
     def __init__(
         self,
@@ -35,7 +35,10 @@ class Reader:
         wake: Callable[[], None],
         fail: Callable[[str], None],
         tell: Callable[[Answer], None],
+        lane: int = 0,
+        again: Counter[str] | None = None,
     ):
+        self.lane, self._again = lane, Counter() if again is None else again
         self._cluster, self._client_id, self._wake, self._fail, self._tell = cluster, client_id, wake, fail, tell
         self._wanted: dict[TopicPartition, int] = {}
         self._tags: dict[TopicPartition, Hashable] = {}
@@ -102,6 +105,11 @@ class Reader:
             return f"{r.topic}-{r.partition}: wanted offset {at}, the log goes on at {r.offset}: records are lost"
         return ""
 
+    @property
+    def ready(self) -> int:
+        """How many records are read and not taken."""
+        return len(self._batch)
+
     def untake(self, run: Sequence[Record]) -> None:
         """Give back what was taken last and not handed over."""
         for r in reversed(run):
@@ -138,7 +146,8 @@ class Reader:
                 self._fail(f"not allowed to read {e}")
                 return
             except TROUBLE as e:
-                log.info("reading again after %r", e)
+                self._again["reading"] += 1
+                log.info("reading again after %r", e, extra=RECONNECT)
             finally:
                 self._consumer = None
                 await close(consumer)

@@ -23,7 +23,7 @@ of `ledger.marks`, so it is compared again when the fold comes to the `Checkpoin
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 from schemas.blocks import FoldBlock
 from schemas.facts import Checkpoint
@@ -36,6 +36,10 @@ PIECE = 256 * 1024
 """Bytes of a piece of a fold, at most."""
 ATTEMPTS = 5
 """So often the log is looked through for a checkpoint: the leader may cut it and make new ones meanwhile."""
+
+
+Heard = Callable[[Any, Message | None, str, Record], None]
+"""The state before, the fact (None: unreadable), why it is void or "", the record."""
 
 
 class Gone(RuntimeError):
@@ -71,6 +75,8 @@ class Reading(Generic[S]):
         self.pieces = topic(namespace, scope, "checkpoints").name
         self.ledger: Ledger[S] = Ledger(empty)
         self.origin = 0
+        self.listeners: list[Heard] = []
+        """Told of each record that is folded, before the processor acts on it: for those who watch. They change nothing."""
         self._jumped = jumped
         self._kind: type[S] = type(empty)
         self._doing: _Looking | _Fetching | None = None
@@ -97,8 +103,11 @@ class Reading(Generic[S]):
         """A record of the ledger; returns (fact, void) once it is folded, None while a checkpoint is looked for."""
         match self._doing:
             case None:
-                self._attempts = 0
-                return self.ledger.feed(record)
+                self._attempts, before = 0, self.ledger.state
+                fact, void = self.ledger.feed(record)
+                for tell in self.listeners:
+                    tell(before, fact, void, record)
+                return fact, void
             case _Looking() as looking:
                 yield from self._look(looking, record)
         return None

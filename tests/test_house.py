@@ -35,6 +35,9 @@ PLANE = [
     "learning.sharing",
     "learning.strategies",
     "olearning.cli",
+    "olearning.monitor.charts",
+    "olearning.monitor.facts",
+    "olearning.monitor.trend",
 ]
 LAZY = ["learning.knapsack", "learning.modular.assignment", "learning.modular.derivation"]
 """They name the solver, and import it only when it is asked."""
@@ -54,7 +57,7 @@ for name in list(names):
 for name in names:
     importlib.import_module(name)
 print(*names)
-if heavy := {"torch", "sklearn", "ortools"} & set(sys.modules):
+if heavy := {"torch", "sklearn", "ortools", "nicegui", "textual"} & set(sys.modules):
     sys.exit(f"imported by them: {heavy}")
 """
 
@@ -74,7 +77,7 @@ def test_plane_imports_no_torch_and_no_solver():
     assert len(seen) == len(set(seen))
 
 
-@pytest.mark.parametrize("heavy", ["torch", "sklearn", "ortools"])
+@pytest.mark.parametrize("heavy", ["torch", "sklearn", "ortools", "nicegui", "textual"])
 def test_an_import_of_them_would_be_seen(tmp_path, heavy):
     (tmp_path / f"{heavy}.py").touch()  # a stand-in: the real one takes seconds
     (tmp_path / "role").mkdir()
@@ -101,8 +104,11 @@ FORBIDDEN = [
         "processors",
         "def late():\n    import ortools",
     ),
+    ("NiceGUI only behind the live page", "streams", "def late():\n    import nicegui"),
     ("schemas and learning do no I/O and start no clock", "learning", "import time"),
     ("processors are state machines: no clock, no event loop, no broker", "processors", "import asyncio"),
+    ("what is shown to operators is read from outside", "processors", "import prometheus_client"),
+    ("what is shown to operators is read from outside", "streams", "import opentelemetry"),
 ]
 
 
@@ -253,7 +259,8 @@ def test_locks_are_what_pyproject_asks_for():
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     plane, dev = pins(ROOT / "locks/plane.txt"), pins(ROOT / "locks/dev.txt")
-    asked = {"plane": project["dependencies"], "dev": project["dependencies"] + extras["train"] + extras["dev"]}
+    tested = [r for extra in ("train", "gateway", "monitor", "trace", "dev") for r in extras[extra]]
+    asked = {"plane": project["dependencies"], "dev": project["dependencies"] + tested}
     for lock, names in ((plane, asked["plane"]), (dev, asked["dev"])):
         for r in map(Requirement, names):
             assert r.specifier.contains(lock[canonicalize_name(r.name)]), f"{r}: run `make lock`"

@@ -336,8 +336,9 @@ class Schedule:
                 {"round": b.round + 9},
             )
         )
-        if self.shape.partial and self.more.random() < 0.4:
-            wrong = {"block": (b.block + 1) % len(LAYOUT.sizes)}  # perhaps one that the slot does not owe
+        if self.shape.partial and not self.shape.patient and self.more.random() < 0.5:
+            i = (b.block + 1) % len(LAYOUT.sizes)  # perhaps one that the slot does not owe
+            wrong = {"block": i, "codec": "int32", "exponent": 0, "data": memoryview(bytes(4 * LAYOUT.sizes[i]))}
         fields = {f: getattr(b, f) for f in b.__struct_fields__}
         self.put(at[0], encode(DeltaBlock(**{**fields, **wrong})), s.key, at[1])
 

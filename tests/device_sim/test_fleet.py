@@ -89,11 +89,12 @@ class Edge:
         reward: float = 1.0,
         over: bool = False,
         staleness: int = 0,
+        partial: bool = False,
     ) -> None:
         a = Announcement(
             task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
             data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
-            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward, over=over, staleness=staleness,
+            deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward, over=over, staleness=staleness, partial=partial,
         )  # fmt: skip
         for p in range(P):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))

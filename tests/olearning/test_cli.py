@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +18,10 @@ import olearning
 import olearning.demo
 from olearning import connect
 from olearning.cli import app, outcome
+from olearning.completing import remember
 from olearning.connect import Broker, Noted, attended, broker_folder, choose, find, planes
 from olearning.demo import Demo
-from olearning.errors import FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
+from olearning.errors import FAILED, INTERRUPTED, NO_BROKER, OK, TERMINATED, USAGE, Trouble
 from olearning.hosting import must_exist, visit
 from olearning.planes import InMemory, last_words, next_pause
 from olearning.roles import Role, Start
@@ -31,6 +32,7 @@ from olearning.view import View
 from schemas.topics import BadName
 from streams.broker import BrokerError
 from streams.kafka import BrokerGone
+from tests.olearning.watched import finished
 
 DIGITS = Path(olearning.__file__).with_name("digits.toml")
 
@@ -83,6 +85,18 @@ COMMANDS = [
     ("nobody there", ["status", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers at 127.0.0.1:1 .*broker start"),
     ("for a role", ["run", "zone", "--zone", "east", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
     ("for a tail", ["tail", "global.ledger", "-f", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
+    ("no secret", ["gateway", "--zone", "east", "--secret", "none"], USAGE, "cannot read none: No such file or directory; make one: head -c 32"),
+    ("no place to listen", ["gateway", "--zone", "east", "--secret", "much.toml", "--listen", "8080"], USAGE, "--listen 8080: write HOST:PORT"),
+    ("no such check", ["gateway", "--zone", "east", "--secret", "much.toml", "--check", "mine"], USAGE, "--check mine: no such check is known; known: .*--load the file"),
+    ("no broker for a gateway", ["gateway", "--zone", "east", "--secret", "much.toml"], NO_BROKER, "no broker is known"),
+    ("no device", ["token", "a b", "--secret", "much.toml"], USAGE, "a device's ID has 1 to 200"),
+    ("no gateway", ["phone", "here:80", "--zone", "east", "--token", "x"], USAGE, "begins with http://"),
+    ("a port that is none", ["status", "--bootstrap", "here:there"], USAGE, "--bootstrap here:there: write HOST:PORT"),
+    ("no host", ["watch", "--bootstrap", "a:1,:9092"], USAGE, "write HOST:PORT"),
+    ("a weight of nothing", ["tenant", "set", "acme", "--weight", "0"], USAGE, "--weight 0: above 0"),
+    ("a bad tenant", ["tenant", "set", "A.b", "--weight", "1"], USAGE, "tenant 'A.b': use 1 to 63"),
+    ("no terminal", ["watch", "--bootstrap", "127.0.0.1:1"], USAGE, "here is none: `olearning status` prints the same once"),
+    ("nothing to watch", ["watch"], NO_BROKER, "no broker is known"),
     ("for a plane", ["up", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
 ]  # fmt: skip
 
@@ -133,26 +147,90 @@ def test_help_tells_the_exit_codes_and_the_version(capsys) -> None:
     assert outcome(["--help"]) == OK
     said = " ".join(capsys.readouterr().out.split())
     assert "0 done, 1 failed, 2 wrong usage or a bad file, 3 no broker, 130 interrupted" in said
-    assert "completion" not in said
     assert outcome(["--version"]) == OK
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-def test_every_command_says_what_it_is_for(capsys) -> None:
-    def walk(typer, prefix: list[str]) -> list[list[str]]:
-        out = [
-            [*prefix, c.name or c.callback.__name__.replace("_", "-").split("-")[-1]] for c in typer.registered_commands
-        ]
-        for g in typer.registered_groups:
-            out += walk(g.typer_instance, [*prefix, g.name])
-        return out  # fmt: skip
+def commands(typer: Any = app, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command, as it is typed; a group that does something by itself is one, too."""
+    for c in typer.registered_commands:
+        yield (*prefix, c.name or c.callback.__name__.replace("_", "-").split("-")[-1])
+    for g in typer.registered_groups:
+        called = g.typer_instance.registered_callback
+        if called and called.invoke_without_command:
+            yield (*prefix, g.name)
+        yield from commands(g.typer_instance, (*prefix, g.name))
 
-    commands = walk(app, [])
-    assert ["run", "aggregator"] in commands
-    assert ["broker", "start"] in commands
-    for words in commands:
+
+ACTS = """
+    run global, run zone, run aggregator, run scheduler, run evaluator, fleet, gateway, token, phone, up, demo, watch, experiment,
+    submit, update, pause, resume, stop, abandon, task keep, task end-round, tenant set, sharing set,
+    data convert, broker start, broker stop
+"""
+"""They do something and say in a line what came of it, or go on until one ends them."""
+
+
+def test_every_command_says_what_it_is_for_and_every_listing_has_json(capsys) -> None:
+    all_ = list(commands())
+    assert ("run", "aggregator") in all_
+    assert ("sharing",) in all_
+    acts = {tuple(words.split()) for words in ACTS.split(",")}
+    assert acts <= set(all_)
+    for words in all_:
         assert outcome([*words, "--help"]) == OK, words
-        assert "Usage: " in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "Usage: " in said
+        assert ("--json" in said) is (words not in acts), f"{words}: a listing has --json, and what acts is in ACTS"
+
+
+def test_the_exit_codes_are_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "terminal.md").read_text()
+    for code in (OK, FAILED, USAGE, NO_BROKER, INTERRUPTED, TERMINATED):
+        assert re.search(rf"^\| {code} \|", page, re.MULTILINE), code
+
+
+# ------------------------------------------------------------------ what the shell completes
+
+
+def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys) -> list[str]:
+    """What bash is given for a line that ends where the cursor is."""
+    words = line.split(" ")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setenv("_OLEARNING_COMPLETE", "complete_bash")
+    with pytest.raises(SystemExit, match="0"):
+        outcome([])
+    return capsys.readouterr().out.split()
+
+
+def test_names_that_were_seen_are_completed_without_a_broker(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def shell(line: str) -> list[str]:
+        return completed(line, monkeypatch, capsys)
+
+    assert shell("olearning wa") == ["watch"]
+    assert shell("olearning pause ") == []
+    _, view = finished()
+    remember(view)
+    there = f"--namespace {view.namespace}"
+    assert shell(f"olearning pause {there} ") == ["toy"]
+    assert shell(f"olearning verify toy 1 {there} --zone ") == ["east", "west"]
+    assert shell(f"olearning tail {there} west.del") == ["west.deltas.toy"]
+    assert shell(f"olearning tenant set {there} d") == ["default"]
+    assert shell("olearning tasks --namespace te") == [view.namespace]
+    assert shell("olearning pause ") == []  # of another namespace
+    assert shell("olearning sharing set srs") == ["srsf"]
+    assert shell("olearning experiment abl --out x") == []
+    assert shell("olearning experiment abl") == ["ablation"]
+
+
+@pytest.mark.parametrize("spoiled", ["[]", "{", "\xff", '{"olearning": 5}'])
+def test_names_that_cannot_be_read_are_none(
+    spoiled: str, machine: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    file = machine / "state" / "olearning" / "names.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(spoiled.encode("latin-1"))
+    assert completed("olearning pause ", monkeypatch, capsys) == []
 
 
 def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -167,9 +245,9 @@ def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
 def test_a_namespace_or_topic_that_is_not_there() -> None:
     there = {"a.global.ledger", "a.east.ledger", "b.global.ledger", "other"}
     must_exist(there, "x:1", "a", "a.east.ledger")
-    with pytest.raises(Trouble, match=r"no namespace c at x:1; there: a, b$"):
+    with pytest.raises(Trouble, match=r"no namespace c at x:1; there: a, b\. To go on: choose one with --namespace$"):
         must_exist(there, "x:1", "c", "c.global.ledger")
-    with pytest.raises(Trouble, match=r"there: none$"):
+    with pytest.raises(Trouble, match=r"there: none\. To go on: start a plane"):
         must_exist(set(), "x:1", "c", "c.global.ledger")
     with pytest.raises(Trouble, match=r"no topic a\.moon; there: east\.ledger, global\.ledger$"):
         must_exist(there, "x:1", "a", "a.moon")

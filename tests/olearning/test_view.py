@@ -4,18 +4,20 @@ import pytest
 from msgspec.structs import replace as changed
 
 import streams.ledger
-from device_sim.fleet import Manner
+from device_sim.availability import Clock
+from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
+from olearning.screen import problems
 from olearning.view import View
 from processors.aggregator import Aggregator
-from schemas.facts import Committed, Counts, Rules, Stretch
+from schemas.facts import Committed, Counts, Finalised, Rules, Stretch
 from schemas.messages import AggregatorReport, FleetReport, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
-from streams.processor import Answer, Ends, Send, send
+from streams.processor import Answer, Ends, Send, Tick, send
 from tests.olearning.watched import ACCURACY, finished, score, watch
-from tests.plane import NS, Plane, spec
+from tests.plane import NS, Arithmetic, Plane, spec
 
 WINDOW = Epochs(count=1, rounds=1000, deadline_s=0, window_s=30)
 SLOW = Manner(training=(2_000, 3_000), reaction=50, report=500)
@@ -102,6 +104,81 @@ def test_events_tell_the_story(run):
     assert any(e.kind == "leader" and e.zone == GLOBAL for e in events)
 
 
+def test_each_round_and_each_epoch_has_its_loss(run):
+    plane, view = run
+    s = view.snapshot(plane.memory.now)
+    assert s.tasks[0].losses == dict.fromkeys(range(len(ACCURACY)), 1.0)
+    for z in s.zones:
+        done = [f for f in plane.facts(z.zone) if isinstance(f, Finalised)]
+        curve = z.rounds[0].curve
+        assert [(p.round, p.devices, p.samples) for p in curve] == [(f.round, f.devices, f.samples) for f in done]
+        assert [p.loss for p in curve] == [f.mean_loss for f in done]
+        assert [p.epoch for p in curve] == [1, 1, 2, 2]
+        assert sorted(p.at for p in curve) == [p.at for p in curve]
+
+
+def test_a_round_that_failed_has_no_loss():
+    plane = Plane(Memory(seed=3), zones=("east",), devices=2)
+    view = watch(plane)
+    plane.submit(spec(demand=3, minimum=3, deadline_s=3))
+    assert plane.memory.run(
+        lambda: bool(zone(view).rounds and zone(view).rounds[0].curve) if view.books else False, 20_000
+    )
+    assert [p.loss for p in zone(view).rounds[0].curve] == [None]
+
+
+def test_the_time_of_day_where_a_fleet_says_it():
+    plane = Plane(Memory(seed=3), zones=("east",))
+    view = watch(plane)
+    plane.memory.run(limit=2_000)
+    assert zone(view).local is None
+    clock = Clock(utc_offset_h=8.0, day_ms=24_000, origin_ms=plane.memory.now)
+    plane.host("late", lambda life: Fleet(NS, "east", "late", life, [], Arithmetic(), plane.manner, clock=clock))
+    plane.memory.run(limit=1_700)
+    now = plane.memory.now
+    local = zone(view).local
+    assert local.day == 24_000
+    assert local.hours == pytest.approx(clock.hours(now), abs=0.3)  # it takes its way
+    assert not local.night
+    later = [view.snapshot(view.now + ms).zones[0].local.hours for ms in (0, 500)]
+    assert later == pytest.approx([local.hours, local.hours + 0.5])
+    plane.memory.run(limit=18_000)
+    assert zone(view).local.night
+    plane.hosts["late"].crash()
+    plane.memory.run(limit=6_000)
+    assert zone(view).local is None
+
+
+def test_while_the_log_is_away_nobody_else_is_blamed(run):
+    _, view = run
+    then = view.snapshot(view.now)
+    later = view.snapshot(view.heard + 60_000)
+    assert (then.away, later.away, later.at) == (0, 60_000, view.heard)
+    assert later.tasks == then.tasks
+    assert {x.word for z in later.zones for x in z.shards} == {"OK"}
+    assert problems(later) == ["the log has given no answer for 60 s: all this is how things stood then"]
+
+
+def test_when_the_log_is_back_nobody_was_silent():
+    plane, view = finished()
+    view.heard = plane.memory.now
+    now = plane.memory.now + 60_000
+    list(view.handle(Tick(), now))
+    assert view.snapshot(now).away == 60_000
+    list(view.handle(Answer(("nobody", "asked")), now))
+    s = view.snapshot(now)
+    assert (s.away, problems(s)) == (0, [])
+    assert not any(x.silent for z in s.zones for x in (*z.fleets, *z.aggregators))
+
+
+def test_an_idle_log_that_answers_is_not_away():
+    plane = Plane(Memory(), zones=())
+    plane.hosts["global"].crash()
+    view = watch(plane)
+    plane.memory.run(limit=30_000)
+    assert view.snapshot(plane.memory.now).away == 0
+
+
 # ------------------------------------------------------------------ waiting, in words
 
 
@@ -124,6 +201,25 @@ def test_it_names_the_aggregator_that_is_gone():
     assert any("its own before it restarted" in e.text for e in view.drain())
     assert zone(view).unread == 0
     assert zone(view).identity.ok
+
+
+def test_a_zone_whose_leader_is_gone_while_it_waits_for_devices():
+    plane = Plane(Memory(seed=2), zones=("east",), devices=2)
+    view = watch(plane)
+    plane.submit(spec(demand=3, minimum=1, deadline_s=600))
+    plane.memory.run(limit=20_000)
+    assert "waiting for 1 of 3 devices" in waits(view)
+    assert problems(view.snapshot(view.now)) == []
+    plane.hosts["zone-east"].crash()
+    plane.memory.run(limit=13_000)
+    (said,) = problems(view.snapshot(view.now))
+    assert (
+        said
+        == "east: zone-east leads the zone and is silent: nobody admits devices or closes rounds (olearning run zone --zone east)"
+    )
+    plane.hosts["zone-east"].restart()
+    plane.memory.run(limit=3_000)
+    assert problems(view.snapshot(view.now)) == []
 
 
 def test_a_shard_that_stands_still_is_stalled():

@@ -50,6 +50,7 @@ def test_who_moves_leaves_one_zone_and_comes_to_another():
 def test_who_is_not_heard_of_for_a_day_is_forgotten():
     registry, name = Registry(NS, "global"), topic(NS, "east", "checkins").name
     assert len([e for e in registry.follow("east", 4) if isinstance(e, Follow)]) == 4
+    registry.ended(name, dict.fromkeys(range(4), 0))
     for device, at in (("a", 1_000), ("b", 1_000), ("b", DAY)):
         assert list(registry.checkin(Record(name, 0, 0, device, encode(CheckIn(device)), at))) == []
     counts = []
@@ -67,6 +68,22 @@ def test_another_leader_knows_the_same():
     p.memory.run(limit=10_000)
     p.hosts["global"].restart()
     assert last(p, 60_000)["east"] == (2, 2, 0)
+
+
+def test_a_new_leader_does_not_speak_of_a_zone_that_it_has_not_read():
+    registry, name = Registry(NS, "global"), topic(NS, "east", "checkins").name
+    said = []
+    for zone in ("east", "west"):
+        list(registry.follow(zone, 1))
+    for step in (
+        lambda: registry.ended(name, {0: 2}),
+        lambda: list(registry.checkin(Record(name, 0, 0, "a", encode(CheckIn("a")), DAY))),
+        lambda: list(registry.checkin(Record(name, 0, 1, "b", encode(CheckIn("b")), DAY))),
+    ):
+        step()
+        said.append([read(e.topic, e.value, e.headers).zones for e in registry.report(DAY, {})])
+    assert [{z: p.devices for z, p in zones.items()} for zones in said.pop()] == [{"east": 2}]
+    assert said == [[], []]
 
 
 def test_who_does_not_lead_any_more_keeps_no_devices():

@@ -1,0 +1,251 @@
+"""`olearning gateway`: the gateway (`device_sim/gateway.py`) behind an HTTP server. docs/gateway.md is the protocol.
+
+HTTP's questions wait in a queue until the runtime has its turn with the gateway, so nothing of it is touched by two at once; the replies
+come back as futures. A connection that is slow holds up itself alone.
+"""
+
+import asyncio
+import inspect
+import logging
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from device_sim.gateway import MOST_BYTES, Ask, Asked, Gateway, Poll, Reply, Say, Status
+from olearning.connect import Broker, attended
+from olearning.errors import USAGE, Trouble
+from olearning.hosting import complain, drive
+from olearning.roles import Groundwork, Role, new_life
+from olearning.tokens import MOST_ID, Check, salt
+from streams.kafka import Kafka, wall_clock
+from streams.processor import Effect, Input, Membership, Stop, Tick
+
+log = logging.getLogger(__name__)
+MESSAGEPACK, BYTES = "application/msgpack", "application/octet-stream"
+LONGEST_POLL = 60.0
+"""Seconds that a question for messages may wait."""
+SLOWEST = 30.0
+"""Seconds that the body of a request may take to arrive."""
+CODES = {
+    Status.DONE: 200,
+    Status.BAD: 400,
+    Status.UNKNOWN: 404,
+    Status.LATE: 409,
+    Status.GONE: 410,
+    Status.LARGE: 413,
+    Status.BUSY: 429,
+    Status.LATER: 503,
+}
+AGAIN = {"Retry-After": "1"}
+
+
+@dataclass
+class Hosted:
+    """A gateway as the runtime hosts it, with the questions that wait for their turn. `ask` is for the event loop that hosts it."""
+
+    gateway: Gateway
+    membership: Membership | None = None
+    _asked: deque[tuple[int, str, Asked]] = field(default_factory=deque)
+    _waiting: dict[int, asyncio.Future[Reply]] = field(default_factory=dict)
+    _last: int = 0
+
+    def __post_init__(self) -> None:
+        self.name, self.tick = self.gateway.name, self.gateway.tick
+
+    def start(self, now: int) -> Iterator[Effect]:
+        yield from self.gateway.start(now)
+
+    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        """One input; before a tick, all that was asked. It may run in a thread, so futures are set by their own loop."""
+        if isinstance(event, Tick):
+            while self._asked:
+                yield from self.gateway.ask(*self._asked.popleft(), now)
+        yield from self.gateway.handle(event, now)
+        for reply in self.gateway.take():
+            if future := self._waiting.pop(reply.number, None):
+                future.get_loop().call_soon_threadsafe(_set, future, reply)
+
+    async def ask(self, device: str, asked: Asked) -> Reply:
+        """The gateway's reply to a device."""
+        self._last += 1
+        number = self._last
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._asked.append((number, device, asked))
+        try:
+            return await future
+        finally:
+            self._waiting.pop(number, None)  # the device has gone
+
+
+def _set(future: asyncio.Future[Reply], reply: Reply) -> None:
+    if not future.done():
+        future.set_result(reply)
+
+
+# ------------------------------------------------------------------ HTTP
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def no(code: int, words: str) -> web.Response:
+    """An answer that says what is wrong and what to do."""
+    return web.Response(status=code, text=words + "\n", headers=AGAIN if code in (429, 503) else None)
+
+
+class Api:
+    """The gateway's HTTP face. `clock` in ms: that of the runtime which hosts it."""
+
+    def __init__(self, hosted: Hosted, check: Check, clock: Callable[[], int]):
+        self.hosted, self.check, self.clock = hosted, check, clock
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=MOST_BYTES, middlewares=[self._in_words])
+        app.add_routes(
+            [
+                web.get("/v1/health", self.health),
+                web.get("/v1/messages", self.messages),
+                web.post("/v1/messages", self.say),
+                web.get("/v1/models/{task}/{round}/{block}", self.block),
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _in_words(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            return no(413, f"at most {MOST_BYTES} bytes; a delta goes block by block")
+        except web.HTTPException as e:
+            return no(e.status, f"{e.reason}: the protocol is in docs/gateway.md")
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("a request failed")
+            return no(500, "the gateway failed at this; its log says how")
+
+    async def _device(self, request: web.Request) -> str:
+        """Who asks. Raises 401 or 503."""
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not token:
+            raise web.HTTPUnauthorized(reason="send your token: Authorization Bearer TOKEN")
+        try:
+            got = self.check(token)
+            device = await got if inspect.isawaitable(got) else got
+        except Exception:
+            log.exception("the check of a token failed")
+            raise web.HTTPServiceUnavailable(reason="the check of tokens fails, try again") from None
+        if not device or len(device) > MOST_ID:
+            raise web.HTTPUnauthorized(reason="this token is not known")
+        return device
+
+    async def health(self, request: web.Request) -> web.StreamResponse:
+        if self.hosted.gateway.ready:
+            return web.Response(text="ready\n")
+        return no(503, "it reads what is announced")
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        device = await self._device(request)
+        try:
+            wait = min(max(0.0, float(request.query.get("wait", "0"))), LONGEST_POLL)
+        except ValueError:
+            return no(400, "wait: seconds, as in wait=25")
+        after = request.query.get("after", "")[:200]
+        return self._response(
+            await self.hosted.ask(device, Poll(after, self.clock() + round(1000 * wait))), MESSAGEPACK
+        )
+
+    async def say(self, request: web.Request) -> web.StreamResponse:
+        device = await self._device(request)
+        try:
+            async with asyncio.timeout(SLOWEST):
+                body = await request.read()
+        except TimeoutError:
+            return no(408, f"the body took longer than {SLOWEST:g} s")
+        return self._response(await self.hosted.ask(device, Say(body)), MESSAGEPACK)
+
+    async def block(self, request: web.Request) -> web.StreamResponse:
+        device = await self._device(request)
+        task, round_, block = (request.match_info[x] for x in ("task", "round", "block"))
+        try:
+            asked = Ask(task, int(round_), int(block))
+        except ValueError:
+            return no(400, "/v1/models/TASK/ROUND/BLOCK: round and block are numbers")
+        return self._response(await self.hosted.ask(device, asked), BYTES)
+
+    def _response(self, reply: Reply, kind: str) -> web.Response:
+        code = CODES[reply.status]
+        if code != 200:
+            return no(code, reply.words)
+        return web.Response(status=200 if len(reply.body) else 204, body=bytes(reply.body) or None, content_type=kind)
+
+
+# ------------------------------------------------------------------ a server
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT, [HOST]:PORT. Raises `ValueError` in words."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"--listen {text}: write HOST:PORT, as in 0.0.0.0:8080")
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+class Server:
+    """Listens while it is open; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
+
+    def __init__(self, api: Api, host: str, port: int, certificate: tuple[str, str] | None = None):
+        self._runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
+        self._host, self._port, self._tls = host, port, None
+        if certificate:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(*certificate)
+        self.url = ""
+
+    async def __aenter__(self) -> "Server":
+        """Raises `OSError` if it cannot listen there."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port, ssl_context=self._tls).start()
+        host, port = self._runner.addresses[0][:2]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if self._tls else 'http'}://{shown}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+
+def run_gateway(
+    role: Role,
+    where: str,
+    session_timeout: int,
+    secret: bytes,
+    check: Check,
+    host: str,
+    port: int,
+    certificate: tuple[str, str],
+    room: int,
+) -> None:
+    """A gateway on Kafka, until it stops or we are told to."""
+
+    async def work() -> Stop:
+        async with Kafka(where, role.name, session_timeout) as kafka:
+            ground = await kafka.host(Groundwork(role.topics()))
+            if not ground.ok:
+                return ground
+            hosted = Hosted(Gateway(role.namespace, role.zone, role.name, new_life(), salt(secret), room))
+            try:
+                async with Server(
+                    Api(hosted, check, wall_clock), host, port, certificate if any(certificate) else None
+                ) as server:
+                    complain(f"{role.name} listens at {server.url}")
+                    return await kafka.host(hosted)
+            except (OSError, ssl.SSLError) as e:
+                raise Trouble(f"cannot listen at {host}:{port}: {e.strerror or e}", USAGE) from None
+
+    stop = drive(lambda: attended(work(), Broker(where), complain))
+    if not stop.ok:
+        raise Trouble(f"{role.name} stopped: {stop.reason}")

@@ -1,0 +1,319 @@
+"""What the page says, as pure functions of a snapshot: words, signs and tones; no widget, no clock.
+
+A tone only repeats in colour what sign and word say. Where there is more than fits, what needs a person comes first.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from heapq import nsmallest
+
+from olearning.happenings import LETTER, LOSS, OBJECTION, VOID, Event
+from olearning.screen import BAD, GOOD, QUIET, SIGNS, WARN, problems, span, zone_problems
+from olearning.snapshot import COUNTS, OK, SHARD_WORDS, Identity, RoundView, Snapshot, TaskView, ZoneView
+
+TONES = {GOOD: "good", WARN: "warn", BAD: "bad", QUIET: "quiet", "": ""}
+"""The screen's styles as the page's classes."""
+SLOW_FACTOR, SLOW_LEAST, SLOW_UNKNOWN = 3, 10_000, 120_000
+"""A wait is slow after so many of its usual rounds, but not before so many ms; or, where none is known, after so many ms."""
+MOST_PROBLEMS = 6
+STATES = ("training", "registered", "idle", "asleep")
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Words with their sign and tone: good, warn, bad, quiet or none."""
+
+    text: str
+    tone: str = ""
+    sign: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.text}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A figure with its name, and a line that explains it."""
+
+    label: str
+    value: Say
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A task that waits for something somewhere, since `ms` (0: not known)."""
+
+    task: str
+    zone: str
+    say: Say
+    ms: int
+
+
+def shard_say(word: str) -> Say:
+    sign, style = SIGNS[word]
+    return Say(word, TONES[style], sign)
+
+
+def adds_up(i: Identity) -> Say:
+    """The light of the identity (design §6)."""
+    return Say("adds up", "good", "✓") if i.ok else Say(f"does not add up: {i.problem}", "bad", "✗")
+
+
+def equation(i: Identity) -> str:
+    """The identity in numbers: what is 0 and seldom anything else is left out."""
+    parts = [f"{getattr(i, n):,} {n}" for n in COUNTS[1:] if getattr(i, n) or n not in ("held", "lost")]
+    return f"{i.offsets:,} offsets {'=' if i.ok else '≠'} {' + '.join(parts)}"
+
+
+def phase_say(t: TaskView) -> Say:
+    match t.phase:
+        case "ended":
+            return Say("ended", "quiet", "✓")
+        case "refused":
+            return Say("refused", "bad", "✗")
+        case "paused" | "stopping":
+            return Say(t.phase, "warn", "‖")
+    return Say(t.phase, "", "●")
+
+
+def clock(hours: float) -> str:
+    """2.25 -> "02:15"."""
+    minutes = int(hours * 60) % (24 * 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+def local_say(z: ZoneView) -> Say:
+    if z.local is None:
+        return Say("no local time", "quiet")
+    return Say(f"{clock(z.local.hours)} {'night' if z.local.night else 'day'}", "", "☾" if z.local.night else "☀")
+
+
+def states(devices: dict[str, int]) -> list[tuple[str, int]]:
+    """Devices by state, those at work first, and states that nobody here knows last."""
+    return [(x, devices.get(x, 0)) for x in (*STATES, *sorted(devices.keys() - set(STATES)))]
+
+
+def states_words(devices: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {x}" for x, n in states(devices) if n) or "no fleet reports any"
+
+
+def ago(ms: int) -> str:
+    """A span that does not break over two lines."""
+    return span(ms).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "–"
+
+
+class Facts:
+    """A snapshot with what the page looks up in it."""
+
+    def __init__(self, s: Snapshot):
+        self.s = s
+        self.zones = {z.zone: z for z in s.zones}
+        self.rounds: dict[str, list[tuple[ZoneView, RoundView]]] = {}
+        for z in s.zones:
+            for r in z.rounds:
+                self.rounds.setdefault(r.task, []).append((z, r))
+
+    @cached_property
+    def problems(self) -> list[str]:
+        return problems(self.s)
+
+    @cached_property
+    def zone_bad(self) -> dict[str, list[str]]:
+        return {z.zone: zone_problems(z) for z in self.s.zones}
+
+    @cached_property
+    def identity(self) -> Identity:
+        """All zones together; the first problem of any."""
+        all_ = {z.zone: z.identity for z in self.s.zones}
+        sums = {n: sum(getattr(i, n) for i in all_.values()) for n in COUNTS}
+        return replace(Identity(**sums), problem=next((f"{z}: {i.problem}" for z, i in all_.items() if i.problem), ""))
+
+    @cached_property
+    def devices(self) -> dict[str, int]:
+        out: dict[str, int] = {}
+        for z in self.s.zones:
+            for x, n in z.devices.items():
+                out[x] = out.get(x, 0) + n
+        return out
+
+    # ------------------------------------------------------------------ the head
+
+    @property
+    def light(self) -> Say:
+        """The one line that says whether a person is needed."""
+        s = self.s
+        if s.away:
+            return Say(f"no answer from the log for {ago(s.away)}", "bad", "✗")
+        if not s.caught_up:
+            return Say("still reading the past", "warn", "…")
+        if self.problems:
+            return Say(f"{len(self.problems):,} to look at", "bad", "▲")
+        return Say("nothing to look at", "good", "✓")
+
+    def live(self, time: str) -> Say:
+        """Whether what is shown is of now. `time`: of the snapshot."""
+        if self.s.away:
+            return Say(f"as of {time}", "bad", "✗")
+        return Say(f"live {time}", "good", "●") if self.s.caught_up else Say(f"reading, {time}", "warn", "…")
+
+    @property
+    def problems_shown(self) -> list[str]:
+        """As many as a person reads."""
+        all_ = self.problems
+        return (
+            all_
+            if len(all_) <= MOST_PROBLEMS
+            else [*all_[: MOST_PROBLEMS - 1], f"and {len(all_) - MOST_PROBLEMS + 1:,} more"]
+        )
+
+    def tiles(self, arriving: float | None, folding: float | None) -> list[Tile]:
+        """`arriving`, `folding`: delta blocks a second; None: not known yet."""
+        s, i = self.s, self.identity
+        by_phase: dict[str, int] = {}
+        for t in s.tasks:
+            by_phase[t.phase] = by_phase.get(t.phase, 0) + 1
+        over = {x: by_phase.get(x, 0) for x in ("paused", "stopping", "ended", "refused")}
+        running = len(s.tasks) - sum(over.values())
+        at_work = self.devices.get("training", 0)
+        words = [x.word for z in s.zones for x in z.shards]
+        worst = max(words, key=SHARD_WORDS.index, default=OK)
+        n, say = words.count(worst), shard_say(worst)
+        unread = sum(z.unread for z in s.zones)
+        rate = "–" if arriving is None else f"{arriving:,.1f}/s"
+        return [
+            Tile("Tasks", Say(f"{running:,} running"), ", ".join(f"{k} {x}" for x, k in over.items() if k) or "none over"),
+            Tile("Devices", Say(f"{at_work:,} training"), f"of {sum(self.devices.values()):,}: {self._others()}"),
+            Tile("Delta blocks", Say(rate), "arriving" + ("" if folding is None else f"; {folding:,.1f}/s folded")),
+            Tile("Unread", Say(f"{unread:,}"), "blocks no commit covers yet"),
+            Tile("Every offset", adds_up(i) if i.ok else Say("does not add up", "bad", "✗"), i.problem or f"{i.offsets:,} accounted for"),
+            Tile("Shards", replace(say, text=f"{n:,} {worst}" if words else "none yet"), f"of {len(words):,} in {_many(len(s.zones), 'zone')}"),
+        ]  # fmt: skip
+
+    def _others(self) -> str:
+        return ", ".join(f"{n:,} {x}" for x, n in states(self.devices) if n and x != "training") or "none else"
+
+    # ------------------------------------------------------------------ zones
+
+    def zone_light(self, z: ZoneView) -> Say:
+        bad = self.zone_bad[z.zone]
+        return (
+            Say(bad[0] + (f" (+{len(bad) - 1})" if len(bad) > 1 else ""), "bad", "▲") if bad else Say("OK", "good", "✓")
+        )
+
+    def zones_ranked(self) -> list[ZoneView]:
+        """Those that need a person first, then by name."""
+        return sorted(self.s.zones, key=lambda z: (not self.zone_bad[z.zone], z.zone))
+
+    # ------------------------------------------------------------------ tasks
+
+    def wait_say(self, z: ZoneView, r: RoundView) -> Say:
+        """What a task waits for in a zone; bad where the zone needs a person, a warning where it lasts longer than is usual here."""
+        ms = self.s.at - r.since if r.since else 0
+        text = r.waits + (f", since {ago(ms)}" if ms else "")
+        if self.zone_bad[z.zone]:
+            return Say(text, "bad", "▲")
+        usual = r.usual_ms
+        asleep = z.devices.get("asleep", 0) == sum(z.devices.values()) > 0
+        if not asleep and ms > (max(SLOW_FACTOR * usual, SLOW_LEAST) if usual else SLOW_UNKNOWN):
+            often = f": nothing moved, and a round here usually takes {ago(usual)}" if usual else ": nothing moved"
+            return Say(text + often, "warn", "▲")
+        return Say(text, "", "◔")
+
+    def task_waits(self, task: str) -> list[Wait]:
+        out = []
+        for z, r in self.rounds.get(task, ()):
+            if r.waits:
+                out.append(Wait(task, z.zone, self.wait_say(z, r), self.s.at - r.since if r.since else 0))
+        return sorted(out, key=_urgent)
+
+    def waits(self, most: int) -> tuple[list[Wait], int]:
+        """The most urgent waits of all tasks in all zones, and how many there are."""
+        all_ = [w for t in self.s.tasks for w in self.task_waits(t.task)]
+        return nsmallest(most, all_, key=_urgent), len(all_)
+
+    def task_say(self, t: TaskView) -> Say:
+        """One line for a task: what is most urgent of what it waits for, or how it ended."""
+        waits = self.task_waits(t.task)
+        if waits:
+            w = waits[0]
+            more = f" (+{len(waits) - 1} more)" if len(waits) > 1 else ""
+            return replace(w.say, text=f"{w.zone}: {w.say.text}{more}")
+        if t.waits:
+            return Say(t.waits + (f", since {ago(self.s.at - t.since)}" if t.since else ""), "", "◔")
+        return Say(t.why, "bad" if t.phase == "refused" else "quiet", "✗" if t.phase == "refused" else "")
+
+    def tasks_ranked(self) -> list[TaskView]:
+        """Those that need a person, those that run, those refused, those over."""
+        return sorted(self.s.tasks, key=self._rank)
+
+    def _rank(self, t: TaskView) -> tuple[int, str]:
+        if t.phase == "ended":
+            return 4, t.task
+        if t.phase == "refused":
+            return 3, t.task
+        tones = {w.say.tone for w in self.task_waits(t.task)}
+        return (0 if "bad" in tones else 1 if "warn" in tones else 2), t.task
+
+
+def _urgent(w: Wait) -> tuple[int, int, str, str]:
+    return {"bad": 0, "warn": 1}.get(w.say.tone, 2), -w.ms, w.task, w.zone
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+# ------------------------------------------------------------------ the clock of zones
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """Zones on the 24-hour dial that stand so close that one mark is theirs. `hours`: of the first."""
+
+    zones: tuple[str, ...]
+    hours: float
+    tone: str
+
+    @property
+    def label(self) -> str:
+        return self.zones[0] if len(self.zones) == 1 else f"{self.zones[0]} +{len(self.zones) - 1}"
+
+
+def hands(f: Facts, apart: float = 1.2) -> list[Hand]:
+    """The zones that have a local time, those less than `apart` hours after another's together."""
+    out: list[Hand] = []
+    timed = sorted((z.local.hours, z.zone) for z in f.s.zones if z.local)
+    for hours, zone in timed:
+        tone = "bad" if f.zone_bad[zone] else "good"
+        if out and hours - out[-1].hours < apart:
+            last = out[-1]
+            out[-1] = Hand((*last.zones, zone), last.hours, "bad" if "bad" in (tone, last.tone) else tone)
+        else:
+            out.append(Hand((zone,), hours, tone))
+    return out
+
+
+# ------------------------------------------------------------------ events
+
+EVENT_TONES = {LOSS: ("✗", "bad"), LETTER: ("▲", "warn"), OBJECTION: ("▲", "warn"), VOID: ("∅", "quiet")}
+
+
+def event_say(e: Event) -> Say:
+    sign, tone = EVENT_TONES.get(e.kind, ("·", ""))
+    if e.values.get("step") == "refused":
+        sign, tone = "✗", "bad"
+    elif e.values.get("model") is False:
+        sign, tone = "▲", "warn"
+    return Say(e.text, tone, sign)
+
+
+def matching(events: Iterable[Event], kinds: Sequence[str], text: str) -> list[Event]:
+    """Those of these kinds (none named: all) with this text, the newest first."""
+    text = text.lower()
+    return [e for e in reversed(list(events)) if (not kinds or e.kind in kinds) and text in e.text.lower()]

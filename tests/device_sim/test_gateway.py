@@ -1,0 +1,347 @@
+"""A gateway's state machine: who hears what, under which names things are said, when they are done, and what it refuses."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from device_sim import gateway
+from device_sim.gateway import (
+    ME,
+    MOST_ASKED,
+    MOST_BYTES,
+    MOST_WAITING,
+    MOST_WORDS,
+    PATIENCE,
+    QUIET,
+    Ask,
+    Asked,
+    Gateway,
+    Poll,
+    Reply,
+    Say,
+    Status,
+)
+from device_sim.pseudonym import pseudonym
+from schemas.blocks import DeltaBlock
+from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Registration
+from schemas.sharing import PLAN, SharingPlan
+from schemas.topics import GLOBAL, task_topics, topic, zone_topics
+from schemas.wire import Message, decode, encode
+from streams.memory import Host, Memory
+from streams.processor import Effect, Input, Membership, Send, Tick, send
+from tests.device_sim.test_fleet import Edge, P, Z
+from tests.plane import NS, START
+
+SALT = b"salt"
+
+
+class Link:
+    """The gateway with the questions of its devices."""
+
+    membership: Membership | None = None
+
+    def __init__(self, gateway: Gateway):
+        self.gateway, self.name, self.tick = gateway, gateway.name, gateway.tick
+        self.asks: deque[tuple[int, str, Asked]] = deque()
+        self.replies: dict[int, Reply] = {}
+
+    def start(self, now: int) -> Iterator[Effect]:
+        yield from self.gateway.start(now)
+
+    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+        if isinstance(event, Tick):
+            while self.asks:
+                yield from self.gateway.ask(*self.asks.popleft(), now)
+        yield from self.gateway.handle(event, now)
+        for reply in self.gateway.take():
+            assert reply.number not in self.replies, "answered twice"
+            self.replies[reply.number] = reply
+
+
+class World(Edge):
+    """A gateway alone: the test speaks for the plane and for the devices."""
+
+    def __init__(self, **more: Any) -> None:
+        self.memory = Memory()
+        for t in [*zone_topics(NS, GLOBAL), *zone_topics(NS, Z), *task_topics(NS, Z, "t")]:
+            self.memory.create(t.name, t.partitions(P))
+        self.manifest = self.model()
+        self.asked = 0
+        self.link: Link
+        self.host: Host = self.memory.host(lambda life: self._made(life, more))
+
+    def _made(self, life: str, more: Any) -> Link:
+        self.link = Link(Gateway(NS, Z, "gateway", life, SALT, **more))
+        return self.link
+
+    def ask(self, asked: Asked, device: str = "a") -> int:
+        self.asked += 1
+        self.link.asks.append((self.asked, device, asked))
+        return self.asked
+
+    def say(self, m: Message, device: str = "a") -> int:
+        return self.ask(Say(encode(m)), device)
+
+    def got(self, number: int, ms: int = 60) -> Reply:
+        self.run(ms)
+        return self.link.replies[number]
+
+    def refused(self, number: int, status: Status, words: str) -> None:
+        reply = self.got(number)
+        assert reply.status is status
+        assert words in reply.words
+
+    def poll(self, after: str = "", wait: int = 0, device: str = "a") -> tuple[str, list[Message]]:
+        """What a device finds: its new cursor, and the messages."""
+        return self.letters(self.ask(Poll(after, self.memory.now + wait), device))
+
+    def letters(self, number: int) -> tuple[str, list[Message]]:
+        reply = self.got(number)
+        assert reply.status is Status.DONE
+        found = msgspec.msgpack.decode(reply.body)
+        types = {"announcements": (Announcement, SharingPlan), "admissions": (Admission,), "receipts": (Receipt,)}
+        return found["cursor"], [decode(encode(x["message"]), types[x["topic"]]) for x in found["messages"]]
+
+    def delta(self, block: int = 0, device: str = "a", n: int = 1, size: int = 8) -> DeltaBlock:
+        return DeltaBlock("t", n, 0, ME, block, "int32", 0, 1, 1, 0, memoryview(bytes(size)))
+
+
+@pytest.fixture
+def world() -> World:
+    w = World()
+    w.announce()
+    w.run(200)
+    return w
+
+
+# ------------------------------------------------------------------ what devices hear
+
+
+def test_what_is_announced_goes_to_all_once_and_after_a_restart_again(world):
+    cursor, (a,) = world.poll()
+    assert (a.task, a.round) == ("t", 1)
+    assert world.poll(cursor)[1] == []
+    assert world.poll(device="b")[1] == [a]
+    world.announce(cause=5)  # said again, as selectors do
+    assert world.poll(cursor)[1] == []
+    plan = SharingPlan(Z, world.memory.now, "fifo")
+    world.memory.append(send(topic(NS, Z, "announcements"), plan, PLAN, 0))
+    world.announce(2, cause=7)
+    world.run(50)
+    later, new = world.poll(cursor)
+    assert [getattr(m, "round", "plan") for m in new] == ["plan", 2]
+    assert [getattr(m, "round", "plan") for m in world.poll()[1]] == ["plan", 2]  # the last word on each
+    world.host.crash()
+    world.host.restart()
+    assert not world.link.gateway.ready
+    assert [r.status for r in asked_too_early(world.link.gateway)] == [Status.LATER]
+    world.run(200)
+    assert [getattr(m, "round", "plan") for m in world.poll(later)[1]] == ["plan", 2]  # the cursor is of another life
+
+
+def asked_too_early(gateway: Gateway) -> list[Reply]:
+    assert list(gateway.ask(999, "a", Poll("", 0), 0)) == []
+    return gateway.take()
+
+
+def test_a_question_for_messages_waits_and_a_newer_one_takes_its_place(world):
+    cursor, _ = world.poll()
+    first = world.ask(Poll(cursor, world.memory.now + 1_000))
+    world.run(100)
+    assert first not in world.link.replies
+    second = world.ask(Poll(cursor, world.memory.now + 1_000))
+    world.run(100)
+    assert world.letters(first)[1] == []
+    assert second not in world.link.replies
+    world.announce(2, cause=7)
+    assert [m.round for m in world.letters(second)[1]] == [2]
+    third = world.ask(Poll("nonsense", world.memory.now + 100))
+    assert [m.round for m in world.letters(third)[1]] == [2]
+    fourth = world.ask(Poll(world.poll()[0], world.memory.now + 500))
+    world.run(400)
+    assert fourth not in world.link.replies
+    world.run(100)
+    assert world.letters(fourth)[1] == []
+
+
+def test_answers_go_to_the_device_that_asked_and_to_no_other(world):
+    for device in ("a", "b"):
+        assert world.got(world.say(Registration(ME, "t", 1), device)).status is Status.DONE
+    a, b = (pseudonym(x, Z, "acme", SALT) for x in ("a", "b"))
+    assert [m.device for m in world.wishes()] == [a, b]
+    cursors = {x: world.poll(device=x)[0] for x in ("a", "b")}
+    world.answer("a", by=a, slot=3)
+    world.memory.append(send(topic(NS, Z, "receipts"), Receipt(a, "t", 1, 3, "counted", (0,), (7,)), a))
+    world.run(50)
+    cursor, (admission, receipt) = world.poll(cursors["a"])
+    assert (admission.device, admission.slot) == (ME, 3)
+    assert receipt == Receipt(ME, "t", 1, 3, "counted", (0,), (7,))
+    assert world.poll(cursors["b"], device="b")[1] == []
+    assert len(world.poll(cursors["a"])[1]) == 2  # it did not say that it has them
+    assert world.poll(cursor)[1] == []
+    assert world.poll(cursors["a"])[1] == []
+
+
+# ------------------------------------------------------------------ what they say
+
+
+def test_kafka_sees_a_name_of_its_own_for_each_owner_and_never_who_it_is(world):
+    device = "imei-356938035643809"
+    for m in (CheckIn(device, {"cpu": 2.0}), Registration(device, "t", 1), replace(world.delta(), device=device)):
+        assert world.got(world.say(m, device)).status is Status.DONE
+    (here,), (wish,), (block,) = world.said("checkins"), world.wishes(), world.deltas()
+    assert here == CheckIn(pseudonym(device, Z, "", SALT), {"cpu": 2.0})
+    assert wish.device == block.device == pseudonym(device, Z, "acme", SALT) != here.device
+    for logs in world.memory.topics.values():
+        assert not any(b"imei" in (r.value or b"") + (r.key or "").encode() for log in logs for r in log)
+
+
+def test_a_delta_is_done_when_it_is_in_the_log_and_not_before(world):
+    world.memory.network = lambda host, sent: [500]
+    number = world.say(world.delta())
+    world.run(400)
+    assert number not in world.link.replies
+    again = world.say(world.delta())  # it lost patience
+    assert world.got(number, 300).status is world.got(again).status is Status.DONE
+    assert len(world.deltas()) == 1
+    assert world.got(world.say(world.delta()), 700).status is Status.DONE  # that it was there is the ledger's affair
+    assert len(world.deltas()) == 2
+
+
+def test_what_a_dead_gateway_had_not_said_is_done_is_said_again(world):
+    world.memory.network = lambda host, sent: []
+    number = world.say(world.delta())
+    world.run(200)
+    assert number not in world.link.replies
+    world.host.crash()
+    world.memory.network = lambda host, sent: [1]
+    world.host.restart()
+    world.run(200)
+    assert world.got(world.say(world.delta())).status is Status.DONE
+    assert len(world.deltas()) == 1
+
+
+def test_credits_hold_a_delta_back_and_so_its_answer(world):
+    credits = Credits("s", Z, world.memory.now, 0, {}, 0, "none")
+    world.memory.append(send(topic(NS, Z, "credits"), credits, Z))
+    world.run(50)
+    number = world.say(world.delta())
+    world.run(2_000)
+    assert number not in world.link.replies
+    assert world.link.gateway.outbox.waiting > 0
+    world.run(6_000)  # nobody repeats them
+    assert world.got(number).status is Status.DONE
+
+
+def test_a_question_that_takes_too_long_is_to_be_asked_again(world):
+    world.memory.network = lambda host, sent: [PATIENCE + 5_000]
+    number = world.say(world.delta())
+    world.run(PATIENCE + 100)
+    assert world.link.replies[number].status is Status.LATER
+    assert "ask again, the same" in world.link.replies[number].words
+    world.run(6_000)
+    assert world.link.gateway.boxes["a"].asked == world.link.gateway.boxes["a"].waiting == 0
+
+
+# ------------------------------------------------------------------ models
+
+
+def test_a_block_is_read_from_the_log_once_for_all_devices(world):
+    numbers = [world.ask(Ask("t", 1, i), d) for d in ("a", "b") for i in (0, 1)]
+    got = [bytes(world.got(n).body) for n in numbers]
+    assert got[:2] == got[2:]
+    assert b"".join(got[:2]) == START.tobytes()
+    fetched = world.link.gateway.edge.fetched
+    assert fetched < 2 * START.nbytes + 400
+    assert bytes(world.got(world.ask(Ask("t", 1, 1), "c")).body) == got[1]
+    assert world.link.gateway.edge.fetched == fetched
+
+
+def test_what_is_nowhere_is_gone(world):
+    bad = replace(world.manifest, blocks=tuple(replace_key(p) for p in world.manifest.blocks))
+    world.manifest = bad
+    world.announce(2, cause=8)
+    world.run(50)
+    world.refused(world.ask(Ask("t", 2, 0)), Status.GONE, "block 0")
+    world.refused(world.ask(Ask("t", 1, 0)), Status.UNKNOWN, "round 1 of t is not open")
+    world.refused(world.ask(Ask("t", 2, 9)), Status.BAD, "blocks 0 to 1")
+
+
+def replace_key(place: Any) -> Any:
+    return type(place)(place.partition, place.offset, f"{place.key}/no", place.checksum)
+
+
+# ------------------------------------------------------------------ what it refuses
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"", Status.BAD, "empty"),
+        (b"\xff\x00 garbage", Status.BAD, "no message that devices send"),
+        (b"x" * (MOST_BYTES + 1), Status.BAD, "too many"),
+        (encode(FleetReport("me", Z, 0, {}, 0, 0)), Status.BAD, "Invalid value 'fleet-report'"),
+        (encode(CheckIn(ME, {f"n{i}": 1.0 for i in range(2_000)})), Status.LARGE, str(MOST_WORDS)),
+        (encode(Registration(ME, "moon", 1)), Status.UNKNOWN, "no task moon is announced in zone z"),
+        (encode({"type": "registration", "device": ME, "task": "t", "round": -1}), Status.BAD, "round"),
+        (encode(DeltaBlock("t", 7, 0, ME, 0, "int32", 0, 1, 1, 0, memoryview(b""))), Status.LATE, "leave it"),
+        (encode(DeltaBlock("t", 1, 0, ME, 5, "int32", 0, 1, 1, 0, memoryview(b""))), Status.BAD, "no block 5"),
+    ],
+)
+def test_garbage_is_refused_in_words_and_nobody_else_feels_it(world, body, status, words):
+    bad = world.ask(Say(body), "bad")
+    good = world.say(world.delta(), "good")
+    world.refused(bad, status, words)
+    assert world.got(good).status is Status.DONE
+    assert len(world.deltas()) == 1
+    assert world.said("dead-letters", zone=GLOBAL) == []
+
+
+def test_one_device_asks_only_so_much_at_once_and_the_others_go_on(world):
+    world.memory.network = lambda host, sent: [2_000]
+    numbers = [world.say(CheckIn(ME), "greedy") for _ in range(MOST_ASKED + 1)]
+    other = world.say(CheckIn(ME), "other")
+    world.refused(numbers[-1], Status.BUSY, "one after the other")
+    assert all(world.got(n, 2_100).status is Status.DONE for n in [*numbers[:-1], other])
+    world.link.gateway.boxes["greedy"].waiting = MOST_WAITING
+    world.refused(world.say(world.delta(), "greedy"), Status.BUSY, "wait to be in the log")
+
+
+def test_a_round_that_is_over_before_its_delta_could_go_is_late(world):
+    world.memory.append(send(topic(NS, Z, "credits"), Credits("s", Z, world.memory.now, 0, {}, 0, "none"), Z))
+    world.run(50)
+    number = world.say(world.delta())
+    world.run(100)
+    world.announce(1, cause=6, open=False)
+    world.run(7_000)
+    assert world.link.replies[number].status is Status.LATE
+    assert world.deltas() == []
+
+
+def test_silent_devices_sleep_and_are_forgotten(world, monkeypatch):
+    monkeypatch.setattr(gateway, "FORGET", QUIET + 5_000)
+    world.got(world.say(Registration(ME, "t", 1)))
+
+    def states() -> dict[str, int]:
+        return [m for m in world.said("metrics", zone=GLOBAL) if isinstance(m, FleetReport)][-1].states
+
+    world.run(1_100)
+    assert states()["registered"] == 1
+    world.answer("a", by=pseudonym("a", Z, "acme", SALT))
+    world.run(1_100)
+    assert states()["training"] == 1
+    world.run(QUIET)
+    assert states()["asleep"] == 1
+    world.memory.run(limit=6_000)
+    assert sum(states().values()) == 0
+    assert world.link.gateway.boxes == world.link.gateway._devices == {}
+
+
+def test_garbage_in_the_log_is_a_dead_letter(world):
+    world.memory.append(Send(topic(NS, Z, "admissions").name, b"\xff", "x"))
+    world.run(100)
+    assert len(world.said("dead-letters", zone=GLOBAL)) == 1

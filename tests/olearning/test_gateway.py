@@ -1,0 +1,292 @@
+"""The gateway from end to end: real sockets, two phones, a plane in memory on the real clock. And what HTTP refuses, in words."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from device_sim.device import Device
+from device_sim.fleet import Manner
+from device_sim.gateway import MOST_BYTES, Gateway
+from olearning.errors import Trouble
+from olearning.gateway import Api, Hosted, Server, address
+from olearning.phone import Phone
+from olearning.planes import InMemory
+from olearning.roles import Role
+from olearning.tokens import Signed, device_check, find_check, read_secret, salt
+from processors.submitter import Submitter
+from schemas.messages import CheckIn, Registration
+from schemas.topics import zone_topics
+from schemas.wire import encode
+from streams.ledger import Globe, Ledger, Zone
+from streams.memory import Host, Memory
+from tests.plane import LAYOUT, NS, START, Arithmetic, Plane, spec
+
+SECRET = b"a secret of 24 bytes, so."
+TOKENS = Signed(SECRET)
+ROUNDS = 4
+TASK = spec(demand=2, minimum=2, epochs=1, rounds=ROUNDS)
+PHONES = Manner(training=(30, 120), reaction=50, tick=20, resend=1.0)
+
+
+class House:
+    """A plane in memory, a gateway before it, and whatever a test does with them."""
+
+    def __init__(self) -> None:
+        self.plane = InMemory(print, pause=0.2)
+        self.hosted: Hosted
+        self.host: Host
+        self.server: Server | None = None
+        self.lives = 0
+        self.port = 0
+
+    async def start(self) -> None:
+        p = {"partitions": "4"}
+        roles = [
+            Role("global", "global", NS, options={"zones": "east", **p}),
+            Role("zone", "zone-east", NS, "east", p),
+            Role("aggregator", "agg-east", NS, "east", p | {"commit-interval": "100"}),
+        ]
+        await self.plane.start(roles)
+        for t in zone_topics(NS, "east"):
+            self.plane.memory.create(t.name, t.partitions(4))
+
+    async def open(self, check: Callable[[str], Any] = TOKENS) -> None:
+        """Start the gateway, at the port that it had."""
+
+        def make(life: str) -> Hosted:
+            self.hosted = Hosted(Gateway(NS, "east", "gateway", life, salt(SECRET)))
+            return self.hosted
+
+        self.host = self.plane.memory.host(make)
+        self.lives += 1
+        self.server = Server(Api(self.hosted, check, self.plane.now), "127.0.0.1", self.port)
+        await self.server.__aenter__()
+        self.port = int(self.server.url.rpartition(":")[2])
+        await until(lambda: self.hosted.gateway.ready)
+
+    async def kill(self) -> None:
+        """It dies: what it had in memory is gone, and its connections break."""
+        self.host.crash()
+        assert self.server
+        await self.server.__aexit__()
+
+    def fold(self, zone: str) -> Any:
+        ledger: Ledger = Ledger(Globe() if zone == "global" else Zone())
+        for record in self.plane.memory.records(f"{NS}.{zone}.ledger"):
+            ledger.feed(record)
+        return ledger.state
+
+
+@asynccontextmanager
+async def house() -> AsyncIterator[House]:
+    h = House()
+    await h.start()
+    await h.open()
+    try:
+        yield h
+    finally:
+        assert h.server
+        await h.server.__aexit__()
+        await h.plane.stop()
+
+
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "not in time"
+        await asyncio.sleep(0.02)
+
+
+class Twice(Phone):
+    """A phone that says everything twice."""
+
+    async def _post(self, what: str, value: bytes) -> None:
+        await super()._post(what, value)
+        await super()._post(what, value)
+
+
+def undisturbed() -> np.ndarray:
+    """The same devices in a fleet, in virtual time, with nothing in between."""
+    plane = Plane(Memory(seed=3), zones=("east",), devices=2)
+    plane.submit(TASK)
+    assert plane.memory.run(lambda: plane.ended("toy"), 120_000)
+    return plane.model("toy")
+
+
+def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() -> None:
+    said: list[str] = []
+
+    async def play() -> tuple[np.ndarray, House]:
+        async with house() as h:
+            assert h.server
+            phones = [
+                kind(
+                    h.server.url,
+                    TOKENS.token(f"east-{n}"),
+                    "east",
+                    Device(f"east-{n}", n),
+                    Arithmetic(),
+                    said.append,
+                    PHONES,
+                    NS,
+                )
+                for n, kind in enumerate((Phone, Twice))
+            ]
+            at_work = [asyncio.create_task(phone.run()) for phone in phones]
+            h.plane.memory.host(lambda life: Submitter(NS, life, TASK, LAYOUT, START, 1))
+            await until(
+                lambda: (z := h.fold("east")).tasks and z.tasks["toy"].round == 2 and z.tasks["toy"].rounds[2].devices
+            )
+            await h.kill()
+            await asyncio.sleep(0.5)
+            await h.open()
+            await until(lambda: h.fold("global").tasks["toy"].state == "ended")
+            for task in at_work:
+                assert not task.done(), task
+                task.cancel()
+            await asyncio.gather(*at_work, return_exceptions=True)
+            manifest = h.fold("global").tasks["toy"].manifest
+            return Plane.vector(h.plane, manifest), h  # type: ignore[arg-type]
+
+    model, h = asyncio.run(play())
+    assert model.tobytes() == undisturbed().tobytes()
+    assert h.lives == 2
+    counts = h.fold("east").tasks["toy"].tally.counts
+    assert counts.counted == 2 * ROUNDS * len(LAYOUT.sizes)
+    assert counts.duplicate > 0
+    assert said == []
+    everything = b"".join(
+        (r.key or "").encode() + (r.value or b"")
+        for name, logs in h.plane.memory.topics.items()
+        for log in logs
+        for r in log
+    )
+    assert b"east-0" not in everything
+    assert b"east-1" not in everything
+
+
+# ------------------------------------------------------------------ what HTTP refuses
+
+
+async def said(answer: Any) -> tuple[int, str]:
+    async with answer as response:
+        return response.status, (await response.read()).decode(errors="replace")
+
+
+def test_http_refuses_in_words_and_a_slow_device_holds_up_nobody() -> None:
+    async def play() -> None:
+        async with house() as h:
+            assert h.server
+            good, other = ({"Authorization": f"Bearer {TOKENS.token(d)}"} for d in ("a", "b"))
+            here = encode(CheckIn("me"))
+            async with aiohttp.ClientSession(h.server.url) as http:
+
+                async def get(path: str, **more: Any) -> tuple[int, str]:
+                    return await said(http.get(path, **{"headers": good} | more))
+
+                async def post(body: bytes, **more: Any) -> tuple[int, str]:
+                    return await said(http.post("/v1/messages", data=body, **{"headers": good} | more))
+
+                assert await get("/v1/health", headers={}) == (200, "ready\n")
+                assert await get("/v1/messages", headers={}) == (401, "send your token: Authorization Bearer TOKEN: the protocol is in docs/gateway.md\n")  # fmt: skip
+                stranger = {"Authorization": f"Bearer {Signed(b'another secret of it').token('a')}"}
+                assert "token is not known" in (await post(here, headers=stranger))[1]
+                assert await post(here) == (204, "")
+                slow = await drip(h.port, good["Authorization"])
+                assert (await post(b"garbage"))[0] == 400
+                code, words = await post(b"x" * (MOST_BYTES + 1))
+                assert (code, "block by block" in words) == (413, True)
+                assert await post(encode(Registration("me", "moon", 1))) == (404, "no task moon is announced in zone east\n")  # fmt: skip
+                assert (await get("/v1/models/toy/one/0"))[0] == 400
+                assert (await get("/v1/models/toy/1/0"))[0] == 404
+                assert (await get("/v1/messages?wait=soon"))[0] == 400
+                assert (await get("/v2/messages"))[0] == 404
+                assert (await said(http.delete("/v1/messages", headers=good)))[0] == 405
+                began = time.monotonic()
+                assert await post(here, headers=other) == (204, "")  # though one is still sending, and garbage came
+                assert time.monotonic() - began < 5
+                slow.close()
+                await slow.wait_closed()
+
+    asyncio.run(play())
+
+
+async def drip(port: int, authorization: str) -> asyncio.StreamWriter:
+    """A device that says that it will send much, and sends a byte."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\nContent-Length: 100000\r\n\r\nx"
+    writer.write(head.encode())
+    await writer.drain()
+    return writer
+
+
+def test_a_check_of_one_s_own_and_one_that_fails() -> None:
+    async def own(token: str) -> str | None:
+        if token == "down":
+            raise OSError("the accounts are away")
+        return {"ann's": "ann"}.get(token)
+
+    async def play() -> list[int]:
+        async with house() as h:
+            await h.kill()
+            await h.open(own)
+            assert h.server
+            async with aiohttp.ClientSession(h.server.url) as http:
+                asked = [
+                    http.get("/v1/messages", headers={"Authorization": f"Bearer {t}"}) for t in ("ann's", "no", "down")
+                ]
+                codes = [(await said(a))[0] for a in asked]
+            phone = Phone(h.server.url, "no", "east", Device("x", 0), Arithmetic(), print)
+            with pytest.raises(Trouble, match=r"does not let this device in: this token is not known"):
+                await asyncio.wait_for(phone.run(), 30)
+            return codes
+
+    assert asyncio.run(play()) == [200, 401, 503]
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def test_tokens_are_a_device_s_own() -> None:
+    token = TOKENS.token("phone.1")
+    assert TOKENS(token) == "phone.1"
+    assert Signed(SECRET)(token) == "phone.1"
+    last = "0" if token[-1] != "0" else "1"
+    for bad in (token[:-1] + last, token.replace("phone.1", "phone.2"), "phone.1", "", ".", token + "é", "a b" + token):
+        assert TOKENS(bad) is None
+    assert Signed(SECRET + b"x")(token) is None
+    with pytest.raises(ValueError, match="1 to 200 printable"):
+        TOKENS.token("two words")
+    assert salt(SECRET) != salt(SECRET + b"x")
+
+
+def test_a_secret_that_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match=r"cannot read .*none: No such file.*head -c 32 /dev/urandom > .*none"):
+        read_secret(tmp_path / "none")
+    (tmp_path / "short").write_bytes(b"short")
+    with pytest.raises(Trouble, match="has 5 bytes, and a secret at least 16"):
+        read_secret(tmp_path / "short")
+    with pytest.raises(Trouble, match="--check other: no such check is known; known: none"):
+        find_check("other")
+    device_check("other")(TOKENS)
+    assert find_check("other") is TOKENS
+    with pytest.raises(ValueError, match="already"):
+        device_check("other")(TOKENS)
+
+
+@pytest.mark.parametrize(("text", "where"), [("h:80", ("h", 80)), ("[::1]:80", ("::1", 80)), (":80", ("0.0.0.0", 80))])
+def test_addresses(text: str, where: tuple[str, int]) -> None:
+    assert address(text) == where
+
+
+@pytest.mark.parametrize("text", ["h", "h:", "h:x", "h:70000"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="write HOST:PORT"):
+        address(text)
