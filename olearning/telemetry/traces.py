@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from olearning.telemetry.own import Own
 from processors.aggregator import Aggregator
 from processors.zone import ZoneCoordinator
-from schemas import tracing
+from schemas import sets, tracing
 from schemas.blocks import DeltaBlock
 from schemas.facts import ZONE_FACTS, Closed, Committed, Finalised, Opened
 from schemas.messages import Admission, Announcement, Registration
@@ -75,6 +75,8 @@ class Traced:
         """Of a fleet: by zone and task, the zone's ledger and the number of the task's blocks."""
         self.since: dict[Key, tuple[int, Step | None]] = {}
         """When (ms) a step began, and what it said of what it comes from."""
+        self.last: dict[Key, int] = {}
+        """Of slots that owe a part of the model: the last block that they send."""
         if isinstance(inner, ZoneCoordinator):
             inner.reading.listeners.append(lambda *heard: self._leader(inner, *heard))
         elif isinstance(inner, Aggregator):
@@ -120,11 +122,15 @@ class Traced:
                 self.since.setdefault((t.zone, message.task, message.round, ""), said)
                 self._forget(t.zone, message.task, message.round)
             case Admission():
-                self.since.setdefault((t.zone, message.task, message.round, str(message.slot)), said)
+                key = t.zone, message.task, message.round, str(message.slot)
+                self.since.setdefault(key, said)
+                if message.blocks and (known := self.ledgers.get(key[:2])):
+                    self.last[key] = sets.members(message.blocks, known[1])[-1]
 
     def _forget(self, zone: str, task: str, round: int) -> None:
-        for key in [k for k in self.since if k[:2] == (zone, task) and k[2] < round - KEPT]:
-            del self.since[key]
+        for kept in (self.since, self.last):
+            for key in [k for k in kept if k[:2] == (zone, task) and k[2] < round - KEPT]:
+                del kept[key]
 
     # ------------------------------------------------------------------ what goes
 
@@ -160,7 +166,7 @@ class Traced:
                 return at
             case DeltaBlock(task=task, round=n, slot=slot) if known := self.ledgers.get((zone, task)):
                 at, key = step(known[0], task, n, DELIVER, str(slot)), (zone, task, n, str(slot))
-                if message.block == known[1] - 1 and (said := self.since.pop(key, None)):
+                if message.block == self.last.get(key, known[1] - 1) and (said := self.since.pop(key, None)):
                     given = _of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
                     self._span(DELIVER, at, given, said[0], now, zone, task, n, slot=slot)
                 return at
