@@ -34,9 +34,9 @@ TREE = {
             "data": "digits",
             "data_args": {"devices": 10, "partition": "dirichlet", "alpha": 0.5},
             "training": {"epochs": 2, "batch": 16, "learning_rate": 0.05},
-            "rounds": {"demand": 4, "minimum": 1, "deadline_s": 60.0, "lease_s": 50.0},
-            "epochs": {"count": 2, "rounds": 2, "deadline_s": 600.0},
-            "modules": {"modules": 8, "ratio": 2.0, "k": 2, "transfer_s": 0.1, "sample_ms": 250.0},
+            "rounds": {"demand": 6, "minimum": 1, "deadline_s": 300.0, "lease_s": 250.0, "fill_s": 20.0},
+            "epochs": {"count": 2, "rounds": 2, "deadline_s": 3600.0},
+            "modules": {"modules": 8, "ratio": 2.0, "k": 2, "transfer_s": 0.15, "sample_ms": 250.0},
         }
     ],
 }
