@@ -107,7 +107,7 @@ def test_unlike_devices_adapt_one_model_each_by_its_own_modules(first):
     assert scores[-1] > scores[0] + 0.05
 
     answers = {(z, m.device): m for z, m in listener.heard[Submodel] if isinstance(m, Submodel)}
-    assert {key for key in answers} == {(z, m.device) for z, m in listener.heard[Profile] if isinstance(m, Profile)}
+    assert set(answers) == {(z, m.device) for z, m in listener.heard[Profile] if isinstance(m, Profile)}
     choices = {key: m.choice for key, m in answers.items() if m.choice}
     assert len(set(choices.values())) >= 4  # unlike devices, unlike models
     assert any(m.why for m in answers.values()) or len(choices) == 10
@@ -124,7 +124,7 @@ def test_unlike_devices_adapt_one_model_each_by_its_own_modules(first):
         whole = sum(4 * layout.sizes[b] for b in blocks)
         rounds = sum(d == device for _, d, _ in sent)
         assert listener.bytes[device] < rounds * (1.1 * whole + 300 * len(blocks))
-    for z, m in listener.heard[Registration]:
+    for _, m in listener.heard[Registration]:
         assert isinstance(m, Registration)
         assert m.blocks
 
