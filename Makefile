@@ -8,7 +8,7 @@ READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-docker unit proofs chaos lint format lock golden demo clean
+.PHONY: help env test test-docker unit proofs chaos lint format lock golden topics docs demo clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -67,6 +67,13 @@ lock: $(READY)  ## lock what pyproject.toml asks for; UPGRADE=--upgrade takes ne
 
 golden: $(READY)  ## accept new golden bytes; prints each change
 	$(BIN)/python -m tests.schemas.golden --write
+
+topics: $(READY)  ## make docs/topics.md and docs/asyncapi.json anew, from the topic table
+	$(BIN)/python -m olearning topics --markdown >docs/topics.md
+	$(BIN)/python -m olearning topics --asyncapi >docs/asyncapi.json
+
+docs: $(READY)  ## the documents as a site: build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 
 demo: $(READY)  ## the demo
 	$(BIN)/olearning demo

@@ -186,6 +186,8 @@ class Gateway:
         self._read = 0
         self._reported = 0
         self.blocks = self.bytes = 0
+        self.outcomes: dict[str, int] = {}
+        """Of its devices' blocks, how many had which, as the receipts said."""
 
     @property
     def ready(self) -> bool:
@@ -365,7 +367,7 @@ class Gateway:
         new = [x for x in (*self._news.values(), *box.mail) if x[0] > after]
         messages = [{"topic": what, "message": msgspec.Raw(raw)} for _, what, raw in sorted(new, key=lambda x: x[0])]
         cursor = f"{self.life}:{self._seq if new else after}"
-        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "messages": messages})
+        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "zone": self.zone, "messages": messages})
         self.replies.append(Reply(number, Status.DONE, body))
 
     def _expire(self, now: int) -> None:
@@ -402,6 +404,7 @@ class Gateway:
                 box = self.boxes[device]
                 if isinstance(message, Receipt):
                     box.leases.pop((message.task, message.round), None)
+                    self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
                 else:
                     box.wishes.discard(message.task)
                     if isinstance(message, Admission):

@@ -123,6 +123,8 @@ class Own:
     """The modules that the cloud gave it; (): none yet."""
     asked: int = 0
     """Its questions so far."""
+    heard: int = 0
+    """The last of them that was answered."""
     since: int = 0
     """When it asked last (ms)."""
     waits: bool = False
@@ -175,9 +177,11 @@ class Own:
         return Profile(device, task, self.asked, shares, *within, batch)
 
     def answered(self, m: Submodel, now: int) -> bool:
-        """The cloud's answer; False: to another question than its last, or none that can be."""
-        if not self.waits or m.asked != self.asked:
+        """The cloud's answer; False: it waits for none, or this is none that can be. A slow cloud's to an earlier question is as good:
+        else who asks again before it answers would never have one."""
+        if not self.waits or not self.heard < m.asked <= self.asked:
             return False
+        self.heard = m.asked
         self.waits, self.why, self.tried = False, m.why, 0
         if m.choice:
             try:

@@ -4,6 +4,7 @@ try:
     import json
     import os
     import sys
+    from contextlib import AbstractAsyncContextManager
     from importlib import metadata
     from pathlib import Path
     from typing import Annotated
@@ -22,6 +23,7 @@ try:
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from olearning.telemetry import logs
     from olearning.tenants import operators, sharing, task_words, tenant
+    from olearning.topics import list_topics
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
@@ -29,6 +31,7 @@ try:
     from schemas.wire import MOST_SEED
     from streams.broker import BrokerError, start_detached, status, stop_detached
     from streams.kafka import BrokerGone, wall_clock
+    from streams.processor import Processor
 except KeyboardInterrupt:  # Ctrl-C in the half second that this takes
     raise SystemExit(130) from None
 
@@ -256,10 +259,11 @@ def run_modules(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """Answers devices' profiles with sub-models of modular tasks (ECLM). Start as many as you like; needs olearning[modules]."""
     role = Role("modules", _named(name, f"modules-{zone}"), namespace, zone, {"partitions": str(partitions)})
-    host(role, bootstrap, session_timeout)
+    host(role, bootstrap, session_timeout, metrics_port)
 
 
 @app.command()
@@ -344,38 +348,35 @@ def gateway(
     partitions: Partitions = DEFAULT_PARTITIONS,
     bootstrap: Bootstrap = "",
     session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """A gateway of a zone: devices, phones or any program, take part through it over HTTP."""
     from olearning.tokens import Signed, find_check, read_secret
 
     try:
-        from olearning.gateway import address, run_gateway
+        from olearning.gateway import Hosted, address, front
     except ModuleNotFoundError as e:
         raise Trouble(
             f"{e.name} is not installed, and a gateway speaks HTTP by it: install olearning[gateway]"
         ) from None
-    own, shared = _own(load), read_secret(secret)
-    checked = find_check(check) if check else Signed(shared)
+    own = _own(load)
+    signed = Signed(read_secret(secret))
+    checked = find_check(check) if check else signed
     if bool(certificate) != bool(key):
         raise Trouble("--certificate and --key go together", USAGE)
     try:
-        host_, port = address(listen)
+        at, port = address(listen)
     except ValueError as e:
         raise Trouble(str(e), USAGE) from None
-    role = Role(
-        "gateway", _named(name, f"gateway-{zone}"), namespace, check_zone(zone), {"partitions": str(partitions)}, own
-    )
-    run_gateway(
-        role,
-        find(bootstrap, namespace),
-        session_timeout,
-        shared,
-        checked,
-        host_,
-        port,
-        (certificate, key),
-        round(1e6 * room_mb),
-    )
+    options = {"secret": str(secret), "room-mb": str(room_mb), "partitions": str(partitions)}
+    role = Role("gateway", _named(name, f"gateway-{zone}"), namespace, zone, options, own)
+    tls = (certificate, key) if certificate else None
+
+    def face(processor: Processor) -> AbstractAsyncContextManager[None]:
+        assert isinstance(processor, Hosted)
+        return front(processor, checked, at, port, tls)
+
+    host(role, bootstrap, session_timeout, metrics_port, face)
 
 
 @app.command()
@@ -518,11 +519,12 @@ def monitor(
     port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
+    metrics_port: MetricsPort = 0,
 ) -> None:
     """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
     from olearning.monitor.serve import monitor as run_page
 
-    run_page(host, port, namespace, bootstrap)
+    run_page(host, port, namespace, bootstrap, metrics_port)
 
 
 @app.command()
@@ -540,6 +542,7 @@ def watch(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -
 
 for command in operators:
     app.command()(command)
+app.command("topics")(list_topics)
 
 
 @app.command()

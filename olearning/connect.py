@@ -47,7 +47,7 @@ class Broker:
 
 
 def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
-    """The broker for a plane that starts now, in the order that the README gives.
+    """The broker for a plane that starts now, in the order that docs/running.md gives.
 
     To be called in the main thread, where Ctrl-C interrupts it: it may start Java and, the first time, Maven.
     """

@@ -9,19 +9,17 @@ import inspect
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from device_sim.gateway import MOST_BYTES, Ask, Asked, Gateway, Poll, Reply, Say, Status
-from olearning.connect import Broker, attended
 from olearning.errors import USAGE, Trouble
-from olearning.hosting import complain, drive
-from olearning.roles import Groundwork, Role, new_life
-from olearning.tokens import MOST_ID, Check, salt
-from streams.kafka import Kafka, wall_clock
-from streams.processor import Effect, Input, Membership, Stop, Tick
+from olearning.tokens import MOST_ID, Check
+from streams.kafka import wall_clock
+from streams.processor import Effect, Input, Membership, Tick
 
 log = logging.getLogger(__name__)
 MESSAGEPACK, BYTES = "application/msgpack", "application/octet-stream"
@@ -218,34 +216,17 @@ class Server:
         await self._runner.cleanup()
 
 
-def run_gateway(
-    role: Role,
-    where: str,
-    session_timeout: int,
-    secret: bytes,
-    check: Check,
-    host: str,
-    port: int,
-    certificate: tuple[str, str],
-    room: int,
-) -> None:
-    """A gateway on Kafka, until it stops or we are told to."""
-
-    async def work() -> Stop:
-        async with Kafka(where, role.name, session_timeout) as kafka:
-            ground = await kafka.host(Groundwork(role.topics()))
-            if not ground.ok:
-                return ground
-            hosted = Hosted(Gateway(role.namespace, role.zone, role.name, new_life(), salt(secret), room))
-            try:
-                async with Server(
-                    Api(hosted, check, wall_clock), host, port, certificate if any(certificate) else None
-                ) as server:
-                    complain(f"{role.name} listens at {server.url}")
-                    return await kafka.host(hosted)
-            except (OSError, ssl.SSLError) as e:
-                raise Trouble(f"cannot listen at {host}:{port}: {e.strerror or e}", USAGE) from None
-
-    stop = drive(lambda: attended(work(), Broker(where), complain))
-    if not stop.ok:
-        raise Trouble(f"{role.name} stopped: {stop.reason}")
+@asynccontextmanager
+async def front(
+    hosted: Hosted, check: Check, host: str, port: int, certificate: tuple[str, str] | None
+) -> AsyncIterator[None]:
+    """The HTTP face of a gateway that Kafka hosts. Raises `Trouble` if it cannot listen there."""
+    try:
+        server = await Server(Api(hosted, check, wall_clock), host, port, certificate).__aenter__()
+    except (OSError, ssl.SSLError) as e:
+        raise Trouble(f"cannot listen at {host}:{port}: {e.strerror or e}", USAGE) from None
+    log.info("%s listens at %s", hosted.name, server.url)
+    try:
+        yield
+    finally:
+        await server.__aexit__()

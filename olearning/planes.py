@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from olearning.errors import Trouble
 from olearning.roles import SESSION_TIMEOUT, Groundwork, Role, new_life
 from olearning.telemetry.exporter import Exporter, watched
-from olearning.telemetry.traces import traced
 from streams.kafka import Kafka
 from streams.memory import Host, Memory
 from streams.processor import Processor, Stop
@@ -207,10 +206,10 @@ class InMemory:
             await asyncio.sleep(0)  # building one may take seconds; whoever wants to end us is heard in between
 
     def _build(self, role: Role, life: str) -> Processor:
-        processor = role.build(life)
+        shown = watched(role.kind, role.zone, role.build(life), None, self.now)
         if self.exporter:
-            self.exporter.watch(watched(role.kind, role.zone, processor, None, self.now))
-        return traced(processor, role.kind)
+            self.exporter.watch(shown)
+        return shown.hosted
 
     async def _run(self) -> None:
         while True:

@@ -1,11 +1,11 @@
 """The configurator (OLearning §4.1): tasks as submitted become tasks that may run, are changed, paused and stopped as later records
 of them say, or are refused with a reason."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from learning.aggregation import largest_in_units
-from learning.modular.structure import blocks_of, owners
+from learning.modular.structure import SHARED, blocks_of, owners
 from learning.optimisers import state_sizes
 from learning.strategies import unknown
 from processors.desk import GlobalDesk
@@ -114,7 +114,8 @@ class Configurator:
     def _never(self, s: Submission) -> str | None:
         """Why a new task can never be met as things are, or ""; None: that is not known yet."""
         spec = s.spec
-        cost = 4 * sum(s.layout.sizes) + delta_bytes(s)
+        mine = least(s)
+        cost = 4 * sum(mine) + spec.upload.bytes(mine)
         if why := self.tenancy.full(spec.tenant) or self.tenancy.costly(spec.tenant, cost, self._zones(s)):
             return why
         never = self.registry.never(self._zones(s), spec.needs.public)
@@ -253,6 +254,16 @@ def _modules(s: Submission) -> str:
     if values != (said := s.structure.cost(s.structure.whole).values):
         return f"the model's blocks have {values} values, and its parts are said to have {said}"
     return ""
+
+
+def least(s: Submission) -> Sequence[int]:
+    """The sizes of the blocks that a device of the task has at least: all; or, where it may train a part, those that all parts have."""
+    sizes = s.layout.sizes
+    if not s.spec.rounds.partial:
+        return sizes
+    names = owners(s.layout)
+    shared = [n for n, name in zip(sizes, names, strict=True) if name == SHARED]
+    return shared if shared and len(shared) < len(sizes) else [min(sizes)]
 
 
 def delta_bytes(s: Submission) -> int:

@@ -15,6 +15,7 @@ from olearning.hosting import complain, drive, emit_or_end, must_exist
 from olearning.monitor.board import Board
 from olearning.monitor.page import Page
 from olearning.roles import new_life
+from olearning.telemetry.exporter import Exporter, watched
 from olearning.view import View
 from schemas.topics import GLOBAL, topic
 from streams.kafka import Kafka, wall_clock
@@ -84,14 +85,15 @@ FAVICON = (
 )
 
 
-def monitor(host: str, port: int, namespace: str, bootstrap: str) -> None:
+def monitor(host: str, port: int, namespace: str, bootstrap: str, metrics_port: int = 0) -> None:
     """Read a namespace and serve its page until told to end. Raises `Trouble` if it cannot be read, or not any more."""
     ledger = topic(namespace, GLOBAL, "ledger").name
     where = find(bootstrap, namespace)
     view = View(namespace, name=f"monitor-{new_life()}")
 
     async def work() -> None:
-        async with Kafka(where, view.name) as kafka:
+        async with Exporter(metrics_port or None) as exporter, Kafka(where, view.name) as kafka:
+            exporter.watch(watched("view", "", view, kafka))
             must_exist(await kafka.topics(), where, namespace, ledger)
             sock = listen(host, port)
             emit_or_end(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
@@ -25,6 +26,7 @@ from olearning.telemetry import metrics as m
 from olearning.telemetry.counts import Counts
 from olearning.telemetry.metrics import Sample, families, histogram
 from olearning.telemetry.sources import samples_of, unready
+from olearning.telemetry.traces import traced
 from streams.kafka import Kafka, wall_clock
 from streams.processor import Processor
 from streams.pulse import LANES
@@ -34,7 +36,7 @@ PATIENCE = 5.0
 STANDS_STILL, AT_WORK = 60.0, 900.0
 """Seconds without a turn of the loop, or without an input handled, after which a role is not well; the second for one that trains or
 scores: a run on a large model takes its time."""
-COORDINATES = frozenset({"global", "zone", "aggregator", "scheduler", "view"})
+COORDINATES = frozenset({"global", "zone", "aggregator", "scheduler", "gateway", "view"})
 """The kinds of roles that do neither."""
 BEAT, WINDOW = 0.5, 15.0
 """Seconds between two looks whether the loop is late, and after which an old lateness is forgotten, or twice that."""
@@ -101,7 +103,8 @@ class Exporter(Collector):
                 f"metrics cannot be served at port {self.port} ({e}): choose another --metrics-port", USAGE
             ) from None
         self.port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        serve = partial(self._server.serve_forever, poll_interval=0.2)  # for so long its end may wait
+        threading.Thread(target=serve, name="metrics", daemon=True).start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -228,7 +231,14 @@ class _Silent(WSGIRequestHandler):
 
 
 def watched(
-    kind: str, zone: str, processor: Processor, kafka: Kafka | None, clock: Callable[[], int] = wall_clock
+    kind: str,
+    zone: str,
+    processor: Processor,
+    kafka: Kafka | None,
+    clock: Callable[[], int] = wall_clock,
+    around: Processor | None = None,
 ) -> Watched:
-    """A processor that is hosted as it is."""
-    return Watched(kind, processor.name, zone, processor, processor, Counts(processor), kafka, clock)
+    """What there is to show of a processor. To be hosted is what it says (`hosted`): the processor, or `around` if something stands
+    around it, traced if traces are sent."""
+    hosted = traced(around or processor, kind)
+    return Watched(kind, processor.name, zone, processor, hosted, Counts(processor), kafka, clock)

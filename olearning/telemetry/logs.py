@@ -7,6 +7,7 @@ else the event is about; it names no device. What happened before a role had rea
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -34,6 +35,20 @@ class Level(StrEnum):
     DEBUG, INFO, WARNING, ERROR = "debug", "info", "warning", "error"
 
 
+class _Errors(logging.StreamHandler):
+    """Writes to what standard error is at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+_handler = _Errors()
+
+
 class Json(logging.Formatter):
     """One object a line."""
 
@@ -56,7 +71,6 @@ class Json(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
-_handler = logging.StreamHandler()
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 

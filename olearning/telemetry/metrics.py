@@ -16,8 +16,8 @@ from streams.pulse import BOUNDS
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 ROUNDS = (1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1_800.0, 3_600.0, 10_800.0)
 """Seconds: bounds for how long rounds take."""
-EVERY, COORDINATORS, ZONE, GLOBE, AGGREGATOR, SCHEDULER, EVALUATOR, FLEET, VIEW = (
-    "every role", "global and zone", "zone", "global", "aggregator", "scheduler", "evaluator", "fleet", "up, monitor",
+EVERY, COORDINATORS, ZONE, GLOBE, AGGREGATOR, SCHEDULER, EVALUATOR, EDGE, VIEW = (
+    "every role", "global and zone", "zone", "global", "aggregator", "scheduler", "evaluator", "fleet and gateway", "up, monitor",
 )  # fmt: skip
 """Who shows it."""
 
@@ -216,22 +216,30 @@ SCORED_LOSS = _m(EVALUATOR, GAUGE, "loss", "task", "its mean loss of a sample")
 SCORED = _m(EVALUATOR, GAUGE, "scored_epoch", "task", "the epoch it is of; 0: the untrained model")
 TO_SCORE = _m(EVALUATOR, GAUGE, "models_to_score", "", "models that wait to be scored")
 
-DEVICES = _m(FLEET, GAUGE, "devices", "zone state", "devices of the fleet: asleep, idle, registered, training")
-GIVEN = _m(FLEET, COUNTER, "delta_blocks_sent", "zone", "delta blocks that were sent")
-GIVEN_BYTES = _m(FLEET, COUNTER, "delta_bytes_sent", "zone", "their records' bytes")
-FETCHED = _m(FLEET, COUNTER, "model_fetched_bytes", "zone", "bytes of models that were read from the log")
+DEVICES = _m(
+    EDGE,
+    GAUGE,
+    "devices",
+    "zone state",
+    "devices of a fleet, or that a gateway heard of within the hour: asleep, idle, registered, training",
+)
+GIVEN = _m(EDGE, COUNTER, "delta_blocks_sent", "zone", "delta blocks that were sent")
+GIVEN_BYTES = _m(EDGE, COUNTER, "delta_bytes_sent", "zone", "their records' bytes")
+FETCHED = _m(EDGE, COUNTER, "model_fetched_bytes", "zone", "bytes of models that were read from the log")
 HANDED = _m(
-    FLEET,
+    EDGE,
     COUNTER,
     "model_handed_bytes",
     "zone",
     "bytes of models that devices began to train from, out of the edge's copy",
 )
-UPLOADS = _m(FLEET, GAUGE, "upload_waiting_bytes", "zone", "bytes of deltas that have no upload credit yet")
+UPLOADS = _m(EDGE, GAUGE, "upload_waiting_bytes", "zone", "bytes of deltas that have no upload credit yet")
 LEFT = _m(
-    FLEET, COUNTER, "delta_blocks_left", "zone", "delta blocks that were not sent, since their round was over meanwhile"
+    EDGE, COUNTER, "delta_blocks_left", "zone", "delta blocks that were not sent, since their round was over meanwhile"
 )
-RECEIPTS = _m(FLEET, COUNTER, "receipts", "zone outcome", "blocks that the plane gave an outcome, as the receipts said")
+RECEIPTS = _m(
+    EDGE, COUNTER, "receipts", "zone outcome", "blocks that the plane gave an outcome, as the receipts to a fleet said"
+)
 
 LOG_UNREAD = _m(
     VIEW,

@@ -38,8 +38,8 @@ def unready(p: Processor) -> str:
     behind = [r.topic for r in readings_of(p) if not r.caught_up]
     if behind:
         return f"{p.name} reads {', '.join(behind)}"
-    if getattr(p, "listening", True) is False:
-        return f"{p.name} asks where to begin to listen"
+    if False in (getattr(p, "listening", True), getattr(p, "ready", True)):  # a fleet, a gateway
+        return f"{p.name} reads what is announced"
     return ""
 
 
@@ -63,7 +63,7 @@ def samples_of(p: Processor, now: int) -> Iterator[Sample]:
         case View():
             yield from _view(p)
         case _:
-            yield from _fleet(p)
+            yield from _edge(p, now)
 
 
 def _ledger(p: Desk) -> Iterator[Sample]:
@@ -176,22 +176,26 @@ def _view(p: View) -> Iterator[Sample]:
                 yield m.LOG_UNREAD, (zone, task), sum(log.unread(t)) if log else 0
 
 
-def _fleet(p: Processor) -> Iterable[Sample]:
-    """Fleets train: their module is imported where one is hosted already."""
+def _edge(p: Processor, now: int) -> Iterable[Sample]:
+    """Fleets and gateways. Imported here: where one is hosted, it is there already."""
     from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING
     from device_sim.fleet import Fleet
+    from device_sim.gateway import Gateway
 
-    if not isinstance(p, Fleet):
+    if isinstance(p, Fleet):
+        states, boxes = Counter(d.state for d in p.devices), list(p.outboxes.values())
+    elif isinstance(p, Gateway):
+        states, boxes = Counter(box.state(now) for box in p.boxes.values()), [p.outbox]
+    else:
         return
-    states = Counter(d.state for d in p.devices)
-    for state in (ASLEEP, IDLE, REGISTERED, TRAINING):
-        yield m.DEVICES, (p.zone, state), states[state]
     zone = (p.zone,)
+    for state in (ASLEEP, IDLE, REGISTERED, TRAINING):
+        yield m.DEVICES, (*zone, state), states[state]
     yield m.GIVEN, zone, p.blocks
     yield m.GIVEN_BYTES, zone, p.bytes
     yield m.FETCHED, zone, p.edge.fetched
     yield m.HANDED, zone, p.edge.handed
-    yield m.UPLOADS, zone, sum(box.waiting for box in p.outboxes.values())
-    yield m.LEFT, zone, sum(box.left for box in p.outboxes.values())
+    yield m.UPLOADS, zone, sum(box.waiting for box in boxes)
+    yield m.LEFT, zone, sum(box.left for box in boxes)
     for outcome, n in p.outcomes.items():
         yield m.RECEIPTS, (p.zone, outcome), n

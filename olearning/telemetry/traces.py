@@ -8,9 +8,9 @@ without it nothing is done or sent.
 |---|---|---|---|
 | round | the zone's leader | `Opened` – `Finalised` | – |
 | gather, finalise | the zone's leader | `Opened` – `Closed` – `Finalised` | round |
-| register | the fleet | the announcement – the registration | round |
+| register | the edge (a fleet, a gateway) | the announcement – the registration | round |
 | admit | the zone's leader | the registration – the admission | register |
-| deliver | the fleet | the admission – the delta's last block | admit |
+| deliver | the edge | the admission – the delta's last block | admit |
 | commit | the aggregator | offered – accepted, or refused | round; linked to the deltas that are whole with it |
 """
 
@@ -33,7 +33,7 @@ from streams.ledger import leads
 from streams.processor import Effect, Input, Processor, Record, Send
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-STEPS = ("zone", "aggregator", "fleet")
+STEPS = ("zone", "aggregator", "fleet", "gateway")
 """The kinds of roles that take steps of a round."""
 MOST_LINKS = 128
 KEPT = 64
@@ -161,13 +161,13 @@ class Traced:
             case Admission(task=task, round=n, slot=slot, device=device, cause=cause):
                 at = step(cause.ledger, task, n, ADMIT, str(slot))
                 if said := self.since.pop((zone, task, n, device), None):
-                    wish = _of(at, said[1]) or step(cause.ledger, task, n, REGISTER, device)
+                    wish = said_of(at, said[1]) or step(cause.ledger, task, n, REGISTER, device)
                     self._span(ADMIT, at, wish, said[0], now, zone, task, n, slot=slot)
                 return at
             case DeltaBlock(task=task, round=n, slot=slot) if known := self.ledgers.get((zone, task)):
                 at, key = step(known[0], task, n, DELIVER, str(slot)), (zone, task, n, str(slot))
                 if message.block == self.last.get(key, known[1] - 1) and (said := self.since.pop(key, None)):
-                    given = _of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
+                    given = said_of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
                     self._span(DELIVER, at, given, said[0], now, zone, task, n, slot=slot)
                 return at
             case Committed(task=task, round=n):
@@ -247,7 +247,7 @@ def _where(fact: Committed) -> str:
     return ",".join(f"{s}:{x.token}:{x.start}" for s, x in fact.stretches.items())
 
 
-def _of(at: Step, said: Step | None) -> Step | None:
+def said_of(at: Step, said: Step | None) -> Step | None:
     """What a record's headers say it comes of, if that is of this trace."""
     return said if said and said.trace == at.trace else None
 

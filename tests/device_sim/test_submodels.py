@@ -71,11 +71,11 @@ def test_it_asks_once_and_again_when_nobody_answers():
     again = o.seen("d", "t", SHARES, FREE, 8, PATIENCE)
     assert again
     assert again.asked == 2
-    assert not o.answered(Submodel("d", "t", 1, 0, 0, WHOLE), PATIENCE + 1)  # to the first question
+    assert not o.answered(Submodel("d", "t", 3, 0, 0, WHOLE), PATIENCE + 1)  # it did not ask that yet
     assert o.candidates == ()
-    assert o.answered(Submodel("d", "t", 2, 0, 0, WHOLE), PATIENCE + 2)
+    assert o.answered(Submodel("d", "t", 1, 0, 0, WHOLE), PATIENCE + 2)  # to the first question: a slow cloud
     assert o.candidates == WHOLE
-    assert not o.answered(Submodel("d", "t", 2, 0, 0, ((0, 3), (0, 3))), PATIENCE + 3)  # a copy, or what not
+    assert not o.answered(Submodel("d", "t", 2, 0, 0, ((0, 3), (0, 3))), PATIENCE + 3)  # it waits for none any more
     assert o.candidates == WHOLE
     assert not o.wants(10**9)
 

@@ -5,10 +5,12 @@ import json
 import os
 import re
 import secrets
+import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class Live:
     folder: Path
     said: list[str]
     capsys: Any = None
+    ports: dict[str, int] = field(default_factory=dict)
+    """By role, where it shows its metrics."""
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """A command against this plane: exit code, output, errors."""
@@ -70,6 +74,19 @@ class Live:
             assert time.monotonic() < end, f"not in time; the plane said {self.said}; {self.run('status')[1]}"
 
 
+def free_ports(n: int) -> int:
+    """A port with n more behind it that nobody has now."""
+    for base in range(21_000, 31_000, n + 1):
+        try:
+            for port in range(base, base + n + 1):
+                with socket.socket() as s:
+                    s.bind(("", port))
+        except OSError:
+            continue
+        return base
+    raise AssertionError("no ports are free")
+
+
 @pytest.fixture(scope="module")
 def running(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """One zone with a few devices, in processes of their own; its keeper runs in a thread."""
@@ -79,9 +96,10 @@ def running(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     thread.start()
 
     async def start() -> Processes:
-        plane = Processes(broker, live.folder / "logs", live.said.append, 3_000)
+        plane = Processes(broker, live.folder / "logs", live.said.append, 3_000, metrics_port=free_ports(8))
         shape = Shape(live.namespace, ("east",), devices=DEVICES, partitions=4, day_seconds=0)
         await plane.start([*shape.plane(), *shape.fleets()])
+        live.ports = plane.ports
         return plane
 
     try:
@@ -248,3 +266,31 @@ def pid(live: Live, name: str) -> int:
         if live.namespace in words and name in words and folder.name != str(os.getpid()):
             return int(folder.name)
     return 0
+
+
+def test_every_role_shows_what_it_does(live: Live) -> None:
+    """After all of the above."""
+
+    def get(port: int, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:  # raises on 503
+            return answer.read().decode()
+
+    def value(role: str, series: str) -> float:
+        found = re.search(rf"(?m)^{re.escape(series)} (.*)$", get(live.ports[role], "/metrics"))
+        assert found, f"{role} shows no {series}"
+        return float(found[1])
+
+    assert live.ports.keys() == {
+        "global", "zone-east", "aggregator-east-0", "aggregator-east-1", "scheduler", "evaluator", "fleet-east",
+    }  # fmt: skip
+    for port in live.ports.values():
+        get(port, "/healthz")
+        get(port, "/readyz")
+    assert value("zone-east", 'olearning_leader{scope="east"}') == 1
+    assert value("zone-east", 'olearning_facts_void_total{fact="unreadable",scope="east"}') == 1
+    assert value("zone-east", 'olearning_dead_letters_total{what="ledger"}') >= 1
+    assert value("zone-east", 'olearning_read_records_total{lane="mail"}') >= 2 * DEVICES
+    assert value("scheduler", 'olearning_scheduler_workers{zone="east"}') == 2
+    sent = value("fleet-east", 'olearning_delta_bytes_sent_total{zone="east"}')
+    assert sent == value("fleet-east", 'olearning_sent_bytes_total{lane="bulk"}') > 0
+    assert value("evaluator", "olearning_handle_seconds_count") > 0

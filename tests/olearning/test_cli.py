@@ -163,7 +163,7 @@ def commands(typer: Any = app, prefix: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 ACTS = """
-    run global, run zone, run aggregator, run scheduler, run evaluator, fleet, gateway, token, phone, up, demo, watch, experiment,
+    run global, run zone, run aggregator, run scheduler, run evaluator, fleet, gateway, token, phone, up, demo, watch, monitor, experiment,
     submit, update, pause, resume, stop, abandon, task keep, task end-round, tenant set, sharing set,
     data convert, broker start, broker stop
 """

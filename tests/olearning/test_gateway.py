@@ -19,6 +19,7 @@ from olearning.gateway import Api, Hosted, Server, address
 from olearning.phone import Phone
 from olearning.planes import InMemory
 from olearning.roles import Role
+from olearning.telemetry.sources import samples_of, unready
 from olearning.tokens import Signed, device_check, find_check, read_secret, salt
 from processors.submitter import Submitter
 from schemas.messages import CheckIn, Registration
@@ -152,6 +153,12 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
                 assert not task.done(), task
                 task.cancel()
             await asyncio.gather(*at_work, return_exceptions=True)
+            shown = {(m.name, labels): n for m, labels, n in samples_of(h.hosted.gateway, h.plane.now())}
+            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.blocks > 0
+            assert shown["olearning_receipts", ("east", "counted")] > 0
+            assert shown["olearning_model_handed_bytes", ("east",)] > 0
+            assert sum(n for (name, _), n in shown.items() if name == "olearning_devices") == 2
+            assert unready(h.hosted.gateway) == ""
             manifest = h.fold("global").tasks["toy"].manifest
             return Plane.vector(h.plane, manifest), h  # type: ignore[arg-type]
 
@@ -245,6 +252,9 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
                 codes = [(await said(a))[0] for a in asked]
             phone = Phone(h.server.url, "no", "east", Device("x", 0), Arithmetic(), print)
             with pytest.raises(Trouble, match=r"does not let this device in: this token is not known"):
+                await asyncio.wait_for(phone.run(), 30)
+            phone = Phone(h.server.url, "ann's", "west", Device("x", 0), Arithmetic(), print)
+            with pytest.raises(Trouble, match="is of zone east, not west"):
                 await asyncio.wait_for(phone.run(), 30)
             return codes
 

@@ -1,9 +1,13 @@
 """Metrics, health and log lines: what roles show is what their state says, and what the list says."""
 
 import asyncio
+import inspect
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,11 +17,14 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from olearning.errors import Trouble
+from device_sim.gateway import Gateway
+from olearning import cli
+from olearning.errors import NO_BROKER, Trouble
 from olearning.telemetry import exporter as exporters
 from olearning.telemetry import logs
 from olearning.telemetry import metrics as m
 from olearning.telemetry.exporter import Exporter, watched
+from olearning.telemetry.sources import samples_of, unready
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Stretch
 from schemas.topics import topic
@@ -27,6 +34,7 @@ from tests.olearning.watched import watch
 from tests.plane import NS, Plane, spec
 
 ROOT = Path(__file__).parents[2]
+STAYS = ("fleet", "gateway", "up", "monitor")
 KINDS = {"scheduler": "scheduler", "global": "global", "zone": "zone", "agg": "aggregator", "fleet": "fleet"}
 
 
@@ -166,6 +174,40 @@ def test_a_commit_that_comes_too_late_is_its_aggregators_own():
     ]
 
 
+def test_a_leader_that_was_put_out_says_so():
+    """It stands still past its session, another leads, it wakes."""
+    plane = Plane(Memory(seed=3))
+    plane.standbys()
+    shown = Shown(plane)
+    assert plane.memory.run(lambda: plane.zone("east").leader.token > 0, 10_000)
+    first = plane.hosts[plane.zone("east").leader.holder]
+    first.freeze()
+    plane.memory.run(limit=3_000)
+    first.thaw()
+    plane.memory.run(limit=1_000)
+    east = [
+        (level, e.values.get("step", ""), e.values["holder"])
+        for level, e in shown.lines
+        if e.kind == logs.LEADER and e.zone == "east"
+    ]
+    other = plane.zone("east").leader.holder
+    assert sorted(east) == [
+        (logging.INFO, "", first.processor.name), (logging.INFO, "", other), (logging.WARNING, "lost", other),
+    ]  # fmt: skip
+    leads = {k[1:]: v for k, v in asyncio.run(shown.read()).items() if k[0] == "olearning_leader"}
+    assert leads == {("east",): 1, ("west",): 1, ("global",): 1}
+
+
+def test_what_ends_a_role_is_a_line_of_json_too():
+    words = [sys.executable, "-m", "olearning", "--log-format", "json", "run", "zone", "--zone", "east"]
+    env = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == NO_BROKER
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert (line["level"], line["event"], line["role"]) == ("error", "trouble", "zone")
+    assert "no Kafka broker answers" in line["message"]
+
+
 def test_health_says_what_stands_still(monkeypatch):
     monkeypatch.setattr(exporters, "STANDS_STILL", 0.3)
     monkeypatch.setattr(exporters, "PATIENCE", 0.2)
@@ -195,6 +237,14 @@ def test_health_says_what_stands_still(monkeypatch):
     asyncio.run(asked())
 
 
+def test_a_gateway_shows_what_a_fleet_does():
+    gate = Gateway(NS, "east", "gate", "life", b"salt")
+    found = {(x.full, labels): value for x, labels, value in samples_of(gate, 0)}
+    assert found["olearning_devices", ("east", "idle")] == found["olearning_delta_blocks_sent_total", ("east",)] == 0
+    assert list(m.families(samples_of(gate, 0)))
+    assert unready(gate)
+
+
 def test_a_sample_that_is_not_as_the_list_says_is_refused():
     with pytest.raises(m.Strange):
         list(m.families([(m.IDENTITY, ("east",), 1.0)]))
@@ -212,3 +262,10 @@ def test_names_are_in_base_units():
 def test_the_page_is_current():
     written = (ROOT / "docs/metrics.md").read_text()
     assert written == m.page(), "run `python -m olearning.telemetry.metrics > docs/metrics.md`"
+
+
+def test_every_command_that_stays_can_show_metrics():
+    stays = [*cli.run.registered_commands, *(c for c in cli.app.registered_commands if c.callback.__name__ in STAYS)]
+    assert len(stays) >= 5 + len(STAYS)
+    for command in stays:
+        assert "metrics_port" in inspect.signature(command.callback).parameters, command.callback

@@ -8,12 +8,14 @@ from unittest.mock import patch
 import pytest
 
 from processors import judge, selector
+from processors.configurator import least
 from processors.order import all_there
 from schemas import sets
+from schemas.blocks import Layout, Tensor
 from schemas.facts import Admitted, Closed, Committed
 from schemas.messages import Admission, Refusal, Registration
 from schemas.sets import bitmap
-from schemas.task import Upload
+from schemas.task import Rounds, Submission, TaskSpec, Upload
 from schemas.topics import GLOBAL, topic
 from streams import ledger
 from streams.ledger import Round, cost, identity
@@ -150,6 +152,16 @@ def test_a_slot_costs_what_its_blocks_do() -> None:
     part, whole = 4 * SIZES[0] + Upload().bytes(SIZES[:1]), 4 * sum(SIZES) + Upload().bytes(SIZES)
     assert (cost(o, bitmap(HEADLESS, 2)), cost(o, bitmap(ALL, 2)), cost(o), o.cost) == (part, whole, whole, whole)
     assert r.zone.spent["default"].bytes == part + 2 * whole
+
+
+@pytest.mark.parametrize(
+    ("partial", "group", "blocks"), [(False, "", (3, 2, 3, 1)), (True, "x", (3, 2)), (True, "", (1,))]
+)
+def test_the_least_that_a_device_may_have(partial: bool, group: str, blocks: tuple[int, ...]) -> None:
+    """What a tenant's day must have room for: with modules the shared part, without any the smallest block."""
+    shape = Layout((Tensor("a", (5,)), Tensor("b", (4,), group)), (3, 2, 3, 1))
+    s = Submission(TaskSpec("t", "m", "d", rounds=Rounds(partial=partial)), shape, Rig().model_zero())
+    assert tuple(least(s)) == blocks
 
 
 def test_sets_of_many_devices_fit_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
