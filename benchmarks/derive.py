@@ -12,12 +12,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from statistics import median
 
 from benchmarks.line import Line
 from learning.modular.derivation import Derivation, Importance, Limits, derive, needs, warm, worth
-from schemas.modules import Cost, Structure
+from schemas.modules import Choice, Cost, Structure
 
 FORMS = ((4, 16, 0.05), (3, 32, 0.2))
 """Layers, modules of each, and the limit [s]."""
@@ -25,14 +26,14 @@ PROFILES = 60
 BATCH = 16
 
 
-def drawn(layers: int, many: int, seed: int) -> tuple[Structure, Importance, Limits]:
+def drawn(layers: int, many: int, seed: int, batch: int = BATCH) -> tuple[Structure, Importance, Limits]:
     """A model of that form, and a device: its importance and limits."""
     dice = Random(seed)
     costs = [Cost(1000 * 4**i, 1000 * 4**i, 4096 // 2**i, 500_000 + 90_000 * i) for i in range(layers)]
     structure = Structure(Cost(800, 800, 9000, 10**6), tuple((*(c,) * (many - 1), Cost()) for c in costs))
     values = [[math.exp(dice.gauss(0, 1.5)) for _ in range(many)] for _ in range(layers)]
     importance = [[v / sum(row) for v in row] for row in values]
-    whole, shared = needs(structure.cost(structure.whole), BATCH), needs(structure.shared, BATCH)
+    whole, shared = needs(structure.cost(structure.whole), batch), needs(structure.shared, batch)
     limits = Limits(*(s + int((w - s) * dice.uniform(0.3, 0.6)) for w, s in zip(whole, shared, strict=True)))
     return structure, importance, limits
 
@@ -47,21 +48,22 @@ def run(
     for layers, many, limit in forms:
         problems = [drawn(layers, many, seed) for seed in range(profiles)]
         keeps = Derivation(problems[0][0], BATCH)
-        ways = {
-            "solved": lambda p: derive(*p, BATCH),
-            "greedy": lambda p: derive(*p, BATCH, solver=False),
-            "first": lambda p: keeps(p[1], p[2]),
-            "kept": lambda p: keeps(p[1], p[2]),
+        again = [(p[1], p[2]) for p in problems]
+        ways: dict[str, tuple[Callable[..., Choice], Sequence[tuple]]] = {
+            "solved": (partial(derive, batch=BATCH), problems),
+            "greedy": (partial(derive, batch=BATCH, solver=False), problems),
+            "first": (keeps, again),
+            "kept": (keeps, again),
         }
         took: dict[str, list[float]] = {}
-        found: dict[str, list] = {}
+        found: dict[str, list[Choice]] = {}
         cpu = time.process_time()
         start = time.perf_counter()
-        for name, way in ways.items():
+        for name, (way, asked) in ways.items():
             took[name], found[name] = [], []
-            for p in problems:
+            for question in asked:
                 at = time.perf_counter()
-                found[name].append(way(p))
+                found[name].append(way(*question))
                 took[name].append(time.perf_counter() - at)
         gains = [
             worth(p[1], a) / worth(p[1], b) - 1

@@ -127,6 +127,7 @@ class Modules(Part, frozen=True):
     """A device's model has drifted from its data when the held-back loss, over a `window` of runs, is above the best one before by more than this
     share (0: nobody looks)."""
     window: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
+    """Runs whose held-back losses are averaged."""
     gain: Annotated[float, msgspec.Meta(ge=-1e6, le=1)] | None = None
     """A device sends what it learned only if the held-back loss fell by this share at least. None: always."""
 
@@ -156,7 +157,7 @@ class Profile(Message, frozen=True):
 
 
 class Submodel(Message, frozen=True):
-    """`<zone>.submodels`: the answer to the `profile` at that offset of the partition with the same number: the modules to fetch, or `why`
+    """`<zone>.submodels`: the answer to a device's question number `asked`, the `profile` at that offset of the partition with the same number: the modules to fetch, or `why`
     there is no sub-model for it. The answers to all profiles `below` have landed before this one."""
 
     device: Ident
