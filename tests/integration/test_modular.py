@@ -90,7 +90,7 @@ async def on_kafka(bootstrap: str, folder: Path) -> tuple[Watcher, list[str], Fl
         done = await plane.host(make)
         assert done.ok, done.reason
         tasks.append(asyncio.create_task(plane.host(lambda life: fleet)))
-        async with asyncio.timeout(150):
+        async with asyncio.timeout(200):
             await watcher.asked.wait()
             plane.kill("modules")
             ended = await watching
