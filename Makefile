@@ -28,20 +28,29 @@ $(READY): pyproject.toml locks/bootstrap.txt locks/dev.txt
 SPREAD := -n auto --dist loadgroup
 
 test: lint  ## lint, then every test; starts a broker of its own
-	$(BIN)/python -m pytest $(SPREAD) -m "not kafka"
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack"
 	$(BIN)/python -m pytest -m kafka
 
 # What depends on the broker, and the main stories; the rest of the integration tests would show the same again. One test
 # stops and starts its broker, always a local one.
-DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py \
+DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py tests/streams/test_docker_broker.py \
 	tests/integration/test_bits.py tests/integration/test_cli_kafka.py \
 	--deselect tests/streams/test_kafka.py::test_all_goes_on_after_the_broker_was_away
 
 test-docker: $(READY)  ## the contract with the broker and the main stories, on a broker in Docker
 	OLEARNING_TEST_BROKER=docker $(BIN)/python -m pytest -m kafka $(DOCKER_TESTS)
 
+test-stack: plane-image  ## docker-compose.yml: the stack is run, with a Kafka image that is there (KAFKA_IMAGE)
+	$(BIN)/python -m pytest -m stack tests/deploy
+
+BASE ?= python:3.12-slim-bookworm
+.PHONY: plane-image
+plane-image: $(READY)  ## the plane's image, on the image BASE; what is installed in it is fetched outside of it
+	deploy/wheels.sh plane $$(docker run --rm --entrypoint python3 $(BASE) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	docker build -q -f deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg PIP_NO_INDEX=1 -t olearning/plane .
+
 unit: $(READY)  ## the tests that need no broker and no minutes
-	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not proof"
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack and not proof"
 
 proofs: $(READY)  ## explorations, schedules, crash points, the state machine
 	$(BIN)/python -m pytest $(SPREAD) -m proof
@@ -62,6 +71,8 @@ format: $(READY)  ## put the style right
 lock: $(READY)  ## lock what pyproject.toml asks for; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) pyproject.toml -o locks/plane.txt
 	$(COMPILE) pyproject.toml --extra train --extra gateway --extra monitor --extra trace --extra dev -o locks/dev.txt
+	$(COMPILE) pyproject.toml --extra monitor --extra gateway --extra trace -c locks/dev.txt -o locks/monitor.txt
+	$(COMPILE) pyproject.toml --extra train --extra trace -c locks/dev.txt -o locks/train.txt
 	echo uv | $(COMPILE) - -o locks/bootstrap.txt
 	echo 'flwr==1.41.*' | $(COMPILE) - -o locks/flower.txt
 

@@ -6,6 +6,7 @@ The folder holds archives as `device_sim/convert.py` knows them, by these names:
     hapt_features.npz                        the same as features
     arabic_speech_commands_logmel.npz        words: Google Speech's stand-in
     fedscale_device_capacity_51496.npz       speeds and bandwidths of devices, and HARBox' counts of samples by user
+    cifar10_subset_12k.npz                   small images of ten kinds
     ai_benchmark_devices.npz                 phones: speed, CPU score, RAM, memory, system
 """
 
@@ -21,8 +22,9 @@ from experiments.asked import Asked, Cannot
 
 HAR, FEATURES, SPEECH = "hapt_raw_windows.npz", "hapt_features.npz", "arabic_speech_commands_logmel.npz"
 CAPACITY = "fedscale_device_capacity_51496.npz"
+IMAGES = "cifar10_subset_12k.npz"
 PHONES = "ai_benchmark_devices.npz"
-KINDS = {HAR: "hapt-raw", FEATURES: "hapt-features", SPEECH: "speech"}
+KINDS = {HAR: "hapt-raw", FEATURES: "hapt-features", SPEECH: "speech", IMAGES: "cifar10"}
 
 
 def archive(asked: Asked, name: str) -> Path:

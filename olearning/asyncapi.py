@@ -6,6 +6,7 @@ import msgspec
 
 from olearning.meanings import about, meaning, reachable
 from schemas.topics import COMMAND, DEFAULT_PARTITIONS, GLOBAL, TABLE, Kind
+from schemas.tracing import TRACE_PARENT
 from schemas.wire import CONTENT_TYPE, MAJOR, Message
 
 BINDING = "0.5.0"
@@ -16,6 +17,7 @@ ROLES = {
     "aggregator": "an aggregator",
     "scheduler": "the scheduler",
     "evaluator": "the evaluator",
+    "modules": "who derives sub-models of modular tasks",
     "fleet": "an edge, with the devices behind it: a simulated fleet, or a gateway",
     COMMAND: "a person at the command line (`submit`, `update`, `pause`, `tenant set`, `abandon`, …)",
 }
@@ -135,6 +137,7 @@ def _message(message: type[Message]) -> dict[str, Any]:
                 "content-type": {"type": "string", "const": CONTENT_TYPE.decode()},
                 "schema-version": {"type": "string", "description": f"The major version, {MAJOR}."},
                 "cause": {"type": "string", "description": "The ledger record it comes from, `ledger@offset`, if it has one."},
+                TRACE_PARENT: {"type": "string", "description": "Its place in the trace of its round (W3C), where traces are on."},
             },
             "required": ["content-type", "schema-version"],
         },

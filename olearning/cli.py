@@ -13,7 +13,7 @@ try:
 
     from olearning.bench import bench
     from olearning.completing import experiments, seen, topics
-    from olearning.connect import Broker, broker_folder, choose, find
+    from olearning.connect import Broker, address, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
@@ -75,9 +75,14 @@ Load = Annotated[
 EXTRAS = {
     **dict.fromkeys(("torch", "sklearn", "matplotlib", "ortools"), "train"),
     **dict.fromkeys(("nicegui", "fastapi", "uvicorn"), "monitor"),
+    "aiohttp": "gateway",
 }
 """What comes with which extra."""
-NEEDS = {"train": "this trains, scores, plans or plots", "monitor": "the live page needs it"}
+NEEDS = {
+    "train": "this trains, scores, plans or plots",
+    "monitor": "the live page needs it",
+    "gateway": "gateways and phones speak HTTP by it",
+}
 
 
 def _version(asked: bool) -> None:
@@ -353,28 +358,23 @@ def gateway(
     """A gateway of a zone: devices, phones or any program, take part through it over HTTP."""
     from olearning.tokens import Signed, find_check, read_secret
 
-    try:
-        from olearning.gateway import Hosted, address, front
-    except ModuleNotFoundError as e:
-        raise Trouble(
-            f"{e.name} is not installed, and a gateway speaks HTTP by it: install olearning[gateway]"
-        ) from None
     own = _own(load)
     signed = Signed(read_secret(secret))
     checked = find_check(check) if check else signed
     if bool(certificate) != bool(key):
         raise Trouble("--certificate and --key go together", USAGE)
-    try:
-        at, port = address(listen)
-    except ValueError as e:
-        raise Trouble(str(e), USAGE) from None
+    if (place := address(listen)) is None:
+        raise Trouble(f"--listen {listen}: write HOST:PORT, as in 0.0.0.0:8080", USAGE)
+    find(bootstrap, namespace)  # before HTTP is loaded
+    from olearning.gateway import Hosted, front
+
     options = {"secret": str(secret), "room-mb": str(room_mb), "partitions": str(partitions)}
     role = Role("gateway", _named(name, f"gateway-{zone}"), namespace, zone, options, own)
     tls = (certificate, key) if certificate else None
 
     def face(processor: Processor) -> AbstractAsyncContextManager[None]:
         assert isinstance(processor, Hosted)
-        return front(processor, checked, at, port, tls)
+        return front(processor, checked, *place, tls)
 
     host(role, bootstrap, session_timeout, metrics_port, face)
 
@@ -405,28 +405,17 @@ def phone(
     load: Load = None,
 ) -> None:
     """One device behind a gateway, which trains for real: the reference client."""
-    try:
-        from olearning.phone import Phone
-    except ModuleNotFoundError as e:
-        raise Trouble(f"{e.name} is not installed, and a phone speaks HTTP by it: install olearning[gateway]") from None
-    from device_sim.client import ClientLearner
     from device_sim.device import Device
-    from device_sim.fleet import Learner
+    from device_sim.installed import learners
 
     check_zone(zone)
     _own(load)
     if not url.startswith(("http://", "https://")):
         raise Trouble(f"{url}: a gateway's address begins with http:// or https://", USAGE)
-    learner: Learner
-    try:
-        from device_sim.learner import Learners
+    from olearning.phone import Phone
 
-        learner = Learners()
-    except ModuleNotFoundError as e:  # it trains by clients of one's own alone
-        if EXTRAS.get(e.name or "") != "train":
-            raise
-        learner = ClientLearner()
     device = Device(f"phone-{number}", number)
+    learner = learners()
     drive(lambda: Phone(url, token, zone, device, learner, complain).run())
 
 

@@ -77,7 +77,7 @@ class Role:
                 patience = int(o.get("patience", PATIENCE))
                 return Scheduler(self.namespace, self.name, life, patience)
             case "evaluator":
-                from device_sim.learner import scorer
+                from device_sim.installed import scorer
 
                 return Evaluator(self.namespace, self.name, life, scorer())
             case "modules":
@@ -103,14 +103,14 @@ class Role:
     def _fleet(self, life: str) -> Processor:
         from device_sim.edge import ROOM
         from device_sim.fleet import Fleet, Manner
-        from device_sim.learner import Learners
+        from device_sim.installed import learners
 
         crowd, o = population(self.zone, self.options), self.options
         room = round(1e6 * float(o["room-mb"])) if "room-mb" in o else ROOM
         manner = Manner(seed=crowd.seed, resend=float(o.get("resend", 0)), room=room)
         others = [z for z in crowd.offsets if z != self.zone] if crowd.travel else []
         devices = crowd.devices()
-        return Fleet(self.namespace, self.zone, self.name, life, devices, Learners(), manner, others, crowd.clock)
+        return Fleet(self.namespace, self.zone, self.name, life, devices, learners(), manner, others, crowd.clock)
 
 
 def population(zone: str, options: Mapping[str, str]) -> "Population":

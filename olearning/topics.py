@@ -66,12 +66,12 @@ def carries(kind: Kind) -> list[str]:
 def _table() -> Any:
     from olearning.screen import titled
 
-    out = titled("Topics", "topic", "key", ">partitions", "kept", "writes", "reads")
+    out = titled("Topics", "topic", "key", "kept", "writes", "reads")
+    for column in out.columns[1:]:
+        column.no_wrap = False
     for k in TABLE:
-        many = "1" if k.partitions == "one" else "P"
-        out.add_row(
-            name(k).removeprefix("<namespace>."), k.key, many, _kept(k), ", ".join(k.writers), ", ".join(k.readers)
-        )
+        who = (", ".join(k.writers), ", ".join(k.readers))
+        out.add_row(name(k).removeprefix("<namespace>."), k.key, _kept(k), *who)
     return out
 
 
@@ -94,7 +94,7 @@ def _lines() -> Iterator[str]:
         "A name is `<namespace>.<zone>.<what>`, with `global` in the zone's place for what belongs to all, and with `.<task>` at the end",
         "where a task has a topic of its own. Values are MessagePack maps; the key `type` says which message it is. Every record has the",
         "headers `content-type` (`application/msgpack`) and `schema-version`; what a ledger record led to also has `cause`, as",
-        "`ledger@offset`. Kept for ever means: until the plane itself cuts what nobody needs any more (ledgers and checkpoints), or no",
+        "`ledger@offset`, and where traces are on `traceparent` ([telemetry.md](telemetry.md)). Kept for ever means: until the plane itself cuts what nobody needs any more (ledgers and checkpoints), or no",
         "ledger names it (models).",
         "",
         "| who | is |",

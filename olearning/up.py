@@ -80,7 +80,7 @@ class Shape:
                 "count": str(self.devices),
                 "first": str(i * self.devices),
                 "day-seconds": str(self.day_seconds),
-                "utc-offset": str(-i * self.apart_h),
+                "utc-offset": str((12 - i * self.apart_h) % 24 - 12),  # where the first zone is after a whole day
                 "origin-ms": str(origin_ms),
                 "resend": str(self.resend),
                 "seed": str(self.seed),

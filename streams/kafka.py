@@ -422,7 +422,7 @@ def _summary(event: Input | None) -> str:
         case None:
             return "its start"
         case Record():
-            return f"record {event.topic}-{event.partition}@{event.offset} key {event.key!r}"
+            return f"record {event.topic}-{event.partition}@{event.offset}"  # not its key: that may be a device
         case Answer():
             return f"answer to {event.tag!r}" + (f": {event.error}" if event.error else "")
         case _:

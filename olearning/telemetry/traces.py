@@ -36,8 +36,8 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 STEPS = ("zone", "aggregator", "fleet", "gateway")
 """The kinds of roles that take steps of a round."""
 MOST_LINKS = 128
-KEPT = 64
-"""Rounds of a task that are remembered."""
+KEPT, MOST = 64, 200_000
+"""Rounds of a task that are remembered, and steps that began, of all."""
 log = logging.getLogger(__name__)
 Key = tuple[str, str, int, str]
 """Zone, task, round, and who."""
@@ -116,20 +116,28 @@ class Traced:
         said = record.timestamp, tracing.parent(record.headers)
         match message:
             case Registration():
-                self.since.setdefault((t.zone, message.task, message.round, message.device), said)
+                self._note((t.zone, message.task, message.round, message.device), said)
             case Announcement():
                 self.ledgers[t.zone, message.task] = message.cause.ledger, len(message.sizes)
-                self.since.setdefault((t.zone, message.task, message.round, ""), said)
-                self._forget(t.zone, message.task, message.round)
+                self._note((t.zone, message.task, message.round, ""), said)
+                self._forget(t.zone, message.task, message.round + KEPT * message.over)
             case Admission():
                 key = t.zone, message.task, message.round, str(message.slot)
-                self.since.setdefault(key, said)
+                self._note(key, said)
                 if message.blocks and (known := self.ledgers.get(key[:2])):
                     self.last[key] = sets.members(message.blocks, known[1])[-1]
 
+    def _note(self, key: Key, said: tuple[int, Step | None]) -> None:
+        """When a step began, the first time that is said. Of what never ends the oldest is forgotten: strangers may say much."""
+        self.since.setdefault(key, said)
+        if len(self.since) > MOST:
+            oldest = next(iter(self.since))
+            del self.since[oldest]
+            self.last.pop(oldest, None)
+
     def _forget(self, zone: str, task: str, round: int) -> None:
         for kept in (self.since, self.last):
-            for key in [k for k in kept if k[:2] == (zone, task) and k[2] < round - KEPT]:
+            for key in [k for k in kept if k[:2] == (zone, task) and k[2] <= round - KEPT]:
                 del kept[key]
 
     # ------------------------------------------------------------------ what goes
@@ -172,7 +180,7 @@ class Traced:
                 return at
             case Committed(task=task, round=n):
                 at = self._commit(message)
-                self.since.setdefault((zone, task, n, _where(message)), (now, None))
+                self._note((zone, task, n, _where(message)), (now, None))
                 return at
             case Opened(task=task, round=n):
                 return step(self.ledger, task, n)

@@ -3,18 +3,7 @@
 import numpy as np
 import pytest
 
-from learning.modular.structure import (
-    NOISE,
-    SELECTOR,
-    SHARED,
-    blocks_of,
-    cut,
-    group,
-    masks,
-    objection,
-    owners,
-    paste,
-)
+from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, cut, group, masks, objection, owners, paste
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout
 from schemas.modules import Cost, Structure, complete
 from schemas.sets import bitmap
