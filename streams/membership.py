@@ -12,11 +12,11 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from streams.processor import Membership
-from streams.queries import RECONNECT, TROUBLE, Cluster, close, pause
+from streams.queries import RECONNECT, TROUBLE, Cluster, Refused, close, pause
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +58,16 @@ class Member:
         self._session_timeout_ms, self._assigned = session_timeout_ms, assigned
 
     async def run(self) -> None:
+        """Raises `Refused`."""
         attempt = 0
         while True:
             try:
                 await self._cluster.known(self._membership.topic, math.inf)
                 await self._belong()
+            except errors.GroupAuthorizationFailedError:
+                raise Refused(
+                    f"this login may not join group {self._membership.group} (Read); docs/isolation.md says who needs what"
+                ) from None
             except TROUBLE as e:
                 self._again["joining"] += 1
                 log.warning("group %s: joining again after %r", self._membership.group, e, extra=RECONNECT)
