@@ -84,12 +84,15 @@ def one(what: Mapping[str, Any], to: Connection) -> None:
         blueprint = Blueprint(lambda: build(model, args, 0), shape, form)
         return _received(blueprint, choice)
 
-    tiny = {"mlp": {"hidden": "4,4"}, "vgg16": {"width": 4}}.get(what["model"], {"width": 4})
-    small = make(what["model"], what["args"] | tiny, min(1, what.get("modules", 0)))
+    if what["model"] == "mlp":
+        small = make("mlp", what["args"] | {"hidden": "4,4"}, min(1, what.get("modules", 0)))
+    else:
+        small = build("resnet18", {"shape": what["args"]["shape"], "width": 4}, 0)
     fit(small, x, y, training, 0)
     del small
     before = _reset()
-    module = make(what["model"], narrowed(what["args"], what.get("rate", 1.0)), what.get("modules", 0))
+    args = narrowed(what["args"], what["rate"]) if "rate" in what else what["args"]
+    module = make(what["model"], args, what.get("modules", 0))
     wall, cpu = [], []
     for number in range(steps):
         began, spent = time.perf_counter(), time.process_time()
