@@ -85,12 +85,11 @@ def one(what: Mapping[str, Any], to: Connection) -> None:
         return _received(blueprint, choice)
 
     # Of the same kind: what only a sub-model's making loads (torch's meta device: 80 MB) is there before, too.
-    tiny = (
-        ("mlp", what["args"] | {"hidden": "4,4"})
-        if what["model"] == "mlp"
-        else ("resnet18", {"shape": what["args"]["shape"], "width": 4})
-    )
-    small = make(*tiny, min(1, what.get("modules", 0)))
+    few, like = min(1, what.get("modules", 0)), what["args"]
+    if what["model"] == "mlp":
+        small = make("mlp", {**like, "hidden": "4,4"}, few)
+    else:
+        small = make("resnet18", {"shape": like["shape"], "width": 4}, few)
     fit(small, x, y, training, 0)
     del small
     before = _reset()
