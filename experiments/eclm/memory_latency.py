@@ -72,7 +72,7 @@ def show(of: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], asked: A
             whole = of[name][WHOLE]
             against = [w["peak"] / f["peak"] for w, f in zip(whole, found, strict=True)]
             slower = [w["cpu_s"] / f["cpu_s"] for w, f in zip(whole, found, strict=True)]
-            phones = (f"{1000 * factor * step:,.0f}" for factor in FACTORS.values())
+            phones = (f"{1000 * factor * step:,.1f}" for factor in FACTORS.values())
             rows.append([
                 f"{name}: {form}", f"{found[0]['parameters'] / 1e6:.2f}", spread([f["peak"] / 1e6 for f in found], 1), spread(against, 2),
                 spread([1000 * f["cpu_s"] for f in found], 1), spread(slower, 2), *phones,
