@@ -159,7 +159,7 @@ def federated(cloud: Cloud, way: str) -> Federated:
 
 
 def target(found: Mapping[str, Mapping[str, Any]]) -> float:
-    """The accuracy that bytes are counted to, of one seed: of what all ways but the masked come to."""
+    """The accuracy that bytes are counted to, of one seed: of what FedAvg, HeteroFL and ECLM all come to."""
     start = found["fedavg"]["curve"][0][2]
     least = min(max(point[2] for point in found[way]["curve"]) for way in ("fedavg", "heterofl", "eclm"))
     return float(start + CLOSE * (least - start))
