@@ -8,7 +8,7 @@ READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-docker unit proofs chaos lint format lock golden demo clean
+.PHONY: help env test test-docker unit proofs chaos lint format lock golden topics docs demo clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -28,20 +28,29 @@ $(READY): pyproject.toml locks/bootstrap.txt locks/dev.txt
 SPREAD := -n auto --dist loadgroup
 
 test: lint  ## lint, then every test; starts a broker of its own
-	$(BIN)/python -m pytest $(SPREAD) -m "not kafka"
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack"
 	$(BIN)/python -m pytest -m kafka
 
 # What depends on the broker, and the main stories; the rest of the integration tests would show the same again. One test
 # stops and starts its broker, always a local one.
-DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py \
+DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py tests/streams/test_docker_broker.py \
 	tests/integration/test_bits.py tests/integration/test_cli_kafka.py \
 	--deselect tests/streams/test_kafka.py::test_all_goes_on_after_the_broker_was_away
 
 test-docker: $(READY)  ## the contract with the broker and the main stories, on a broker in Docker
 	OLEARNING_TEST_BROKER=docker $(BIN)/python -m pytest -m kafka $(DOCKER_TESTS)
 
+test-stack: plane-image  ## docker-compose.yml: the stack is run, with a Kafka image that is there (KAFKA_IMAGE)
+	$(BIN)/python -m pytest -m stack tests/deploy
+
+BASE ?= python:3.12-slim-bookworm
+.PHONY: plane-image
+plane-image: $(READY)  ## the plane's image, on the image BASE; what is installed in it is fetched outside of it
+	deploy/wheels.sh plane $$(docker run --rm --entrypoint python3 $(BASE) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+	docker build -q -f deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg PIP_NO_INDEX=1 -t olearning/plane .
+
 unit: $(READY)  ## the tests that need no broker and no minutes
-	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not proof"
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack and not proof"
 
 proofs: $(READY)  ## explorations, schedules, crash points, the state machine
 	$(BIN)/python -m pytest $(SPREAD) -m proof
@@ -62,11 +71,20 @@ format: $(READY)  ## put the style right
 lock: $(READY)  ## lock what pyproject.toml asks for; UPGRADE=--upgrade takes newer versions
 	$(COMPILE) pyproject.toml -o locks/plane.txt
 	$(COMPILE) pyproject.toml --extra train --extra gateway --extra monitor --extra trace --extra dev -o locks/dev.txt
+	$(COMPILE) pyproject.toml --extra monitor --extra gateway --extra trace -c locks/dev.txt -o locks/monitor.txt
+	$(COMPILE) pyproject.toml --extra train --extra trace -c locks/dev.txt -o locks/train.txt
 	echo uv | $(COMPILE) - -o locks/bootstrap.txt
 	echo 'flwr==1.41.*' | $(COMPILE) - -o locks/flower.txt
 
 golden: $(READY)  ## accept new golden bytes; prints each change
 	$(BIN)/python -m tests.schemas.golden --write
+
+topics: $(READY)  ## make docs/topics.md and docs/asyncapi.json anew, from the topic table
+	$(BIN)/python -m olearning topics --markdown >docs/topics.md
+	$(BIN)/python -m olearning topics --asyncapi >docs/asyncapi.json
+
+docs: $(READY)  ## the documents as a site: build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 
 demo: $(READY)  ## the demo
 	$(BIN)/olearning demo

@@ -10,6 +10,9 @@ There is room for so many bytes; what was not used for longest goes first, and n
 large models at work at once it may be more. Jobs that want the same block wait for one fetch; if its place does not have it, the
 place that the next of them knows is asked. Where the manifest names a difference and the block it begins from is here, the
 difference is fetched, and the block itself only if that does not give it.
+
+A device that takes a part of a model (`device_sim/portion.py`) has its own blocks fetched, and no others; those that another's part or
+the whole has as well are there for both.
 """
 
 from collections import OrderedDict
@@ -21,6 +24,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from device_sim.portion import Portion, blocks_of, whole
 from learning.differences import restore
 from schemas.blocks import DifferenceBlock, Manifest, Place, slices
 from schemas.messages import Announcement
@@ -51,10 +55,11 @@ class Gone:
 
 @dataclass
 class _Wanted:
-    """A version on its way; `missing`: its blocks that are not here yet."""
+    """A version, or a part of it, on its way; `blocks` by their numbers in it, `missing`: those that are not here yet."""
 
+    version: str
     manifest: Manifest
-    blocks: tuple[Block, ...]
+    blocks: dict[int, Block]
     missing: set[Block]
 
 
@@ -74,9 +79,17 @@ def version(a: Announcement) -> str:
     return f"{a.tenant}/{a.base.topic}/{a.base.blocks[0].key}"
 
 
+def named(a: Announcement) -> str:
+    """What is trained from in a round: the version, and if it is a part of it, which."""
+    return version(a) + (f" {','.join(map(str, a.blocks))}" if isinstance(a, Portion) else "")
+
+
 def contents(a: Announcement) -> tuple[Block, ...]:
-    """Its blocks."""
-    return tuple(Block(a.tenant, n, p.checksum) for n, p in zip(a.sizes, a.base.blocks, strict=False))
+    """The blocks that are trained from in a round."""
+    places = a.base.blocks
+    return tuple(
+        Block(a.tenant, n, places[i].checksum) for i, n in zip(blocks_of(a), a.sizes, strict=True) if i < len(places)
+    )
 
 
 class Edge:
@@ -101,10 +114,10 @@ class Edge:
     # ------------------------------------------------------------------ what devices train from
 
     def model(self, a: Announcement) -> Vector | None:
-        """The round's model, if all of it is here."""
-        name = version(a)
+        """The round's model, or the part that is taken of it, block after block; None: not all of it is here."""
+        name = named(a)
         vector, blocks = self._vectors.get(name), contents(a)
-        if len(a.base.blocks) != len(a.sizes):
+        if len(a.base.blocks) != whole(a):
             return None
         for b in blocks:
             if b in self._blocks:
@@ -114,6 +127,8 @@ class Edge:
         if vector is None:
             pieces = [self._blocks[b] for b in blocks]
             vector = self._vectors[name] = np.concatenate(pieces)
+            if isinstance(a, Portion):
+                return vector  # there may be as many of them as devices: it goes with the last job that has it
             left = {id(x.base) for x in pieces if isinstance(x.base, np.ndarray)}
             for b, piece in zip(blocks, slices(a.sizes), strict=True):
                 self._blocks[b] = vector[piece]
@@ -127,19 +142,19 @@ class Edge:
 
     def want(self, a: Announcement) -> Iterator[Fetch | Gone]:
         """Have a round's model here, or on its way."""
-        name = version(a)
+        name = named(a)
         if name in self._wanted or self._vectors.get(name) is not None:
             return
-        if len(a.base.blocks) != len(a.sizes):
-            yield Gone(name, f"version {a.base.version} has {len(a.base.blocks)} blocks, and the task {len(a.sizes)}")
+        if len(a.base.blocks) != whole(a):
+            yield Gone(version(a), f"version {a.base.version} has {len(a.base.blocks)} blocks, and the task {whole(a)}")
             return
-        blocks = contents(a)
-        missing = {b for b in blocks if b not in self._blocks}
+        blocks = dict(zip(blocks_of(a), contents(a), strict=True))
+        missing = {b for b in blocks.values() if b not in self._blocks}
         if not missing:
             return
-        self._wanted[name] = _Wanted(a.base, blocks, missing)
+        self._wanted[name] = _Wanted(version(a), a.base, blocks, missing)
         asks = []
-        for i, b in enumerate(blocks):
+        for i, b in blocks.items():
             if b in missing and b not in self._flights:
                 self._flights[b] = set()
                 asks.append(self._ask(a.base, i, b))
@@ -149,7 +164,7 @@ class Edge:
         """Make room, if there is too little; blocks of these rounds stay."""
         if self.held <= self.room:
             return
-        kept = {b for a in needed for b in contents(a)} | {b for w in self._wanted.values() for b in w.blocks}
+        kept = {b for a in needed for b in contents(a)} | {b for w in self._wanted.values() for b in w.blocks.values()}
         for b in [b for b in self._blocks if b not in kept]:
             if self.held <= self.room:
                 return
@@ -208,16 +223,16 @@ class Edge:
         """The same block at a place that another version names."""
         tried = self._flights[block]
         for w in self._wanted.values():
-            for i, b in enumerate(w.blocks if block in w.missing else ()):
+            for i, b in w.blocks.items() if block in w.missing else ():
                 if b == block and w.manifest.blocks[i].key not in tried:
                     return self._ask(w.manifest, i, block, shortly=False)
         return None
 
     def _give_up(self, block: Block, why: str) -> Iterator[Gone]:
         self._flights.pop(block)
-        for name in [name for name, w in self._wanted.items() if block in w.missing]:
-            del self._wanted[name]
-            yield Gone(name, why)
+        gone = [name for name, w in self._wanted.items() if block in w.missing]
+        versions = [self._wanted.pop(name).version for name in gone]
+        yield from (Gone(v, why) for v in dict.fromkeys(versions))
 
 
 def _made(ask: _Ask, value: bytes | None) -> Vector:

@@ -22,8 +22,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Board
-from device_sim.edge import ROOM, Edge, Gone, version
+from device_sim.edge import ROOM, Edge, Gone, named, version
 from device_sim.outbox import Outbox, Parcel, due
+from device_sim.portion import blocks_of, portion
 from device_sim.pseudonym import pseudonym
 from schemas.blocks import DeltaBlock, slices
 from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Refusal, Registration
@@ -178,13 +179,15 @@ class Gateway:
         self._rounds: dict[tuple[str, int], Announcement] = {}
         """By task and round, what may be trained still."""
         self._models: dict[str, list[tuple[int, Announcement, int]]] = {}
-        """By version that is on its way: the questions for its blocks."""
+        """By version, or part of one, that is on its way: the questions for its blocks."""
         self._flying: dict[Key, tuple[list[int], int]] = {}
         """Delta blocks that are not in the log yet: who asks, and how many bytes."""
         self._end: int | None = None
         self._read = 0
         self._reported = 0
         self.blocks = self.bytes = 0
+        self.outcomes: dict[str, int] = {}
+        """Of its devices' blocks, how many had which, as the receipts said."""
 
     @property
     def ready(self) -> bool:
@@ -297,15 +300,18 @@ class Gateway:
             self._no(number, Status.UNKNOWN, f"round {ask.round} of {ask.task} is not open in zone {self.zone}")
         elif not 0 <= ask.block < len(a.sizes):
             self._no(number, Status.BAD, f"{ask.task} has blocks 0 to {len(a.sizes) - 1}, and no block {ask.block}")
-        elif not self._hand(number, a, ask.block):
-            self._models.setdefault(version(a), []).append((number, a, ask.block))
-            yield from self._fetch(self.edge.want(a))
+        else:
+            if a.partial:  # phones train parts of it: what none of them asks for is not fetched
+                a = portion(a, (ask.block,))
+            if not self._hand(number, a, ask.block):
+                self._models.setdefault(named(a), []).append((number, a, ask.block))
+                yield from self._fetch(self.edge.want(a))
 
     def _hand(self, number: int, a: Announcement, block: int) -> bool:
         """Give a block out, if it is here."""
         if (vector := self.edge.model(a)) is None:
             return False
-        data = np.ascontiguousarray(vector[slices(a.sizes)[block]], "<f4").data.cast("B")
+        data = np.ascontiguousarray(vector[slices(a.sizes)[blocks_of(a).index(block)]], "<f4").data.cast("B")
         if number in self._asked:
             self.edge.handed += len(data)
         self._done(number, data)
@@ -361,7 +367,7 @@ class Gateway:
         new = [x for x in (*self._news.values(), *box.mail) if x[0] > after]
         messages = [{"topic": what, "message": msgspec.Raw(raw)} for _, what, raw in sorted(new, key=lambda x: x[0])]
         cursor = f"{self.life}:{self._seq if new else after}"
-        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "messages": messages})
+        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "zone": self.zone, "messages": messages})
         self.replies.append(Reply(number, Status.DONE, body))
 
     def _expire(self, now: int) -> None:
@@ -398,6 +404,7 @@ class Gateway:
                 box = self.boxes[device]
                 if isinstance(message, Receipt):
                     box.leases.pop((message.task, message.round), None)
+                    self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
                 else:
                     box.wishes.discard(message.task)
                     if isinstance(message, Admission):
@@ -456,8 +463,9 @@ class Gateway:
     def _fetch(self, effects: Iterator[Fetch | Gone]) -> Iterator[Effect]:
         for effect in effects:
             if isinstance(effect, Gone):
-                for number, _, _ in self._models.pop(effect.version, ()):
-                    self._no(number, Status.GONE, effect.why)
+                for name in [n for n, waiting in self._models.items() if version(waiting[0][1]) == effect.version]:
+                    for number, _, _ in self._models.pop(name):
+                        self._no(number, Status.GONE, effect.why)
             else:
                 yield effect
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from device_sim.capacity import Bandwidth, Capacity, constant
 from device_sim.estimate import Estimate
+from device_sim.portion import sent_sizes
 from schemas.blocks import codec
 from schemas.messages import Announcement
 
@@ -108,4 +109,4 @@ def _down_bytes(a: Announcement) -> int:
 
 def up_bytes(a: Announcement) -> int:
     """Of a delta, before zstd."""
-    return sum(codec(a.codec).size(n, a.keep) for n in a.sizes)
+    return sum(codec(a.codec).size(n, a.keep) for n in sent_sizes(a))

@@ -197,6 +197,28 @@ def merge(models: Sequence[Float32], weights: Sequence[int]) -> Float32:
     return (acc / sum(weights)).astype(np.float32)
 
 
+def merge_blocks(
+    last: Float32, models: Sequence[Float32], weights: Sequence[Sequence[int]], sizes: Sequence[int]
+) -> Float32:
+    """The weighted mean of flat models (zones), block by block: `weights[k][b]` is what block b of model k weighs.
+
+    What nobody trained weighs nothing, so a zone in which no device trained a block leaves it to the others, however many samples the
+    zone has; a block that weighs nothing anywhere is that of `last`, bit for bit. Blocks that weigh alike come out as `merge` has
+    them. Raises `ValueError` if lengths do not fit together.
+    """
+    if len(models) != len(weights) or any(len(w) != len(sizes) for w in weights):
+        raise ValueError(f"{[len(w) for w in weights]} weights for {len(models)} models of {len(sizes)} blocks")
+    if any(m.shape != last.shape for m in models) or last.shape != (sum(sizes),):
+        raise ValueError(f"blocks of {sum(sizes)} values, and models of {[m.shape for m in (last, *models)]}")
+    new, at = last.copy(), 0
+    for b, size in enumerate(sizes):
+        here = slice(at, at + size)
+        at += size
+        if any(mine := [w[b] for w in weights]):
+            new[here] = merge([m[here] for m in models], mine)
+    return new
+
+
 def norm(values: npt.NDArray[np.floating] | Int64) -> float:
     """The Euclidean norm, in float64 (not by BLAS, whose result may depend on its threads)."""
     return math.sqrt(float(np.sum(np.square(values, dtype=np.float64))))

@@ -1,4 +1,4 @@
-"""Which broker: yours if KAFKA_BOOTSTRAP_SERVERS or --bootstrap names one, else a local one, else none, and said aloud."""
+"""Which broker: yours if KAFKA_BOOTSTRAP_SERVERS or --bootstrap names one, else a local one, else one in Docker, else none, and said aloud."""
 
 import asyncio
 import fcntl
@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 from olearning.errors import NO_BROKER, USAGE, Trouble
 from streams.broker import BrokerError, LocalBroker, status
+from streams.docker_broker import DockerBroker
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -36,7 +37,7 @@ class Broker:
     """The broker chosen, for as long as the block lasts. `bootstrap` "": none, the log is in memory. `local`: it is ours."""
 
     bootstrap: str
-    local: LocalBroker | None = None
+    local: LocalBroker | DockerBroker | None = None
 
     def __enter__(self) -> "Broker":
         return self
@@ -47,7 +48,7 @@ class Broker:
 
 
 def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
-    """The broker for a plane that starts now, in the order that the README gives.
+    """The broker for a plane that starts now, in the order that docs/running.md gives.
 
     To be called in the main thread, where Ctrl-C interrupts it: it may start Java and, the first time, Maven.
     """
@@ -62,6 +63,14 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
     try:
         return Broker(local.start(), local)
     except BrokerError as e:
+        say(f"broker: not a local one. {e}")
+    contained = DockerBroker(folder)
+    say(
+        f"broker: Apache Kafka in Docker, started for this run from {contained.image} (the first time, Docker pulls it)"
+    )
+    try:
+        return Broker(contained.start(), contained)
+    except BrokerError as e:
         say(f"broker: none. {e}")
         say(
             "WARNING: going on with the log in memory and all roles in this one process. Nothing survives it: "
@@ -73,12 +82,18 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
 def _named(bootstrap: str) -> str:
     """The servers that somebody named, if anybody did. Raises `Trouble` for what can be none."""
     named = bootstrap or os.environ.get(ENV, "")
-    for address in filter(None, named.split(",")):
-        host, colon, port = address.strip().rpartition(":")
-        if colon and "]" not in port and not (host and port.isdigit() and int(port) < 65_536):
+    for part in filter(None, map(str.strip, named.split(","))):
+        whole = ":" not in part or part.endswith("]")  # Kafka's client knows the port
+        if not (part if whole else (address(part) or ("", 0))[0]):
             source = "--bootstrap" if bootstrap else ENV
             raise Trouble(f"{source} {named}: write HOST:PORT, as in localhost:9092; several with commas", USAGE)
     return named
+
+
+def address(text: str) -> tuple[str, int] | None:
+    """HOST:PORT or [HOST]:PORT, as (host, port); None if it is neither. The host may be empty."""
+    host, colon, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if colon and port.isdecimal() and int(port) < 65_536 else None
 
 
 def find(bootstrap: str = "", namespace: str = "") -> str:
@@ -187,7 +202,7 @@ async def _mind(broker: Broker, say: Say, patience: float | None) -> None:
         say("the broker is back; everything goes on where it was")
 
 
-def _restart(local: LocalBroker) -> None:
+def _restart(local: LocalBroker | DockerBroker) -> None:
     local.stop()
     local.start()
 

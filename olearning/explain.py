@@ -14,6 +14,7 @@ from olearning.tail import _clean
 from olearning.verify import lines, verdict
 from processors.audit import Audit
 from processors.oracle import COUNTED, OUTCOMES, Seen
+from schemas import sets
 from schemas.partitioner import shard_of
 
 QUIET = "dim"
@@ -35,16 +36,25 @@ class Part:
     commits: list[int] = field(default_factory=list)
     """Those that counted a block of it."""
     reasons: list[str] = field(default_factory=list)
-    weight: int = 0
+    weights: dict[int, int] = field(default_factory=dict)
+    """By block that counted, what it weighs."""
+    owes: tuple[int, ...] | None = None
+    """Its blocks, where it trains a part of the model."""
     samples: int = 0
     loss: int = 0
+
+    @property
+    def weight(self) -> int | None:
+        """What each of its blocks weighs; 0 if none counted, None if they do not weigh alike."""
+        least, most = min(self.weights.values(), default=0), max(self.weights.values(), default=0)
+        return most if least == most else None
 
     def add(self, s: Seen) -> None:
         self.blocks.setdefault(s.outcome, []).append(s.offset)
         if s.reason and s.reason not in self.reasons:
             self.reasons.append(s.reason)
         if s.outcome == COUNTED:
-            self.weight, self.samples, self.loss = s.weight, s.samples, s.loss
+            self.weights[s.block], self.samples, self.loss = s.weight, s.samples, s.loss
             if s.commit not in self.commits:
                 self.commits.append(s.commit)
 
@@ -58,7 +68,9 @@ def parts(a: Audit) -> tuple[list[Part], list[Seen]]:
         if (n, slot) not in out:
             seat = chapters[n].seats[slot]
             shard = shard_of(seat.device, a.partitions)
-            out[n, slot] = Part(n, slot, seat.device, shard, seat.admitted, done.get((n, slot)))
+            o = chapters[n].opened
+            owes = sets.members(seat.blocks, len(o.sizes)) if o and seat.blocks else None
+            out[n, slot] = Part(n, slot, seat.device, shard, seat.admitted, done.get((n, slot)), owes=owes)
         return out[n, slot]
 
     for slot in range(len(a.story.chapter.seats)):
@@ -112,10 +124,12 @@ def screen(a: Audit) -> RenderableType:
     for p in mine:
         loss = f"{p.loss / 1e6 / p.samples:.4f}" if p.samples else "–"
         said = Text(_blocks(p))
+        if p.owes is not None:
+            said.append(f" (owes {len(p.owes)} of the model: {_runs(p.owes)})", QUIET)
         if p.reasons:
             said.append(f" ({_clean('; '.join(p.reasons))})", QUIET)
         where = ", ".join(map(str, p.commits or ([p.done_in] if p.done_in is not None else []))) or "–"
-        figures = (str(p.weight or "–"), str(p.samples or "–"), loss, where)
+        figures = (_weight(p), str(p.samples or "–"), loss, where)
         slots.add_row(str(p.round), str(p.slot), _clean(p.device), str(p.shard), said, *figures)
     out: list[RenderableType] = [told, commits, slots]
     if strangers:
@@ -133,6 +147,13 @@ def _blocks(p: Part) -> str:
         return "whole" if p.done_in is not None else "nothing came"
     known = [o for o in (*OUTCOMES, *p.blocks) if o in p.blocks]
     return ", ".join(f"{len(p.blocks[o])} {o}: {_runs(p.blocks[o])}" for o in dict.fromkeys(known))
+
+
+def _weight(p: Part) -> str:
+    """What its blocks weigh; from the least to the most, if each has a weight of its own."""
+    if p.weight is None:
+        return f"{min(p.weights.values())}–{max(p.weights.values())}"
+    return str(p.weight or "–")
 
 
 def _runs(offsets: Iterable[int]) -> str:
@@ -207,6 +228,8 @@ def as_json(a: Audit) -> dict[str, Any]:
                 "commits": p.commits,
                 "reasons": p.reasons,
                 "weight": p.weight,
+                "weights": {str(b): w for b, w in sorted(p.weights.items())},
+                "owes": list(p.owes) if p.owes is not None else None,
                 "samples": p.samples,
                 "mean_loss": p.loss / 1e6 / p.samples if p.samples else None,
             }

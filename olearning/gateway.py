@@ -9,21 +9,17 @@ import inspect
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from device_sim.gateway import MOST_BYTES, Ask, Asked, Gateway, Poll, Reply, Say, Status
-from olearning.connect import Broker, attended
 from olearning.errors import USAGE, Trouble
-from olearning.hosting import complain, drive
-from olearning.roles import Groundwork, Role, new_life
-from olearning.telemetry import logs
-from olearning.telemetry.exporter import Exporter, watched
-from olearning.tokens import MOST_ID, Check, salt
-from streams.kafka import Kafka, wall_clock
-from streams.processor import Effect, Input, Membership, Stop, Tick
+from olearning.tokens import MOST_ID, Check
+from streams.kafka import wall_clock
+from streams.processor import Effect, Input, Membership, Tick
 
 log = logging.getLogger(__name__)
 MESSAGEPACK, BYTES = "application/msgpack", "application/octet-stream"
@@ -188,16 +184,8 @@ class Api:
 # ------------------------------------------------------------------ a server
 
 
-def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, [HOST]:PORT. Raises `ValueError` in words."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"--listen {text}: write HOST:PORT, as in 0.0.0.0:8080")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
 class Server:
-    """Listens while it is open; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
+    """Listens while it is open, on all addresses if `host` is empty; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
 
     def __init__(self, api: Api, host: str, port: int, certificate: tuple[str, str] | None = None):
         self._runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
@@ -210,7 +198,7 @@ class Server:
     async def __aenter__(self) -> "Server":
         """Raises `OSError` if it cannot listen there."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port, ssl_context=self._tls).start()
+        await web.TCPSite(self._runner, self._host or None, self._port, ssl_context=self._tls).start()
         host, port = self._runner.addresses[0][:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if self._tls else 'http'}://{shown}:{port}"
@@ -220,40 +208,17 @@ class Server:
         await self._runner.cleanup()
 
 
-def run_gateway(
-    role: Role,
-    where: str,
-    session_timeout: int,
-    secret: bytes,
-    check: Check,
-    host: str,
-    port: int,
-    certificate: tuple[str, str],
-    room: int,
-    metrics_port: int = 0,
-) -> None:
-    """A gateway on Kafka, until it stops or we are told to."""
-    logs.set_up(logs.Level.INFO, {"role": role.kind, "name": role.name})
-
-    async def work() -> Stop:
-        async with (
-            Exporter(metrics_port or None) as exporter,
-            Kafka(where, role.name, session_timeout) as kafka,
-        ):
-            ground = await kafka.host(Groundwork(role.topics()))
-            if not ground.ok:
-                return ground
-            hosted = Hosted(Gateway(role.namespace, role.zone, role.name, new_life(), salt(secret), room))
-            try:
-                async with Server(
-                    Api(hosted, check, wall_clock), host, port, certificate if any(certificate) else None
-                ) as server:
-                    complain(f"{role.name} listens at {server.url}")
-                    exporter.watch(shown := watched(role.kind, role.zone, hosted.gateway, kafka, around=hosted))
-                    return await kafka.host(shown.hosted)
-            except (OSError, ssl.SSLError) as e:
-                raise Trouble(f"cannot listen at {host}:{port}: {e.strerror or e}", USAGE) from None
-
-    stop = drive(lambda: attended(work(), Broker(where), complain))
-    if not stop.ok:
-        raise Trouble(f"{role.name} stopped: {stop.reason}")
+@asynccontextmanager
+async def front(
+    hosted: Hosted, check: Check, host: str, port: int, certificate: tuple[str, str] | None
+) -> AsyncIterator[None]:
+    """The HTTP face of a gateway that Kafka hosts. Raises `Trouble` if it cannot listen there."""
+    try:
+        server = await Server(Api(hosted, check, wall_clock), host, port, certificate).__aenter__()
+    except (OSError, ssl.SSLError) as e:
+        raise Trouble(f"cannot listen at {host}:{port}: {e.strerror or e}", USAGE) from None
+    log.info("%s listens at %s", hosted.name, server.url)
+    try:
+        yield
+    finally:
+        await server.__aexit__()

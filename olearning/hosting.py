@@ -116,8 +116,15 @@ def _until_parent_ends() -> None:
     os._exit(TERMINATED)  # it hangs; nobody is left who could end it
 
 
-def host(role: Role, bootstrap: str, session_timeout: int, metrics_port: int = 0) -> None:
-    """Run one role until it stops or we are told to. It logs what happens, and shows metrics at a port if one is given."""
+def host(
+    role: Role,
+    bootstrap: str,
+    session_timeout: int,
+    metrics_port: int = 0,
+    front: Callable[[Processor], contextlib.AbstractAsyncContextManager[object]] | None = None,
+) -> None:
+    """Run one role until it stops or we are told to. It logs what happens, and shows metrics at a port if one is given. `front`: what
+    is open while it runs, of a role that others speak to."""
     logs.set_up(logs.Level.INFO, {"role": role.kind, "name": role.name})
     topic(role.namespace, GLOBAL, "ledger")  # names are checked before anything is started
     for zone in [role.zone] if role.zone else role.options["zones"].split(",") if "zones" in role.options else []:
@@ -134,8 +141,10 @@ def host(role: Role, bootstrap: str, session_timeout: int, metrics_port: int = 0
                 return ground
             processor = role.build(new_life())
             logs.tell(processor)
-            exporter.watch(shown := watched(role.kind, role.zone, processor, kafka))
-            return await kafka.host(shown.hosted)
+            inside = getattr(processor, "gateway", processor)  # what HTTP asks stands around it
+            exporter.watch(shown := watched(role.kind, role.zone, inside, kafka, around=processor))
+            async with front(processor) if front else contextlib.nullcontext():
+                return await kafka.host(shown.hosted)
 
     stop = drive(lambda: attended(work(), Broker(where), complain))
     if not stop.ok:

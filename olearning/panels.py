@@ -148,8 +148,7 @@ def places_table(s: Snapshot) -> Table:
 def time_of_day(z: ZoneView) -> Text:
     if z.local is None:
         return Text("not known", QUIET)
-    minutes = int(60 * z.local.hours) % (24 * 60)
-    return Text(f"{'☾ night' if z.local.night else '☀ day'} {minutes // 60:02}:{minutes % 60:02}")
+    return Text(f"{'☾ night' if z.local.night else '☀ day'} {z.local.clock}")
 
 
 def past_table(s: Snapshot) -> Table:

@@ -44,6 +44,7 @@ class Letter(msgspec.Struct):
 class Letters(msgspec.Struct):
     cursor: str
     now: int
+    zone: str
     messages: list[Letter]
 
 
@@ -178,6 +179,8 @@ class Phone:
             if (body := await self._until(ask)) is None:
                 raise Trouble(f"{self.url} is no gateway of this protocol", NO_BROKER)
             letters = msgspec.msgpack.decode(body, type=Letters)
+            if letters.zone != self.zone:
+                raise Trouble(f"the gateway at {self.url} is of zone {letters.zone}, not {self.zone}", USAGE)
             cursor, self._ahead = letters.cursor, letters.now - time.time_ns() // 1_000_000
             for letter in letters.messages:
                 self._seen += 1

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olearning.loading import load_code
@@ -20,7 +21,7 @@ from streams.processor import Answer, CreateTopics, Effect, Input, Membership, P
 if TYPE_CHECKING:
     from device_sim.population import Population
 
-KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "fleet")
+KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "modules", "fleet", "gateway")
 DAY_SECONDS = 60.0
 SESSION_TIMEOUT = 6_000
 """ms without a sign of life after which a group gives a role up."""
@@ -45,7 +46,7 @@ class Role:
 
     def command(self, bootstrap: str) -> list[str]:
         """The command line of a process for it."""
-        words = ["fleet"] if self.kind == "fleet" else ["run", self.kind]
+        words = [self.kind] if self.kind in ("fleet", "gateway") else ["run", self.kind]
         given = {"name": self.name, "namespace": self.namespace, "bootstrap": bootstrap} | self.options
         if self.zone:
             given["zone"] = self.zone
@@ -76,24 +77,40 @@ class Role:
                 patience = int(o.get("patience", PATIENCE))
                 return Scheduler(self.namespace, self.name, life, patience)
             case "evaluator":
-                from device_sim.learner import scorer
+                from device_sim.installed import scorer
 
                 return Evaluator(self.namespace, self.name, life, scorer())
+            case "modules":
+                from learning.modular.derivation import Derivation, warm
+                from processors.derivation import Deriver
+
+                warm()
+                return Deriver(self.namespace, self.zone, self.name, Derivation)
             case "fleet":
                 return self._fleet(life)
+            case "gateway":
+                return self._gateway(life)
         raise ValueError(f"there is no role {self.kind}; there are {', '.join(KINDS)}")
+
+    def _gateway(self, life: str) -> Processor:
+        from device_sim.gateway import Gateway
+        from olearning.gateway import Hosted
+        from olearning.tokens import read_secret, salt
+
+        secret, room = read_secret(Path(self.options["secret"])), round(1e6 * float(self.options["room-mb"]))
+        return Hosted(Gateway(self.namespace, self.zone, self.name, life, salt(secret), room))
 
     def _fleet(self, life: str) -> Processor:
         from device_sim.edge import ROOM
         from device_sim.fleet import Fleet, Manner
-        from device_sim.learner import Learners
+        from device_sim.installed import learners
 
         crowd, o = population(self.zone, self.options), self.options
         room = round(1e6 * float(o["room-mb"])) if "room-mb" in o else ROOM
         manner = Manner(seed=crowd.seed, resend=float(o.get("resend", 0)), room=room)
         others = [z for z in crowd.offsets if z != self.zone] if crowd.travel else []
         devices = crowd.devices()
-        return Fleet(self.namespace, self.zone, self.name, life, devices, Learners(), manner, others, crowd.clock)
+        return Fleet(self.namespace, self.zone, self.name, life, devices, learners(), manner, others, crowd.clock)
 
 
 def population(zone: str, options: Mapping[str, str]) -> "Population":

@@ -121,6 +121,12 @@ class LocalView:
     night: bool
     day: int
 
+    @property
+    def clock(self) -> str:
+        """As clocks show it, 02:15."""
+        minutes = int(60 * self.hours) % (24 * 60)
+        return f"{minutes // 60:02}:{minutes % 60:02}"
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:

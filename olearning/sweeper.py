@@ -1,7 +1,6 @@
 """Dropping, in a simulation, what nobody will read again: on Kafka retention does that, here memory is at stake."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from schemas.blocks import Manifest, Place
 from schemas.topics import GLOBAL, parse, topic
@@ -9,7 +8,17 @@ from streams.ledger import Globe, Zone
 from streams.memory import Host, Memory
 from streams.models import beside
 
-SHORT = ("registrations", "admissions", "receipts", "checkins", "metrics", "dead-letters", "evaluations")
+SHORT = (
+    "registrations",
+    "admissions",
+    "receipts",
+    "profiles",
+    "submodels",
+    "checkins",
+    "metrics",
+    "dead-letters",
+    "evaluations",
+)
 """What is over when it is read."""
 
 
@@ -80,9 +89,4 @@ class Sweeper:
 
     def updates(self) -> int:
         """Whole deltas that counted, in all zones and tasks."""
-        blocks = 0
-        for z in self.zones:
-            for task, t in self._zone(z).tasks.items():
-                g: Any = self._globe().tasks[task]
-                blocks += t.tally.counts.counted // len(g.layout.sizes)
-        return blocks
+        return sum(t.delivered for z in self.zones for t in self._zone(z).tasks.values())

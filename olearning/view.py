@@ -21,7 +21,8 @@ from olearning.snapshot import (
     TenantView,
     ZoneView,
 )
-from olearning.waiting import phase, rivals, shortage, task_waits, zone_waits
+from olearning.waiting import phase, rivals, short, shortage, task_waits, zone_waits
+from processors.quotas import Allowance
 from processors.selector import REPEAT
 from processors.standing import open_tasks, standings
 from processors.tenancy import holds
@@ -387,7 +388,8 @@ class View:
             shards.append(ShardView(s, h.holder, h.token, here, sum(u[s] for u in unread.values()), word))
         heard, open_ = self.announced.get(name), [t for t in zone.tasks.values() if t.state == "open" and not t.retired]
         tasks = [g for g in self.globe.tasks.values() if name in g.zones]
-        rounds = tuple(self._round(g, name, zone.tasks.get(g.spec.task), shards, unread, devices, now) for g in tasks)
+        allowance, want = Allowance(self.globe, zone, name, now), short(zone)
+        rounds = tuple(self._round(g, name, shards, unread, devices, allowance, want, now) for g in tasks)
         return ZoneView(
             zone=name,
             position=zone.position,
@@ -430,20 +432,22 @@ class View:
         self,
         g: GlobalTask,
         name: str,
-        t: ZoneTask | None,
         shards: Sequence[ShardView],
         unread: Mapping[str, list[int]],
         devices: Mapping[str, int],
+        allowance: Allowance,
+        want: Sequence[str],
         now: int,
     ) -> RoundView:
-        """A task in a zone."""
+        """A task in a zone; `want` are those there that want more devices."""
         book, task = self.books[name], g.spec.task
+        t = book.zone.tasks.get(task)
         left, known = unread.get(task, []), {z: self.books[z].zone for z in g.zones if z in self.books}
         r = t.rounds.get(t.round) if t else None
         o = r.opened if r else None
         presence = self.present.get(name)
-        lack = shortage(g, self.globe, book.zone, name, presence, now)
-        shared = rivals(task, book.zone, self.globe.sharing.sharing.policy) if self.globe.sharing else ""
+        lack = shortage(g, book.zone, presence, allowance)
+        shared = rivals(task, want, self.globe.sharing.sharing.policy) if self.globe.sharing else ""
         waits = zone_waits(g, book.zone, name, shards, left, devices, known, now, lack, shared)
         able = presence.eligible.get(task) if presence else None
         if able is None and presence and not g.spec.needs.public and g.state != "ended":

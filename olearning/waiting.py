@@ -64,13 +64,14 @@ def zone_waits(
     return f"waiting for the globe: {_globe_step(g)}"
 
 
-def shortage(g: GlobalTask, globe: Globe, zone: Zone, name: str, presence: Presence | None, now: int) -> str:
-    """Why no device more can come to the round that a task has open in a zone, or "". `presence`: the devices seen there."""
+def shortage(g: GlobalTask, zone: Zone, presence: Presence | None, allowance: Allowance) -> str:
+    """Why no device more can come to the round that a task has open in a zone, or "". `presence`: the devices seen there; `allowance`: what
+    tenants may have there."""
     t = zone.tasks.get(g.spec.task)
     o = t.rounds[t.round].opened if t and t.state == "open" else None
     if t and o and places_taken(t) >= o.places:
         return ""  # all are at work
-    if o and (why := Allowance(globe, zone, name, now).over(g.spec.tenant, o.cost)[0]):
+    if o and (why := allowance.over(g.spec.tenant, o.cost)[0]):
         return why
     eligible = presence.eligible.get(g.spec.task) if presence else None
     if presence and presence.devices and eligible and not eligible.devices:
@@ -80,11 +81,16 @@ def shortage(g: GlobalTask, globe: Globe, zone: Zone, name: str, presence: Prese
     return ""
 
 
-def rivals(task: str, zone: Zone, policy: str) -> str:
-    """With how many tasks it shares a zone's devices, and by what, if somebody said by what."""
-    waiting = [n for n, t in zone.tasks.items() if t.state == "open" and not t.retired and not t.loss and n != task]
-    short = [n for n in waiting if (r := zone.tasks[n].rounds[zone.tasks[n].round]).opened and r.met_at is None]
-    return f", shared by {policy} with {', '.join(sorted(short)[:3])}{', …' if len(short) > 3 else ''}" if short else ""
+def short(zone: Zone) -> list[str]:
+    """By name, the tasks of a zone that want more devices."""
+    waiting = [n for n, t in zone.tasks.items() if t.state == "open" and not t.retired and not t.loss]
+    return sorted(n for n in waiting if (r := zone.tasks[n].rounds[zone.tasks[n].round]).opened and r.met_at is None)
+
+
+def rivals(task: str, short: Sequence[str], policy: str) -> str:
+    """With which of the tasks that are `short` of devices it shares a zone's, and by what, if somebody said by what."""
+    others = [n for n in short[:5] if n != task]
+    return f", shared by {policy} with {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
 
 
 def phase(g: GlobalTask) -> str:

@@ -41,6 +41,7 @@ from streams.processor import (
     Fetch,
     Follow,
     Input,
+    Mark,
     Membership,
     Pause,
     Record,
@@ -85,6 +86,9 @@ MOST_TOLD = 50_000
 MOST_SAID = 8_000
 """Shards of tasks that one report speaks of: it must fit a record."""
 
+REMARK = 60_000
+"""ms after which offsets for lag tools are said again: a mark may get lost, and Kafka forgets those of a group that is silent for a week."""
+
 
 class Aggregator:
     def __init__(
@@ -120,6 +124,10 @@ class Aggregator:
         self.now = 0
         self.stored = self.follows = 0
         self.reported = self.looked = 0
+        self.group = f"{namespace}.{zone}.lag"
+        """A consumer group without members: its offsets say how far accepted commits go, for the tools that show lag."""
+        self.marked: dict[tuple[str, int], int] = {}
+        self.remarked = 0
 
     # ------------------------------------------------------------------ inputs
 
@@ -204,6 +212,7 @@ class Aggregator:
         if now - self.reported >= self.report_interval:
             self.reported = self.looked = now
             yield self._report(now)
+            yield from self._mark(now)
             yield from self._look_for_more(list(self.work))
         elif now - self.looked >= max(LOOK, LOOK_EACH * len(self.work)):
             self.looked = now
@@ -490,12 +499,12 @@ class Aggregator:
         if not isinstance(b, DeltaBlock):
             acc.tally(outcome)
         elif outcome == COUNTED:
-            opened = t.rounds[b.round].opened
-            assert opened
-            if opened.atomic:
-                work.wait(acc, s, b, record.offset, opened, task)
+            base = t.rounds[b.round]
+            assert base.opened
+            if base.opened.atomic:
+                work.wait(acc, s, b, record.offset, base, task)
             else:
-                work.count(acc, b, record.offset, opened, task, values)
+                work.count(acc, b, record.offset, base, task, values)
         else:
             work.said(acc, b, record.offset, outcome, task)
         work.stirred |= len(acc.done) > before or self._full(acc) or bool(here and here.closed)
@@ -614,6 +623,15 @@ class Aggregator:
         tasks = tuple(self.task_load(task, work, now) for task, work in sorted(self.work.items()))
         held = shards_of(self.zone, self.name, self.life)
         return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
+
+    def _mark(self, now: int) -> Iterator[Mark]:
+        """What is new since the last mark, of the shards that are held; all of it now and then."""
+        if now - self.remarked >= REMARK:
+            self.remarked, self.marked = now, {}
+        at = {(w.topic, s): self.zone.tasks[k].next[s] for k, w in self.work.items() for s in w.shards}
+        if new := dict(at.items() - self.marked.items()):
+            yield Mark(self.group, new)
+        self.marked = at
 
     def task_load(self, task: str, work: Work, now: int) -> TaskLoad:
         """What there is to say of a task here."""

@@ -1,10 +1,11 @@
 """The configurator (OLearning §4.1): tasks as submitted become tasks that may run, are changed, paused and stopped as later records
 of them say, or are refused with a reason."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from learning.aggregation import largest_in_units
+from learning.modular.structure import SHARED, blocks_of, owners
 from learning.optimisers import state_sizes
 from learning.strategies import unknown
 from processors.desk import GlobalDesk
@@ -113,7 +114,8 @@ class Configurator:
     def _never(self, s: Submission) -> str | None:
         """Why a new task can never be met as things are, or ""; None: that is not known yet."""
         spec = s.spec
-        cost = 4 * sum(s.layout.sizes) + delta_bytes(s)
+        mine = least(s)
+        cost = 4 * sum(mine) + spec.upload.bytes(mine)
         if why := self.tenancy.full(spec.tenant) or self.tenancy.costly(spec.tenant, cost, self._zones(s)):
             return why
         never = self.registry.never(self._zones(s), spec.needs.public)
@@ -151,7 +153,7 @@ class Configurator:
         reason = f"it is stopped by {t.by or 'someone'}" if t.wanted == "stop" else ""
         if not reason and (what := fixed(t.spec, s.spec)):
             reason = f"{what} cannot change while the task runs: submit a task of another name"
-        if not reason and (s.layout, s.manifest, s.seed) != (t.layout, t.first, t.seed):
+        if not reason and (s.layout, s.manifest, s.seed, s.structure) != (t.layout, t.first, t.seed, t.structure):
             reason = "its model cannot change while it runs: submit a task of another name"
         if not reason and s.spec != t.spec:  # what is only paused or stopped was good when it came
             reason = self._objection(s)
@@ -189,6 +191,8 @@ class Configurator:
             return f"version 0 lies in {s.manifest.topic}; it must lie in {models}"
         if len(s.manifest.blocks) != len(s.layout.sizes):
             return f"the manifest names {len(s.manifest.blocks)} blocks, the layout {len(s.layout.sizes)}"
+        if why := _modules(s):
+            return f"modules: {why}"
         try:
             largest = largest_in_units(spec.limits.largest, spec.limits.unit)
             fraction = FRACTION if spec.rounds.staleness else 0
@@ -202,6 +206,11 @@ class Configurator:
             )
         if spec.rounds.atomic and (most := delta_bytes(s)) > HOLD:
             return f"rounds.atomic: a delta of this model may have {most} bytes, and a shard holds {HOLD} at most"
+        if spec.rounds.partial:
+            try:
+                owners(s.layout)
+            except ValueError as e:
+                return f"rounds.partial: devices could not train parts of this model: {e}"
         if spec.rounds.refill > spec.rounds.places:
             return f"rounds.refill ({spec.rounds.refill}) is more than there are places ({spec.rounds.places})"
         named = len(s.layout.sizes) + len(state_sizes(spec.server.working(spec.server.at), sum(s.layout.sizes)))
@@ -225,11 +234,36 @@ class Configurator:
 
     def _admitted(self, s: Submission) -> TaskAdmitted:
         offset = self.submitted[s.spec.task][0]
-        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed, offset)
+        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed, offset, s.structure)
 
 
 def _submission(refused: TaskRefused | None) -> int:
     return refused.submission if refused else -1
+
+
+def _modules(s: Submission) -> str:
+    """What is wrong with what a submission says of its modules, or ""."""
+    if (s.spec.modules is None) != (s.structure is None):
+        return "a task that has them says what its model's parts cost, and no other does: submit it by the command"
+    if s.structure is None:
+        return ""
+    try:
+        values = sum(s.layout.sizes[b] for b in blocks_of(s.layout, s.structure.whole))
+    except ValueError as e:
+        return f"its blocks are not those of its structure: {e}"
+    if values != (said := s.structure.cost(s.structure.whole).values):
+        return f"the model's blocks have {values} values, and its parts are said to have {said}"
+    return ""
+
+
+def least(s: Submission) -> Sequence[int]:
+    """The sizes of the blocks that a device of the task has at least: all; or, where it may train a part, those that all parts have."""
+    sizes = s.layout.sizes
+    if not s.spec.rounds.partial:
+        return sizes
+    names = owners(s.layout)
+    shared = [n for n, name in zip(sizes, names, strict=True) if name == SHARED]
+    return shared if shared and len(shared) < len(sizes) else [min(sizes)]
 
 
 def delta_bytes(s: Submission) -> int:

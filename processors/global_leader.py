@@ -1,14 +1,14 @@
-"""The global leader: epochs, and the merge of the zones' models by samples (OLearning §4.2; design: Globe)."""
+"""The global leader: epochs, and the merge of the zones' models by what was counted of each block (OLearning §4.2; design: Globe)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from learning.aggregation import merge, norm
+from learning.aggregation import merge_blocks, norm
 from learning.differences import differences
 from learning.optimisers import apply_merged, first_state, state_sizes
 from learning.rewards import Measured, contributions, progress
@@ -21,9 +21,20 @@ from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Scored, T
 from schemas.messages import Evaluation
 from schemas.topics import GLOBAL, topic
 from schemas.wire import Message
-from streams.ledger import GlobalTask
+from streams.ledger import GlobalTask, Round
 from streams.models import Lost, Writing, assemble, fetch
 from streams.processor import Effect, Stop
+
+
+class Final(NamedTuple):
+    """An accepted round that gave a model: where its `Finalised` lies in the zone's ledger, of which epoch it is, the task's progress
+    after it, and what was counted of each block."""
+
+    offset: int
+    fact: Finalised
+    epoch: int
+    progress: float
+    weights: tuple[int, ...]
 
 
 @dataclass
@@ -46,9 +57,8 @@ class Merging:
 class GlobalLeader:
     def __init__(self, desk: GlobalDesk):
         self.desk = desk
-        self.finals: dict[tuple[str, str], list[tuple[int, Finalised, int, float]]] = {}
-        """By task and zone, the accepted rounds that gave a model, with offset, epoch and progress after it, as far as they are not
-        taken."""
+        self.finals: dict[tuple[str, str], list[Final]] = {}
+        """By task and zone, those that are not taken."""
         self.jobs: dict[str, Merging] = {}
         self.closing: dict[str, EpochClosed] = {}
         self.evaluations: dict[str, Evaluation] = {}
@@ -64,10 +74,11 @@ class GlobalLeader:
         if isinstance(fact, Finalised) and fact.manifest:
             t = self.desk.globe.tasks.get(fact.task)
             since = t.taken.get(zone, 0) if t else 0
-            kept = [x for x in self.finals.get((fact.task, zone), []) if x[0] >= since]
+            kept = [x for x in self.finals.get((fact.task, zone), []) if x.offset >= since]
             there = self.desk.zones[zone].state.tasks[fact.task]
             made = progress([Measured(*m) for m in there.measured])
-            self.finals[fact.task, zone] = [*kept, (offset, fact, there.epoch, made)]
+            weights = weights_of(there.rounds[fact.round])
+            self.finals[fact.task, zone] = [*kept, Final(offset, fact, there.epoch, made, weights)]
 
     def react(self, now: int) -> Iterator[Effect]:
         for task, t in self.desk.globe.tasks.items():
@@ -143,7 +154,7 @@ class GlobalLeader:
         """A paused task may stand for long: take what its zones have done in the epoch so far, so that their ledgers can be cut."""
         for z in t.zones:
             start, there = t.taken[z], self.desk.zones[z].state
-            found = [epoch for at, _, epoch, _ in self.finals.get((task, z), []) if at >= start]
+            found = [x.epoch for x in self.finals.get((task, z), []) if x.offset >= start]
             still = (
                 task in there.tasks and there.tasks[task].state == "finalised" and self.desk.zone_readings[z].caught_up
             )
@@ -214,25 +225,30 @@ class GlobalLeader:
     def _update(self, task: str, zone: str, start: int, end: int) -> Update | None:
         """What a stretch of a zone's ledger holds for a task: the last model, and the sums over the rounds that it is built on. A
         round of the epoch before that came too late for it is none of them: the zone began anew from the global model."""
-        found = [x for x in self.finals.get((task, zone), []) if start <= x[0] < end]
-        rounds = [f for _, f, epoch, _ in found if epoch == found[-1][2]]
+        found = [x for x in self.finals.get((task, zone), []) if start <= x.offset < end]
+        built = [x for x in found if x.epoch == found[-1].epoch]
+        rounds = [x.fact for x in built]
         if not rounds or not rounds[-1].manifest:
             return None
+        samples = sum(f.samples for f in rounds)
+        weights = tuple(map(sum, zip(*(x.weights for x in built), strict=True)))
         return Update(
             zone=zone,
             round=rounds[-1].round,
             manifest=rounds[-1].manifest,
-            samples=sum(f.samples for f in rounds),
+            samples=samples,
             devices=sum(f.devices for f in rounds),
             loss=sum(f.loss for f in rounds),
-            progress=found[-1][3],
+            progress=found[-1].progress,
+            weights=() if set(weights) == {samples} else weights,
         )
 
     def _write(self, task: str, t: GlobalTask, job: Merging, now: int) -> Iterator[Effect]:
         assert job.state is not None
         zones, sizes, server = sorted(t.updates), t.layout.sizes, t.spec.server.working("globe")
         last = job.models[""]
-        merged = merge([job.models[z] for z in zones], [t.updates[z].samples for z in zones])
+        weights = [t.updates[z].weigh(len(sizes)) for z in zones]
+        merged = merge_blocks(last, [job.models[z] for z in zones], weights, sizes)
         try:
             new, state = apply_merged(server, last, merged, sizes, job.state, plain=t.layout.plain)
         except StrategyFailed as e:
@@ -269,3 +285,9 @@ class GlobalLeader:
             contributions=job.contributions,
         )
         yield from self._offer(("merged", task, t.epoch), job.fact, now)
+
+
+def weights_of(r: Round) -> tuple[int, ...]:
+    """By block, the weights of all deltas of a round that are in its model."""
+    summed = [c.fact.weights for c in r.commits if c.fact.weights and not c.lost]
+    return tuple(map(sum, zip(*summed, strict=True)))

@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from learning.aggregation import within
 from learning.codecs import Values, read_values
+from schemas import sets
 from schemas.blocks import MOST_LOSS, DeltaBlock, codec
 from schemas.partitioner import shard_of
 from streams.ledger import ZoneTask
@@ -51,6 +52,8 @@ def judge(
     o = r.opened
     if b.block >= len(o.sizes):
         return Verdict(INVALID, f"the model has {len(o.sizes)} blocks")
+    if not sets.has(r.set_of(b.slot), b.block):
+        return Verdict(INVALID, f"slot {b.slot} of round {b.round} owes no block {b.block}")
     if not 0 < b.weight <= o.heaviest or not 0 < b.samples <= o.heaviest:
         return Verdict(INVALID, f"weight {b.weight} or samples {b.samples} is not in 1 to {o.heaviest}")
     if b.loss > b.samples * MOST_LOSS:

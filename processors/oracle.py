@@ -123,7 +123,7 @@ class Oracle:
             self.sum.counts[outcome] += 1
             if b and outcome == COUNTED:
                 self._count(b)
-                if self.known[b.round][b.slot].all():
+                if self.known[b.round][b.slot][self._owed(b)].all():
                     self._done(b)
         if self.seen is not None:
             where = record.partition, record.offset, self.entry.offset, outcome, reason
@@ -174,6 +174,8 @@ class Oracle:
             return f"slot {b.slot} of round {b.round} is not this device's"
         if b.block >= len(o.sizes):
             return f"the model has {len(o.sizes)} blocks"
+        if not self._owed(b)[b.block]:
+            return f"slot {b.slot} of round {b.round} owes no block {b.block}"
         if not 1 <= b.weight <= o.heaviest or not 1 <= b.samples <= o.heaviest:
             return f"weight {b.weight} or samples {b.samples} is not in 1 to {o.heaviest}"
         if b.loss > b.samples * MOST_LOSS:
@@ -185,6 +187,13 @@ class Oracle:
         if not 0 <= b.exponent <= 62 or max(-int(q.min()), int(q.max())) << b.exponent > o.largest:
             return "a value is larger than the task allows"
         return ""
+
+    def _owed(self, b: DeltaBlock) -> npt.NDArray[np.bool_]:
+        """Which blocks the slot's delta has."""
+        c = self.story.chapters[b.round]
+        assert c.opened
+        n, owed = len(c.opened.sizes), c.seats[b.slot].blocks
+        return np.unpackbits(np.frombuffer(owed, np.uint8))[:n].astype(np.bool_) if owed else np.ones(n, np.bool_)
 
     def _is(self, bits: Bits, b: DeltaBlock) -> bool:
         rows = bits.get(b.round)
@@ -231,7 +240,7 @@ class Oracle:
         held = Held(offset=record.offset, round=b.round, slot=b.slot, block=b.block)
         self.sum.held.setdefault(s, {})[record.offset] = held
         outcome = HELD
-        if len(deltas[key]) == len(o.sizes):
+        if set(deltas[key]) == set(np.flatnonzero(self._owed(b)).tolist()):
             for block in self._release(s, key, COUNTED):
                 self._count(block)
             self._done(b)

@@ -175,10 +175,14 @@ def tenant_of(t: ZoneTask) -> str:
 
 
 def all_there(work: Work, t: ZoneTask) -> bool:
-    """Do as many blocks of the round lie in the log of the zone as its demand comes to?"""
+    """Do as many blocks of the round lie in the log of the zone as its demand comes to? Where slots owe parts of the model: as many as
+    they come to who owe least."""
     r = t.rounds.get(t.round)
     if r is None or r.opened is None or t.state != "open":
         return False
     here = [s for s, at in enumerate(t.at) if at == t.round]
     landed = r.tally.offsets + sum(max(0, work.landed.ends.get(s, 0) - t.next[s]) for s in here)
-    return landed >= r.opened.demand * len(r.opened.sizes)
+    if not r.opened.partial:
+        return landed >= r.opened.demand * len(r.opened.sizes)
+    owed = sorted(r.owed(slot) for slot in range(len(r.devices)))[: r.opened.demand]
+    return len(owed) == r.opened.demand and landed >= sum(owed)

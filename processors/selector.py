@@ -2,19 +2,21 @@
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from learning.modular.structure import masks, objection
 from processors.desk import ZoneDesk
 from processors.devices import heard
 from processors.offers import AGAIN
 from processors.plans import Plans, short
 from processors.quotas import LATER, Allowance
+from schemas import sets
 from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
 from schemas.messages import Admission, Announcement, Refusal, Registration
 from schemas.topics import topic
 from schemas.wire import Malformed, Message
-from streams.ledger import Round, ZoneTask, has_devices, places_taken, slots_of, working
+from streams.ledger import Round, ZoneTask, cost, has_devices, places_taken, slots_of, working
 from streams.letters import dead_letter
 from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfollow, send
 
@@ -22,15 +24,22 @@ REPEAT = 5_000
 """Announcements are repeated every so many ms."""
 BATCH = 2_000
 """Registrations, and lapsed leases, that one `Admitted` deals with at most: with the longest names, too, it must fit a record."""
+SETS = 2**17
+"""Bytes of sets of blocks that one `Admitted` gives slots for, about: likewise."""
 FULL = 4_000
 """Registrations of a partition that wait in memory at most."""
 LATELY = 1_000
 """A new leader says the last word again on tasks that ended within so many records of the ledger: the one before may not have."""
 RETRY = 1_000
 """A refused device may try again after so many ms."""
-GROUNDS = NOT_OPEN, NEEDS, LATE, FULL_ROUND, QUOTA, PLAN = "not-open", "needs", "late", "full", "quota", "plan"
-"""Why a device gets no slot: no such round is open, it lacks what the task needs, the round takes no more, or has no place left, its
-tenant's quota, the plan of the sharing policy."""
+GROUNDS = NOT_OPEN, NEEDS, BLOCKS, LATE, FULL_ROUND, QUOTA, PLAN = (
+    "not-open", "needs", "blocks", "late", "full", "quota", "plan"
+)  # fmt: skip
+"""Why a device gets no slot: no such round is open, it lacks what the task needs, the set of blocks that it wants to owe cannot be, the
+round takes no more, or has no place left, its tenant's quota, the plan of the sharing policy."""
+
+Waits = tuple[int, Registration | None]
+"""A registration that waits, and its offset; None: it could not be read."""
 
 
 class Selector:
@@ -39,7 +48,7 @@ class Selector:
         self.registrations = topic(desk.namespace, desk.scope, "registrations")
         self.admissions = topic(desk.namespace, desk.scope, "admissions")
         self.announcements = topic(desk.namespace, desk.scope, "announcements")
-        self.waiting: dict[int, deque[tuple[int, Registration | None]]] = {}
+        self.waiting: dict[int, deque[Waits]] = {}
         self.offered: tuple[int, Admitted, list[Refusal | Admission]] | None = None
         """When, what, and the answers besides new slots that go out with it."""
         self.announced = 0
@@ -49,6 +58,8 @@ class Selector:
         """By task, its round and who holds which slot in it."""
         self.settled: dict[str, dict[int, int]] = {}
         """By task and round, the slots below which every device has delivered, was given up or has lapsed."""
+        self.masks: dict[str, dict[str, int]] = {}
+        """By task whose rounds take parts of the model, what of it goes whole."""
         self.plans = Plans(desk)
         self.refused: Counter[str] = Counter()
         """How many refusals were written since the start, by ground."""
@@ -137,6 +148,7 @@ class Selector:
                 if isinstance(fact, Retired):
                     self.held.pop(fact.task, None)
                     self.settled.pop(fact.task, None)
+                    self.masks.pop(fact.task, None)
                 yield from self._announce(fact.task)
 
     def tick(self, now: int) -> Iterator[Effect]:
@@ -168,13 +180,14 @@ class Selector:
         for task, n in ended.items():
             if (g := self.desk.globe.state.tasks.get(task)) is not None:
                 allowance.ended(g.spec.tenant, n)
-        budget = BATCH
+        budget, room = BATCH, SETS
         new: dict[str, dict[str, int]] = {}
         full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
         for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
-            batch = list(islice(queue, budget // (len(full) - i)))
+            batch = _fitting(islice(queue, budget // (len(full) - i)), room // (len(full) - i))
             if not batch:
                 continue
+            room -= _bytes(batch)
             budget -= len(batch)
             ranges[p] = (zone.registrations[p], batch[-1][0] + 1)
             for _, wish in batch:
@@ -197,8 +210,8 @@ class Selector:
                     answers.append(self._refuse(wish, *refusal))
                 else:
                     mine[wish.device] = len(held) + len(mine)
-                    slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device))
-                    allowance.taken(r.opened.tenant, r.opened.cost)
+                    slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device, wish.blocks))
+                    allowance.taken(r.opened.tenant, cost(r.opened, wish.blocks))
         if not ranges and not lapsed:
             return None
         return Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), answers
@@ -219,15 +232,27 @@ class Selector:
         g = self.desk.globe.state.tasks.get(wish.task)
         if g and (lacks := short(wish, g.spec.needs.public)):
             return NEEDS, lacks, LATER
+        if wish.blocks and (why := self._strange(wish, o)):
+            return BLOCKS, why, LATER
         if 0 < o.fill <= now:
             return LATE, "the round takes no more devices", RETRY
         if not self._room(t, o, new, ended, held + new):
             return FULL_ROUND, "the round is full", RETRY
-        why, retry = allowance.over(o.tenant, o.cost)
+        why, retry = allowance.over(o.tenant, cost(o, wish.blocks))
         if why:
             return QUOTA, why, retry
         why = self.plans.against(wish, now)
         return (PLAN, why, RETRY) if why else None
+
+    def _strange(self, wish: Registration, o: Opened) -> str:
+        """Why a round cannot give a slot that owes just these blocks, or ""."""
+        if not o.partial:
+            return f"{wish.task} takes whole models alone: its rounds are not partial"
+        if why := sets.flaw(wish.blocks, len(o.sizes)):
+            return f"the set of blocks: {why}"
+        if (g := self.desk.globe.state.tasks.get(wish.task)) and wish.task not in self.masks:
+            self.masks[wish.task] = masks(g.layout)
+        return objection(self.masks.get(wish.task, {}), wish.blocks)
 
     def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
         """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
@@ -266,7 +291,8 @@ class Selector:
 
     def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:
         """What the `Admitted` at this offset gave, or an older one said again."""
-        return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], self.desk.ref(offset))
+        blocks = r.set_of(slot)
+        return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], self.desk.ref(offset), blocks)
 
     def _answer(self, task: str, r: Round, slot: int, offset: int, partition: int | None = None) -> Send:
         """`partition`: that of the registration, if it is at hand; a device's are the same in all topics of a zone."""
@@ -315,6 +341,24 @@ class Selector:
             over=t.retired,
             needs=spec.needs,
             adapt=spec.adapt,
+            modules=spec.modules,
+            partial=o.partial,
         )
         for p in range(self.desk.zone.partitions):
             yield send(self.announcements, message, task, p)
+
+
+def _fitting(waiting: Iterable[Waits], room: int) -> list[Waits]:
+    """The first of these, one at least, as many as name sets of blocks of `room` bytes together."""
+    out: list[Waits] = []
+    for x in waiting:
+        room -= _bytes([x])
+        if out and room < 0:
+            break
+        out.append(x)
+    return out
+
+
+def _bytes(waiting: Iterable[Waits]) -> int:
+    """Of the sets of blocks that these registrations name."""
+    return sum(len(wish.blocks) for _, wish in waiting if wish)

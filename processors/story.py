@@ -17,10 +17,11 @@ MOST_WINDOW = 102
 
 @dataclass(frozen=True)
 class Seat:
-    """A slot: whose it is, and the offset of the `Admitted` that gave it (0: before what was read)."""
+    """A slot: whose it is, the offset of the `Admitted` that gave it (0: before what was read), and the blocks that it owes."""
 
     device: str
     admitted: int
+    blocks: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Story:
         for n, r in t.rounds.items():
             entries = [Entry(c.offset, 0, "", c.fact, {}) for c in r.commits]
             lost = {c.offset for c in r.commits if c.lost}
-            seats = [Seat(d, 0) for d in r.devices]
+            seats = [Seat(d, 0, r.set_of(i)) for i, d in enumerate(r.devices)]
             self.chapters[n] = Chapter(n, r.opened, r.opened_at, 0, seats, entries, lost, closed=r.closed)
             self.chapters[n].voided = dict.fromkeys(r.voided, 0)
 
@@ -210,7 +211,8 @@ class Story:
             if old and old.rounds.get(n) is r:
                 continue
             c = self._at(n)
-            c.seats += [Seat(d, offset) for d in r.devices[len(c.seats) :]]
+            first = len(c.seats)
+            c.seats += [Seat(d, offset, r.set_of(i)) for i, d in enumerate(r.devices[first:], first)]
             for slot in r.voided - c.voided.keys():
                 c.voided[slot] = offset
 

@@ -9,8 +9,8 @@ from processors.accumulator import Accumulator, Bitmap, Bitmaps, Told
 from processors.judge import COUNTED, INCOMPLETE
 from processors.landed import Landed
 from schemas.blocks import DeltaBlock
-from schemas.facts import Done, Held, Opened
-from streams.ledger import ZoneTask
+from schemas.facts import Done, Held
+from streams.ledger import Round, ZoneTask
 from streams.processor import Record
 
 Delta = dict[int, tuple[int, DeltaBlock]]
@@ -123,18 +123,20 @@ class Work:
 
     # ------------------------------------------------------------------ blocks
 
-    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, o: Opened, task: str, values: Values | None) -> None:
-        """Add a block that counts; it is one of a delta that may count in part."""
-        acc.count(b, o, values)
+    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, r: Round, task: str, values: Values | None) -> None:
+        """Add a block that counts; it is one of a delta that may count in part. `r` is the round it is based on."""
+        assert r.opened
+        acc.count(b, r.opened, values)
         self.said(acc, b, offset, COUNTED, task)
-        if sum(bitmap.count(b.slot) for bitmap in self._maps(b.round)) == len(o.sizes):
+        if sum(bitmap.count(b.slot) for bitmap in self._maps(b.round)) == r.owed(b.slot):
             acc.complete(b)
 
-    def wait(self, acc: Accumulator, s: int, b: DeltaBlock, offset: int, o: Opened, task: str) -> None:
+    def wait(self, acc: Accumulator, s: int, b: DeltaBlock, offset: int, r: Round, task: str) -> None:
         """Hold a block until its delta is whole; count the delta if it now is. Beyond the limit the oldest is given up."""
-        shard, key = self.shards[s], (b.round, b.slot)
+        assert r.opened
+        o, shard, key = r.opened, self.shards[s], (b.round, b.slot)
         acc.hold(s, Held(offset=offset, round=b.round, slot=b.slot, block=b.block))
-        if len(shard.keep(offset, b)) == len(o.sizes):
+        if len(shard.keep(offset, b)) == r.owed(b.slot):
             for at, block in shard.let_go(key).values():
                 acc.release(s, at)
                 acc.count(block, o)

@@ -195,6 +195,8 @@ class ZoneLeader:
             fill=now + round(1000 * spec.rounds.fill_s) if spec.rounds.fill_s else 0,
             serve=round(1000 * spec.rounds.serve_s),
             training=spec.training,
+            partial=spec.rounds.partial,
+            upload=spec.upload if spec.rounds.partial else None,
         )
 
     def _retired(self, g: GlobalTask) -> Retired:

@@ -172,8 +172,8 @@ class DeltaBlock(Message, frozen=True):
     """`<zone>.deltas.<task>`: one block of a device's weighted delta, w·δ, as integers.
 
     An integer i in `data`, which is written as `codec` says, stands for i · 2^(exponent + unit), `unit` as `Opened` says;
-    exponent ≥ 0. `weight` is w. `samples` and `loss` (the loss sum over the run's samples, in millionths) belong to the whole
-    delta and are the same in all its blocks.
+    exponent ≥ 0. `weight` is w, which may be another in each block. `samples` and `loss` (the loss sum over the run's samples, in
+    millionths) belong to the whole delta and are the same in all its blocks.
     """
 
     task: Slug

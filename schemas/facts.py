@@ -9,8 +9,10 @@ import msgspec
 
 from schemas.blocks import Layout, Manifest, Place
 from schemas.messages import Ref
+from schemas.modules import Structure
+from schemas.sets import WHOLE, Set
 from schemas.sharing import Sharing, Tenant
-from schemas.task import TaskSpec, Training, Wanted
+from schemas.task import TaskSpec, Training, Upload, Wanted
 from schemas.wire import Count, Ident, Message, Part, Slug
 
 LEADERSHIP = -1
@@ -21,8 +23,9 @@ Range = tuple[Count, Count]
 """[from, to)"""
 
 
-RULES = 2
-"""By which a fold of this version goes, and founds ledgers. 2: devices of tenants (`Opened.tenant`, what was moved on a day)."""
+RULES = 3
+"""By which a fold of this version goes, and founds ledgers. 2: devices of tenants (`Opened.tenant`, what was moved on a day). 3: slots
+that owe some of the model's blocks (`Opened.partial`, `Slot.blocks`), zones merged block by block (`Update.weights`)."""
 
 
 class Founded(Message, frozen=True):
@@ -116,15 +119,21 @@ class Opened(Message, frozen=True):
     """For how many ms a round that has its devices waits for their deltas, if not until the deadline; 0: until then."""
     training: Training | None = None
     """What all devices of the round do, though the task may change meanwhile. None: in ledgers from before this was said."""
+    partial: bool = False
+    """A slot may owe some of the model's blocks only."""
+    upload: Upload | None = None
+    """How deltas are written at the longest, when `partial`: a slot's cost is that of its own blocks."""
 
 
-class Slot(Part, frozen=True):
-    """A device's place in a round of a task. Numbers count up within the round and are never used again."""
+class Slot(Part, frozen=True, omit_defaults=True):
+    """A device's place in a round of a task. Numbers count up within the round and are never used again. `blocks`: those that its delta
+    has (`schemas/sets.py`), all of them unless the round is `partial`; no others of it count."""
 
     task: Slug
     round: Count
     slot: Count
     device: Ident
+    blocks: Set = WHOLE
 
 
 class Lapsed(Part, frozen=True):
@@ -167,7 +176,7 @@ class Counts(Part, frozen=True):
 
 
 class Done(Part, frozen=True):
-    """A slot all of whose blocks are counted: base round and slot."""
+    """A slot all of whose blocks, those it owes, are counted: base round and slot."""
 
     round: Count
     slot: Count
@@ -292,6 +301,8 @@ class TaskAdmitted(Message, frozen=True):
     zones: tuple[Slug, ...]
     seed: Count = 0
     submission: Count = 0
+    structure: Structure | None = None
+    """What a modular model's parts cost."""
 
 
 class TaskUpdated(Message, frozen=True):
@@ -358,7 +369,7 @@ class EpochOpened(Message, frozen=True):
 
 class Update(Part, frozen=True):
     """What a zone did in an epoch: its last model, the samples of all its rounds since the epoch began, and its progress (OLearning's
-    eq. 2) after the last of them."""
+    eq. 2) after the last of them. `weights`: by block, those of all deltas counted in these rounds; (): all have the samples."""
 
     zone: Slug
     round: Count
@@ -367,6 +378,11 @@ class Update(Part, frozen=True):
     devices: Count
     loss: Count
     progress: float = 1.0
+    weights: tuple[Count, ...] = ()
+
+    def weigh(self, n: int) -> tuple[int, ...]:
+        """What each of the model's `n` blocks weighs in a merge."""
+        return self.weights or (self.samples,) * n
 
 
 class Taken(Message, frozen=True):
@@ -390,7 +406,7 @@ class EpochClosed(Message, frozen=True):
 
 
 class Merged(Message, frozen=True):
-    """The global model of an epoch: the zones' updates weighted by samples. `contributions`: by zone its share in how far all were
+    """The global model of an epoch: the zones' updates, each block weighted by what was counted of it. `contributions`: by zone its share in how far all were
     from it (OLearning's eq. 1); a zone without an update was where the epoch began."""
 
     token: Count

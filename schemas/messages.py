@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
+from schemas.modules import Modules
+from schemas.sets import WHOLE, Set
 from schemas.sharing import Abilities, Needs, Quota, Weight
 from schemas.task import Adapt, Training
 from schemas.wire import Count, Ident, Message, Part, Scalar, Slug
@@ -61,6 +63,10 @@ class Announcement(Message, frozen=True):
     needs: Needs = Needs()
     adapt: Adapt = Adapt()
     """How far devices may depart from `training` and `codec`."""
+    modules: Modules | None = None
+    """The model is modular: a device asks for a sub-model before it registers (`<zone>.profiles`)."""
+    partial: bool = False
+    """A device may register for some of the model's blocks."""
 
     def takes(self, round: int) -> bool:
         """Whether a delta of that round may still count, as far as this says."""
@@ -69,16 +75,19 @@ class Announcement(Message, frozen=True):
 
 class Registration(Message, frozen=True):
     """`<zone>.registrations`: a device's wish to take part in a round of a task, with those of its public abilities that are asked for:
-    a tenant's pseudonym is not that of its check-in, so the plane cannot look them up."""
+    a tenant's pseudonym is not that of its check-in, so the plane cannot look them up. `blocks`: those of the model that its delta is to
+    have (`schemas/sets.py`), where the round takes parts of it."""
 
     device: Ident
     task: Slug
     round: Count
     abilities: Abilities = {}
+    blocks: Set = WHOLE
 
 
 class Admission(Message, frozen=True):
-    """`<zone>.admissions`: a slot, held until `lease_until` (ms); `cause` is the `Admitted` fact that says so."""
+    """`<zone>.admissions`: a slot, held until `lease_until` (ms); `cause` is the `Admitted` fact that says so. `blocks` are those that it
+    owes: a device that asked twice, for others, owes those of the first time."""
 
     device: Ident
     task: Slug
@@ -86,6 +95,7 @@ class Admission(Message, frozen=True):
     slot: Count
     lease_until: Count
     cause: Ref
+    blocks: Set = WHOLE
 
 
 class Refusal(Message, frozen=True):

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from schemas import blocks, facts, messages, sharing, task
+from schemas import blocks, facts, messages, modules, sharing, task
 from schemas.wire import SLUG, Malformed, Message, decode
 
 DAY = 86_400_000
 GLOBAL = "global"
 DEFAULT_PARTITIONS = 8
+COMMAND = "command"
 
 
 class BadName(ValueError):
@@ -33,40 +34,54 @@ class Kind:
     """Records bear the broker's clock: deadlines and graces are counted in it."""
     bulk: bool = False
     """Tensor blocks: travels on a client of its own, so that a flood of it delays no decision."""
+    writers: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    """Which roles write and follow it, by the names of `olearning run`; `COMMAND` is a person at the command line. Whoever only looks
+    (`status`, `tail`, `verify`, …) may read every topic."""
 
 
 _ZONE, _GLOBAL = ("zone",), (GLOBAL,)
+_ALL = ("global", "zone", "aggregator", "scheduler", "evaluator")
+_LEDGERS = (*_ALL, "modules")
 TABLE: tuple[Kind, ...] = (
-    Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True),
+    Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True,
+         writers=(COMMAND,), readers=("global",)),
     Kind("tenants", "tenant", (sharing.Tenant, sharing.Sharing), "quotas, weights, and the policy by which devices are shared", _GLOBAL,
-         partitions="one", compact=True),
+         partitions="one", compact=True, writers=(COMMAND,), readers=("global",)),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
-         partitions="one", broker_time=True),
+         partitions="one", broker_time=True, writers=("global", "zone", "aggregator", COMMAND), readers=(*_LEDGERS, COMMAND)),
     Kind("checkpoints", "place", (blocks.FoldBlock,), "the fold of the ledger, in pieces; a Checkpoint says which",
-         (*_GLOBAL, *_ZONE), partitions="one", bulk=True),
+         (*_GLOBAL, *_ZONE), partitions="one", bulk=True, writers=("global", "zone"), readers=(*_LEDGERS, COMMAND)),
     Kind("models", "task, version, token, block", (blocks.ModelBlock, blocks.DifferenceBlock),
          "model blocks, and ways to them from the version before; a manifest in the ledger says which",
-         (*_GLOBAL, *_ZONE), bulk=True),
-    Kind("checkins", "device", (messages.CheckIn,), '"I am here"', retention=DAY),
-    Kind("announcements", "task", (messages.Announcement, sharing.SharingPlan), "open rounds and the plan of the sharing policy, one copy in every partition", compact=True),
-    Kind("registrations", "device", (messages.Registration,), "wishes to take part", retention=DAY),
-    Kind("admissions", "device", (messages.Admission, messages.Refusal), "slots with leases, refusals", retention=DAY),
-    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True),
+         (*_GLOBAL, *_ZONE), bulk=True, writers=(COMMAND, "global", "zone"), readers=("global", "zone", "evaluator", "fleet")),
+    Kind("checkins", "device", (messages.CheckIn,), '"I am here"', retention=DAY, writers=("fleet",), readers=("global", "zone")),
+    Kind("announcements", "task", (messages.Announcement, sharing.SharingPlan), "open rounds and the plan of the sharing policy, one copy in every partition", compact=True,
+         writers=("zone",), readers=("fleet",)),
+    Kind("registrations", "device", (messages.Registration,), "wishes to take part", retention=DAY, writers=("fleet",), readers=("zone",)),
+    Kind("admissions", "device", (messages.Admission, messages.Refusal), "slots with leases, refusals", retention=DAY,
+         writers=("zone",), readers=("fleet",)),
+    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True,
+         writers=("fleet",), readers=("aggregator",)),
     Kind("partials", "task, place", (blocks.SumBlock, blocks.Counted), "partial sums and what they count",
-         retention=7 * DAY, bulk=True),
-    Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY),
+         retention=7 * DAY, bulk=True, writers=("aggregator",), readers=("aggregator", "zone")),
+    Kind("profiles", "device", (modules.Profile,), "which sub-model of a modular task a device is to have (ECLM)", retention=DAY,
+         writers=("fleet",), readers=("modules",)),
+    Kind("submodels", "device", (modules.Submodel,), "the modules to fetch; the last record of a partition says how far its profiles are "
+         "answered", retention=DAY, writers=("modules",), readers=("fleet", "modules")),
+    Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY, writers=("aggregator",), readers=("fleet",)),
     Kind("shards", "–", (), "membership of aggregators; stays empty"),
     Kind("priorities", "zone", (messages.Priorities,), "which tasks come first; only the last record counts, and not for long",
-         partitions="one", retention=DAY, broker_time=True),
+         partitions="one", retention=DAY, broker_time=True, writers=("scheduler",), readers=("aggregator",)),
     Kind("credits", "zone", (messages.Credits,), "how fast edges may send deltas; only the last record counts, and not for long",
-         partitions="one", retention=DAY, broker_time=True),
+         partitions="one", retention=DAY, broker_time=True, writers=("scheduler",), readers=("fleet",)),
     Kind("evaluations", "task", (messages.Evaluation,), "the last score of each task's global model, for its stop rule", _GLOBAL,
-         partitions="one", compact=True),
+         partitions="one", compact=True, writers=("evaluator",), readers=("global",)),
     Kind("metrics", "source", (messages.AggregatorReport, messages.SchedulerReport, messages.FleetReport, messages.RegistryReport,
                                messages.TenantsReport, messages.Evaluation, messages.Objection),
-         "what the roles measure", _GLOBAL, partitions="one", retention=DAY),
+         "what the roles measure", _GLOBAL, partitions="one", retention=DAY, writers=(*_ALL, "fleet"), readers=("scheduler",)),
     Kind("dead-letters", "original", (messages.DeadLetter,), "what could not be read or was refused", _GLOBAL,
-         partitions="one", retention=30 * DAY),
+         partitions="one", retention=30 * DAY, writers=("global", "zone", "aggregator", "modules", "fleet")),
 )  # fmt: skip
 _BY_WHAT = {k.what: k for k in TABLE}
 

@@ -25,11 +25,10 @@ VERSION = "4.3.1"
 JAVA = 17
 _HOST = "127.0.0.1"
 _CLUSTER = "4L6g3nShTxeMCtKxx86swQ"
-_POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>olearning</groupId><artifactId>broker</artifactId>
-<version>1</version><packaging>pom</packaging><dependencies>
-<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
-<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-</dependencies></project>"""
+_POM = """<project><modelVersion>4.0.0</modelVersion><groupId>olearning</groupId><artifactId>jars</artifactId>
+<version>1</version><packaging>pom</packaging><dependencies>{}</dependencies></project>"""
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
+_KAFKA = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
 _COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _SETTINGS = """process.roles=broker,controller
 node.id={node}
@@ -347,22 +346,27 @@ def _java() -> str:
 
 def jars() -> Path:
     """The folder of Kafka's jars, in the user's cache; Maven brings them there the first time."""
+    return from_maven(f"kafka-{VERSION}", *_KAFKA)
+
+
+def from_maven(name: str, *artifacts: str) -> Path:
+    """The folder of that name in the user's cache, with these artifacts (group:artifact:version) and what they need. Raises `BrokerError`."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "olearning"
-    kept = cache / f"kafka-{VERSION}"
+    kept = cache / name
     if kept.exists():
         return kept
     mvn = shutil.which("mvn")
     if not mvn:
-        raise BrokerError(f"Kafka {VERSION} is not in {cache} and no mvn found: install Maven, it is needed once")
+        raise BrokerError(f"{name} is not in {cache} and no mvn found: install Maven, it is needed once")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as work:
         pom, new = Path(work, "pom.xml"), Path(work, "jars")
-        pom.write_text(_POM)
+        pom.write_text(_POM.format("".join(_DEPENDENCY.format(*a.split(":")) for a in artifacts)))
         command = [mvn, "-B", "-q", "-f", str(pom), _COPY, f"-DoutputDirectory={new}", "-DincludeScope=runtime"]
         ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if ran.returncode:
             told = "\n".join((ran.stdout + ran.stderr).strip().splitlines()[:5])
-            raise BrokerError(f"Maven could not fetch Kafka {VERSION}; is this machine offline?\n{told}")
+            raise BrokerError(f"Maven could not fetch {name}; is this machine offline?\n{told}")
         try:
             new.rename(kept)  # all or nothing
         except OSError:  # somebody was quicker

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from schemas.topics import parse
@@ -27,6 +27,7 @@ from streams.processor import (
     Fetch,
     Follow,
     Input,
+    Mark,
     Pause,
     Processor,
     Record,
@@ -315,6 +316,8 @@ class _Host:
                     self._ask(tag, self.kafka.cluster(topic).fetch(topic, places), large=True)
                 case Cut(topic, partition, offset):
                     self._cut(topic, partition, offset)
+                case Mark(group, offsets):
+                    self._mark(group, offsets)
                 case CreateTopics(tag, topics):
                     self._ask(tag, self._create(topics))
                 case Follow(topic, partition, offset, tag):
@@ -366,6 +369,13 @@ class _Host:
 
         self._begin(cut(), "cut")
 
+    def _mark(self, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+        by_cluster: dict[Cluster, dict[tuple[str, int], int]] = {}
+        for (topic, partition), offset in offsets.items():
+            by_cluster.setdefault(self.kafka.cluster(topic), {})[topic, partition] = offset
+        for cluster, part in by_cluster.items():
+            self._begin(cluster.mark(group, part), "mark")
+
     def _begin(self, work: Coroutine[Any, Any, None], what: str) -> None:
         task = asyncio.create_task(work, name=f"{what} of {self.processor.name}")
         self._asked.add(task)
@@ -412,7 +422,7 @@ def _summary(event: Input | None) -> str:
         case None:
             return "its start"
         case Record():
-            return f"record {event.topic}-{event.partition}@{event.offset} key {event.key!r}"
+            return f"record {event.topic}-{event.partition}@{event.offset}"  # not its key: that may be a device
         case Answer():
             return f"answer to {event.tag!r}" + (f": {event.error}" if event.error else "")
         case _:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from schemas import facts
+from schemas import facts, sets
 from schemas.blocks import Layout, Manifest, Place
 from schemas.facts import (
     LEADERSHIP,
@@ -48,6 +48,7 @@ from schemas.facts import (
     ZoneJoined,
 )
 from schemas.messages import Ref
+from schemas.modules import Structure
 from schemas.partitioner import shard_of
 from schemas.sharing import SHARING, Tenant
 from schemas.task import TaskSpec, fixed
@@ -143,6 +144,8 @@ class Round(Part, frozen=True):
     opened_at: int = 0
     devices: tuple[str, ...] = ()
     leases: tuple[int, ...] = ()
+    sets: dict[int, bytes] = {}
+    """By slot, the blocks that it owes, of those that do not owe all."""
     lapsed: frozenset[int] = frozenset()
     done: frozenset[int] = frozenset()
     voided: frozenset[int] = frozenset()
@@ -161,6 +164,15 @@ class Round(Part, frozen=True):
     @property
     def counts(self) -> Counts:
         return self.tally.counts
+
+    def set_of(self, slot: int) -> bytes:
+        """The blocks that a slot owes."""
+        return self.sets.get(slot, sets.WHOLE)
+
+    def owed(self, slot: int) -> int:
+        """How many blocks a slot's delta has: it is done when they are all counted."""
+        assert self.opened
+        return sets.size(self.set_of(slot), len(self.opened.sizes))
 
     def got(self, now: int) -> int | None:
         """Since when (ms) it takes no more devices: all places were taken, or the scheduling time-out passed. None: it still does."""
@@ -193,6 +205,8 @@ class ZoneTask(Part, frozen=True):
     """How many rounds in a row, up to the last, closed with too few devices."""
     service: int = 0
     """Devices that had a slot, over all its rounds."""
+    delivered: int = 0
+    """Slots that were done, over all its rounds."""
     began: int = 0
     """When its first round opened (ms)."""
     fill_ms: int = 0
@@ -218,7 +232,7 @@ class ZoneTask(Part, frozen=True):
 
 
 class Spent(Part, frozen=True):
-    """Bytes that a tenant's devices may have moved in a zone on a `day` (UTC, days since 1970): `Opened.cost` for each slot given."""
+    """Bytes that a tenant's devices may have moved in a zone on a `day` (UTC, days since 1970): `cost` for each slot given."""
 
     day: int
     bytes: int
@@ -307,6 +321,8 @@ class GlobalTask(Part, frozen=True):
     """When its tenant said something of it last (ms)."""
     enough: dict[str, int] = {}
     """By zone, the last round that its tenant wanted ended early."""
+    structure: Structure | None = None
+    """What a modular model's parts cost."""
 
     def contribution(self, zone: str) -> float:
         """The zone's share (OLearning's eq. 1): 1/n before the first merge."""
@@ -504,12 +520,17 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
         _require(len(devices) <= most, f"round {n} of {task} can have {most} slots")
         taken = places_taken(t) + len(slots)
         _require(taken <= r.opened.places, f"round {n} of {task} has {r.opened.places} places")
+        for x in slots:
+            _require(r.opened.partial or not x.blocks, f"round {n} of {task} takes whole models alone")
+            why = sets.flaw(x.blocks, len(r.opened.sizes))
+            _require(not why, f"slot {x.slot} of round {n} of {task} owes no set of blocks: {why}")
         leases = (*r.leases, *(time + r.opened.lease for _ in slots))
+        parts = {x.slot: x.blocks for x in slots if x.blocks}
         full = time if r.full_at is None and taken == r.opened.places else r.full_at
         service = t.service + len(slots)
-        new = replace(r, devices=devices, leases=leases, full_at=full)
+        new = replace(r, devices=devices, leases=leases, sets=r.sets | parts if parts else r.sets, full_at=full)
         tasks[task] = replace(t, rounds={**t.rounds, n: new}, service=service)
-        if moved := r.opened.cost * len(slots):
+        if moved := sum(cost(r.opened, x.blocks) for x in slots):
             before = spent.get(r.opened.tenant, Spent(day=today, bytes=0))
             spent[r.opened.tenant] = replace(before, bytes=before.bytes + moved)
     for task in ({x.task for x in f.slots} | {x.task for x in f.lapsed}) & tasks.keys():
@@ -537,6 +558,14 @@ def _joined_by(devices: tuple[str, ...], new: list[str]) -> tuple[tuple[str, ...
     while len(_NAMES) > _MOST_NAMES:
         _NAMES.pop(next(iter(_NAMES)), None)
     return row, False
+
+
+def cost(o: Opened, blocks: bytes = sets.WHOLE) -> int:
+    """Bytes that a device of the round moves at most which owes these blocks: them to it, and its delta of them back."""
+    if not blocks or o.upload is None:
+        return o.cost
+    mine = [o.sizes[b] for b in sets.members(blocks, len(o.sizes))]
+    return 4 * sum(mine) + o.upload.bytes(mine)
 
 
 def most_slots(largest: int, blocks: int, staleness: int = 0, fraction: int = 0) -> int:
@@ -654,7 +683,8 @@ def _committed(z: Zone, at: int, time: int, f: Committed) -> Zone:
         contributors=contributors,
         met_at=met,
     )
-    t = replace(t, next=nexts, held=helds, rounds=rounds, tally=t.tally.plus(offsets, f.counts))
+    tally, delivered = t.tally.plus(offsets, f.counts), t.delivered + len(f.done)
+    t = replace(t, next=nexts, held=helds, rounds=rounds, tally=tally, delivered=delivered)
     return _with(z, f.task, _filled(_shards_done(t, over)))
 
 
@@ -744,7 +774,7 @@ def _retired(z: Zone, at: int, time: int, f: Retired) -> Zone:
     for s in range(len(t.next)):
         t = _given_up(t, s)
     none: frozenset[int] = frozenset()
-    last = replace(t.rounds[t.round], devices=(), leases=(), lapsed=none, done=none, voided=none, commits=())
+    last = replace(t.rounds[t.round], devices=(), leases=(), sets={}, lapsed=none, done=none, voided=none, commits=())
     rounds = {t.round: last}  # for people to look at; what is large is of no use any more
     t = replace(t, retired=True, retired_at=at, rounds=rounds, loss=None)
     return replace(z, tasks={**z.tasks, f.task: t})
@@ -808,7 +838,9 @@ def _abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
         if commits := [c for c in r.commits if c.offset in loss.commits]:
             over = n < t.round or (n == t.round and t.state == "finalised")  # its model is there, and keeps its figures
             counted = 0 if over else sum(c.fact.counts.counted for c in commits)
-            t = replace(t, rounds={**t.rounds, n: _without(r, commits, counted, over)}, tally=t.tally.lose(counted))
+            delivered = t.delivered - (0 if over else sum(len(c.fact.done) for c in commits))
+            kept = {**t.rounds, n: _without(r, commits, counted, over)}
+            t = replace(t, rounds=kept, tally=t.tally.lose(counted), delivered=delivered)
             covered = {s for c in commits for s in c.fact.stretches}
             t = _voiding(t, n, covered)
             concerned |= covered
@@ -872,6 +904,7 @@ def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
         submission=f.submission,
         first=f.manifest,
         heard=time,
+        structure=f.structure,
     )
     refused = {k: v for k, v in g.refused.items() if k != f.spec.task}
     return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)
@@ -958,10 +991,20 @@ def _taken(g: Globe, at: int, time: int, f: Taken) -> Globe:
         taken[zone] = end
     for u in f.updates:
         _require(u.zone in f.ranges, f"the update of zone {u.zone} is from no range")
+        _require(len(u.weights) in (0, len(t.layout.sizes)), f"the update of zone {u.zone} weighs other blocks")
         if old := updates.get(u.zone):
-            u = replace(u, samples=u.samples + old.samples, devices=u.devices + old.devices, loss=u.loss + old.loss)
+            u = _both(old, u, len(t.layout.sizes))
         updates[u.zone] = u
     return replace(g, tasks={**g.tasks, f.task: replace(t, taken=taken, updates=updates)})
+
+
+def _both(old: Update, new: Update, blocks: int) -> Update:
+    """What a zone did in two stretches of its ledger."""
+    weights: tuple[int, ...] = ()
+    if old.weights or new.weights:
+        weights = tuple(a + b for a, b in zip(old.weigh(blocks), new.weigh(blocks), strict=True))
+    samples, devices, loss = (getattr(old, n) + getattr(new, n) for n in ("samples", "devices", "loss"))
+    return replace(new, samples=samples, devices=devices, loss=loss, weights=weights)
 
 
 def _epoch_closed(g: Globe, at: int, time: int, f: EpochClosed) -> Globe:

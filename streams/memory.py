@@ -26,6 +26,7 @@ from streams.processor import (
     Fetch,
     Follow,
     Input,
+    Mark,
     Membership,
     Pause,
     Processor,
@@ -132,6 +133,8 @@ class Memory:
         self.hosts: list[Host] = []
         self.network: Callable[[Host, Send], list[int]] = lambda host, send: [self.delay()]
         """For each append the delays after which it lands: one for a healthy network, more for copies."""
+        self.marks: dict[str, dict[Partition, int]] = {}
+        """By group, what was marked: nobody reads it but tests."""
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self._groups: dict[str, dict[tuple[Host, int], frozenset[int] | None]] = {}
@@ -278,6 +281,8 @@ class Memory:
             case Cut(topic, partition, offset):
                 if topic in self.topics:
                     self.cut(topic, partition, offset)
+            case Mark(group, offsets):
+                self.marks.setdefault(group, {}).update(offsets)
             case CreateTopics(tag, topics):
                 for new, partitions in topics:
                     self.create(new.name, partitions)

@@ -17,7 +17,7 @@ What a processor may lean on:
   transaction's marker, what cannot be parsed) comes as an empty one, key and value None.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -146,6 +146,15 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Say how far the partitions of topics are dealt with, as a consumer group's committed offsets: for the tools that show lag, and for
+    nobody in the plane. (topic, partition) -> next offset. No answer; it may get lost, and a later one says it again."""
+
+    group: str
+    offsets: Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
 class CreateTopics:
     """Make topics that may be there already; (topic, number of partitions)."""
 
@@ -161,7 +170,7 @@ class Stop:
     ok: bool = False
 
 
-Effect = Send | Ends | Starts | Fetch | Follow | Unfollow | Pause | Resume | Cut | CreateTopics | Stop
+Effect = Send | Ends | Starts | Fetch | Follow | Unfollow | Pause | Resume | Cut | Mark | CreateTopics | Stop
 
 # ------------------------------------------------------------------ the processor
 

@@ -7,13 +7,14 @@ millisecond. Whatever a broker's restart may mend is asked again until it is ans
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from aiokafka import TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from schemas.blocks import BLOCK, Place
 from schemas.topics import Topic
@@ -46,6 +47,12 @@ FOR_GOOD = (
     errors.UnsupportedVersionError,
 )
 """What asking again does not mend."""
+NO_COORDINATOR = (
+    errors.GroupCoordinatorNotAvailableError,
+    errors.NotCoordinatorForGroupError,
+    errors.GroupLoadInProgressError,
+)
+MARK_TRIES = 6
 
 
 class BrokerGone(Exception):
@@ -71,6 +78,7 @@ class Cluster:
         self._starting = asyncio.Lock()
         self._idle: list[Consumer] = []
         self._reading = asyncio.Semaphore(READERS)
+        self._marking = asyncio.Lock()
         self._counts: dict[str, int] = {}
 
     async def start(self) -> None:
@@ -189,6 +197,27 @@ class Cluster:
                 log.warning("%s-%d is not cut at %d: it does not go so far", topic, partition, offset)
 
         await self._persist(ask)
+
+    async def mark(self, group: str, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Commit offsets for a group that has no members, so that tools show its lag. Given up after some tries: a later mark says it
+        again. One at a time, or an earlier one might land last."""
+        topics: dict[str, list[tuple[int, int, str]]] = {}
+        for (topic, partition), offset in sorted(offsets.items()):
+            topics.setdefault(topic, []).append((partition, offset, ""))
+        asked = OffsetCommitRequest(group, OffsetCommitRequest.DEFAULT_GENERATION_ID, "", -1, list(topics.items()))
+        async with self._marking:
+            for attempt in range(MARK_TRIES):
+                try:
+                    admin = await self._client(AIOKafkaAdminClient)
+                    done = await admin._send_request_to_node(await admin.find_coordinator(group), asked)
+                    failed = {errors.for_code(code) for _, parts in done.topics for _, code in parts} - {errors.NoError}
+                    if failed.isdisjoint(NO_COORDINATOR):
+                        break
+                except TROUBLE as e:
+                    failed = {type(e)}
+                await asyncio.sleep(pause(attempt))  # Kafka makes the topic of groups when the first one is asked for
+        if failed:
+            log.info("group %s is not marked: %s", group, ", ".join(e.__name__ for e in failed))
 
     async def create(self, topics: Iterable[tuple[Topic, int]]) -> None:
         """Make the topics that are not there, and wait until they are. Raises `Refused`."""

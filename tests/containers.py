@@ -14,11 +14,12 @@ from requests.exceptions import RequestException
 from testcontainers.core.container import DockerContainer
 
 from streams.broker import VERSION, BrokerError, LocalBroker, await_ready, commands, free_port, settings
+from streams.docker_broker import JARS
 
 PROMISE = "OLEARNING_TEST_BROKER"
 """Set to docker or local: this way and no other."""
 IMAGE = os.environ.get("OLEARNING_TEST_IMAGE") or f"apache/kafka:{VERSION}"
-_PROPERTIES, _DATA, _JARS, _CONTROLLER = "/tmp/server.properties", "/tmp/data", "/opt/kafka/libs", 9093
+_PROPERTIES, _DATA, _CONTROLLER = "/tmp/server.properties", "/tmp/data", 9093
 
 
 class NoContainer(BrokerError):
@@ -36,7 +37,7 @@ class KafkaContainer(DockerContainer):
                 f"no Docker engine answers ({e}): start Docker, or name its address in DOCKER_HOST"
             ) from e
         self.bootstrap = ""
-        prepare, serve = commands("java", _JARS, _PROPERTIES)
+        prepare, serve = commands("java", JARS, _PROPERTIES)
         write = f'printf %s "$PROPERTIES" > {_PROPERTIES}'
         self.with_command(["sh", "-c", f"{write} && {shlex.join(prepare)} && exec {shlex.join(serve)}"])
 

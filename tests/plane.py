@@ -6,6 +6,7 @@ import numpy as np
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
+from device_sim.portion import blocks_of, portion
 from device_sim.pseudonym import seed_of
 from processors.aggregator import Aggregator
 from processors.desk import EVERY
@@ -26,7 +27,9 @@ from streams.models import assemble
 from streams.processor import Record
 
 NS = "test"
-LAYOUT = layout((Tensor("w", (7,)), Tensor("b", (5,), group="head")))
+LAYOUT = layout((Tensor("w", (7,), group="body"), Tensor("b", (5,), group="head")))
+CUTS = np.split(np.arange(12), np.cumsum(LAYOUT.sizes)[:-1])
+"""By block, where its values lie."""
 START = np.linspace(-1, 1, 12, dtype=np.float32)
 
 
@@ -35,6 +38,7 @@ class Done:
     delta: np.ndarray
     samples: int
     loss_sum: float
+    weights: dict[int, int] | None = None
 
 
 class Arithmetic:
@@ -48,8 +52,33 @@ class Arithmetic:
 
     def run(self, a: Announcement, device: Device, base: np.ndarray) -> Done:
         seed = seed_of(a.seed, device.id, a.task, a.round)
-        noise = np.random.default_rng(seed).standard_normal(len(base)).astype(np.float32)
-        return Done(0.1 * noise - 0.1 * base, 1 + seed % 50, float(seed % 1000) / 100)
+        samples, loss = 1 + seed % 50, float(seed % 1000) / 100
+        if not a.partial:
+            noise = np.random.default_rng(seed).standard_normal(len(base)).astype(np.float32)
+            return Done(0.1 * noise - 0.1 * base, samples, loss)
+        mine = np.concatenate([CUTS[b] for b in blocks_of(a)])
+        noise = np.random.default_rng(seed).standard_normal(len(START)).astype(np.float32)[mine]
+        return Done(0.1 * noise - 0.1 * base, samples, loss, weights(seed))
+
+
+def weights(seed: int) -> dict[int, int]:
+    """What a run's blocks weigh where devices train parts of the model: each something else."""
+    return {b: 1 + (seed >> (8 * b)) % 50 for b in range(len(LAYOUT.sizes))}
+
+
+PARTS: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (0, 1))
+"""Blocks that a device may take, () for a whole model."""
+
+
+def part_of(device: str, task: str, n: int) -> tuple[int, ...]:
+    """What a device takes in a round whose devices train parts of the model."""
+    return PARTS[seed_of(0, device, task, n, "part") % len(PARTS)]
+
+
+def some_of_it(d: Device, a: Announcement) -> Announcement:
+    """A device's part of a round."""
+    mine = part_of(d.id, a.task, a.round) if a.partial else ()
+    return portion(a, mine) if mine else a
 
 
 class Archive(Memory):
@@ -97,7 +126,9 @@ class Plane:
                 name = f"agg-{zone}-{n}"
                 self.host(name, lambda life, z=zone, name=name: Aggregator(NS, z, name, life, 200, 500))
             numbers = range(i * self.devices, (i + 1) * self.devices)
-            devices = [Device(f"{zone}-{k}", n, abilities=self.abilities) for k, n in enumerate(numbers)]
+            devices = [
+                Device(f"{zone}-{k}", n, abilities=self.abilities, part=some_of_it) for k, n in enumerate(numbers)
+            ]
             self.host(
                 f"fleet-{zone}",
                 lambda life, z=zone, d=devices: Fleet(NS, z, f"fleet-{z}", life, d, Arithmetic(), self.manner),

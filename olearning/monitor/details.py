@@ -72,7 +72,7 @@ class Tasks:
         f = self.board.facts
         self._detail(f)
         rows = []
-        for t in f.tasks_ranked():
+        for t in f.tasks_ranked:
             phase = phase_say(t)
             if self.text and not any(self.text in x for x in (t.task, t.tenant, phase.text)):
                 continue
@@ -140,7 +140,7 @@ class Zones:
 
     def show(self) -> None:
         f = self.board.facts
-        self.zones.show([(z.zone, self._zone(f, z)) for z in f.zones_ranked()])
+        self.zones.show([(z.zone, self._zone(f, z)) for z in f.zones_ranked])
         shards = [(z, x) for z in f.s.zones for x in z.shards]
         shards.sort(key=lambda p: (-SHARD_WORDS.index(p[1].word), p[0].zone, p[1].shard))
         rows = []

@@ -49,6 +49,8 @@ class Wait:
     zone: str
     say: Say
     ms: int
+    others: bool = False
+    """It is done, and waits for other zones."""
 
 
 def shard_say(word: str) -> Say:
@@ -78,16 +80,10 @@ def phase_say(t: TaskView) -> Say:
     return Say(t.phase, "", "●")
 
 
-def clock(hours: float) -> str:
-    """2.25 -> "02:15"."""
-    minutes = int(hours * 60) % (24 * 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}"
-
-
 def local_say(z: ZoneView) -> Say:
     if z.local is None:
         return Say("no local time", "quiet")
-    return Say(f"{clock(z.local.hours)} {'night' if z.local.night else 'day'}", "", "☾" if z.local.night else "☀")
+    return Say(f"{z.local.clock} {'night' if z.local.night else 'day'}", "", "☾" if z.local.night else "☀")
 
 
 def states(devices: dict[str, int]) -> list[tuple[str, int]]:
@@ -115,6 +111,7 @@ class Facts:
         self.s = s
         self.zones = {z.zone: z for z in s.zones}
         self.rounds: dict[str, list[tuple[ZoneView, RoundView]]] = {}
+        self._waits: dict[str, list[Wait]] = {}
         for z in s.zones:
             for r in z.rounds:
                 self.rounds.setdefault(r.task, []).append((z, r))
@@ -206,6 +203,7 @@ class Facts:
             Say(bad[0] + (f" (+{len(bad) - 1})" if len(bad) > 1 else ""), "bad", "▲") if bad else Say("OK", "good", "✓")
         )
 
+    @cached_property
     def zones_ranked(self) -> list[ZoneView]:
         """Those that need a person first, then by name."""
         return sorted(self.s.zones, key=lambda z: (not self.zone_bad[z.zone], z.zone))
@@ -218,6 +216,10 @@ class Facts:
         text = r.waits + (f", since {ago(ms)}" if ms else "")
         if self.zone_bad[z.zone]:
             return Say(text, "bad", "▲")
+        if for_others(r):
+            return Say(text, "", "◔")
+        if (n := failed(r)) > 1:
+            return Say(f"{text}; the last {n} rounds failed for want of devices", "warn", "▲")
         usual = r.usual_ms
         asleep = z.devices.get("asleep", 0) == sum(z.devices.values()) > 0
         if not asleep and ms > (max(SLOW_FACTOR * usual, SLOW_LEAST) if usual else SLOW_UNKNOWN):
@@ -226,11 +228,15 @@ class Facts:
         return Say(text, "", "◔")
 
     def task_waits(self, task: str) -> list[Wait]:
-        out = []
-        for z, r in self.rounds.get(task, ()):
-            if r.waits:
-                out.append(Wait(task, z.zone, self.wait_say(z, r), self.s.at - r.since if r.since else 0))
-        return sorted(out, key=_urgent)
+        """What a task waits for in its zones, the most urgent first."""
+        if task not in self._waits:
+            here = [(z, r) for z, r in self.rounds.get(task, ()) if r.waits]
+            out = [
+                Wait(task, z.zone, self.wait_say(z, r), self.s.at - r.since if r.since else 0, for_others(r))
+                for z, r in here
+            ]
+            self._waits[task] = sorted(out, key=_urgent)
+        return self._waits[task]
 
     def waits(self, most: int) -> tuple[list[Wait], int]:
         """The most urgent waits of all tasks in all zones, and how many there are."""
@@ -248,6 +254,7 @@ class Facts:
             return Say(t.waits + (f", since {ago(self.s.at - t.since)}" if t.since else ""), "", "◔")
         return Say(t.why, "bad" if t.phase == "refused" else "quiet", "✗" if t.phase == "refused" else "")
 
+    @cached_property
     def tasks_ranked(self) -> list[TaskView]:
         """Those that need a person, those that run, those refused, those over."""
         return sorted(self.s.tasks, key=self._rank)
@@ -261,8 +268,23 @@ class Facts:
         return (0 if "bad" in tones else 1 if "warn" in tones else 2), t.task
 
 
-def _urgent(w: Wait) -> tuple[int, int, str, str]:
-    return {"bad": 0, "warn": 1}.get(w.say.tone, 2), -w.ms, w.task, w.zone
+def for_others(r: RoundView) -> bool:
+    """Has the zone done its part of the epoch? What it waits for is then said where that happens."""
+    return r.state not in ("open", "closed") and 0 < r.rounds_goal <= r.rounds_done
+
+
+def failed(r: RoundView) -> int:
+    """How many of its last rounds failed, one after the other."""
+    n = 0
+    for p in reversed(r.curve):
+        if p.loss is not None:
+            break
+        n += 1
+    return n
+
+
+def _urgent(w: Wait) -> tuple[int, bool, int, str, str]:
+    return {"bad": 0, "warn": 1}.get(w.say.tone, 2), w.others, -w.ms, w.task, w.zone
 
 
 def _many(n: int, what: str) -> str:

@@ -187,13 +187,13 @@ class Overview:
         timed = hands(f)
         note = "devices awake" if timed else "devices awake; no fleet says its local time"
         self.dial.show(timed, f"{awake:,} of {sum(devices.values()):,}", note)
-        self.zones.show([(f, z) for z in self.zone_pages.cut(f.zones_ranked())])
+        self.zones.show([(f, z) for z in self.zone_pages.cut(f.zones_ranked)])
         waits, n = f.waits(MOST_WAITS)
         self.waits.show(waits)
         self.more_waits.show(
             Say("nothing waits" if not n else f"and {n - len(waits):,} more, see the tasks" if n > len(waits) else "")
         )
-        ranked = f.tasks_ranked()
+        ranked = f.tasks_ranked
         self.tasks.show([(f, t) for t in self.task_pages.cut(ranked)])
         self.no_task.show(Say("" if ranked else "No task yet: olearning submit FILE"))
         self.deltas.show(charts.deltas(trend))

@@ -22,6 +22,8 @@ from streams.kafka import Kafka, wall_clock
 
 LOOK = 1.0
 """Seconds between two looks."""
+RECONNECT = 30.0
+"""Seconds for which a browser that was cut off finds its page as it left it."""
 DUTY = 0.2
 """The share of its time that looking may take: a namespace so large that one look takes long is looked at less often."""
 
@@ -54,7 +56,7 @@ async def serve(board: Board, sock: socket.socket) -> None:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     ui.run_with(
         app, title="OLearning", favicon=FAVICON, dark=None, language="en-US", tailwind=False, show_welcome_message=False,
-        binding_refresh_interval=None, message_history_length=200,
+        binding_refresh_interval=None, reconnect_timeout=RECONNECT,
     )  # fmt: skip
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws_max_size=2**20, timeout_graceful_shutdown=1)
     looking = asyncio.create_task(_look(board))

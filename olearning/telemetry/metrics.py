@@ -164,7 +164,7 @@ REFUSED = _m(
     COUNTER,
     "refusals",
     "zone reason",
-    "registrations refused since it started: not-open, needs, late, full, quota, plan",
+    "registrations refused since it started: not-open, needs, blocks, late, full, quota, plan",
 )
 NOBODY = _m(ZONE, GAUGE, "shards_unheld", "zone", "shards that no aggregator holds")
 SPENT = _m(

@@ -1,6 +1,8 @@
 """Spans by OpenTelemetry's SDK, with IDs that are computed and not drawn. Comes with olearning[trace]."""
 
+import atexit
 import os
+import threading
 from collections.abc import Iterable, Mapping
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -20,6 +22,9 @@ from opentelemetry.trace import (
 
 from schemas.tracing import Step
 
+LINGER = 2.0
+"""Seconds."""
+
 
 class Given(IdGenerator):
     """The IDs of the span that is made next."""
@@ -38,9 +43,17 @@ def provider(kind: str, name: str) -> TracerProvider:
     about = {"service.instance.id": name}
     if "OTEL_SERVICE_NAME" not in os.environ:
         about["service.name"] = f"olearning-{kind}"
-    made = TracerProvider(resource=Resource.create(about), id_generator=Given())
+    made = TracerProvider(resource=Resource.create(about), id_generator=Given(), shutdown_on_exit=False)
     made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    atexit.register(end, made)
     return made
+
+
+def end(made: TracerProvider) -> None:
+    """Send what is left, but not for longer than `LINGER`: a collector that is away holds up no role's end."""
+    ending = threading.Thread(target=made.shutdown, daemon=True)
+    ending.start()
+    ending.join(LINGER)
 
 
 class OpenTelemetry:

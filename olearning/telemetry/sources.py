@@ -184,8 +184,6 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
 
     if isinstance(p, Fleet):
         states, boxes = Counter(d.state for d in p.devices), list(p.outboxes.values())
-        for outcome, n in p.outcomes.items():
-            yield m.RECEIPTS, (p.zone, outcome), n
     elif isinstance(p, Gateway):
         states, boxes = Counter(box.state(now) for box in p.boxes.values()), [p.outbox]
     else:
@@ -199,3 +197,5 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
     yield m.HANDED, zone, p.edge.handed
     yield m.UPLOADS, zone, sum(box.waiting for box in boxes)
     yield m.LEFT, zone, sum(box.left for box in boxes)
+    for outcome, n in p.outcomes.items():
+        yield m.RECEIPTS, (p.zone, outcome), n

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from olearning.telemetry.own import Own
 from processors.aggregator import Aggregator
 from processors.zone import ZoneCoordinator
-from schemas import tracing
+from schemas import sets, tracing
 from schemas.blocks import DeltaBlock
 from schemas.facts import ZONE_FACTS, Closed, Committed, Finalised, Opened
 from schemas.messages import Admission, Announcement, Registration
@@ -36,8 +36,8 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 STEPS = ("zone", "aggregator", "fleet", "gateway")
 """The kinds of roles that take steps of a round."""
 MOST_LINKS = 128
-KEPT = 64
-"""Rounds of a task that are remembered."""
+KEPT, MOST = 64, 200_000
+"""Rounds of a task that are remembered, and steps that began, of all."""
 log = logging.getLogger(__name__)
 Key = tuple[str, str, int, str]
 """Zone, task, round, and who."""
@@ -75,6 +75,8 @@ class Traced:
         """Of a fleet: by zone and task, the zone's ledger and the number of the task's blocks."""
         self.since: dict[Key, tuple[int, Step | None]] = {}
         """When (ms) a step began, and what it said of what it comes from."""
+        self.last: dict[Key, int] = {}
+        """Of slots that owe a part of the model: the last block that they send."""
         if isinstance(inner, ZoneCoordinator):
             inner.reading.listeners.append(lambda *heard: self._leader(inner, *heard))
         elif isinstance(inner, Aggregator):
@@ -114,17 +116,29 @@ class Traced:
         said = record.timestamp, tracing.parent(record.headers)
         match message:
             case Registration():
-                self.since.setdefault((t.zone, message.task, message.round, message.device), said)
+                self._note((t.zone, message.task, message.round, message.device), said)
             case Announcement():
                 self.ledgers[t.zone, message.task] = message.cause.ledger, len(message.sizes)
-                self.since.setdefault((t.zone, message.task, message.round, ""), said)
-                self._forget(t.zone, message.task, message.round)
+                self._note((t.zone, message.task, message.round, ""), said)
+                self._forget(t.zone, message.task, message.round + KEPT * message.over)
             case Admission():
-                self.since.setdefault((t.zone, message.task, message.round, str(message.slot)), said)
+                key = t.zone, message.task, message.round, str(message.slot)
+                self._note(key, said)
+                if message.blocks and (known := self.ledgers.get(key[:2])):
+                    self.last[key] = sets.members(message.blocks, known[1])[-1]
+
+    def _note(self, key: Key, said: tuple[int, Step | None]) -> None:
+        """When a step began, the first time that is said. Of what never ends the oldest is forgotten: strangers may say much."""
+        self.since.setdefault(key, said)
+        if len(self.since) > MOST:
+            oldest = next(iter(self.since))
+            del self.since[oldest]
+            self.last.pop(oldest, None)
 
     def _forget(self, zone: str, task: str, round: int) -> None:
-        for key in [k for k in self.since if k[:2] == (zone, task) and k[2] < round - KEPT]:
-            del self.since[key]
+        for kept in (self.since, self.last):
+            for key in [k for k in kept if k[:2] == (zone, task) and k[2] <= round - KEPT]:
+                del kept[key]
 
     # ------------------------------------------------------------------ what goes
 
@@ -160,13 +174,13 @@ class Traced:
                 return at
             case DeltaBlock(task=task, round=n, slot=slot) if known := self.ledgers.get((zone, task)):
                 at, key = step(known[0], task, n, DELIVER, str(slot)), (zone, task, n, str(slot))
-                if message.block == known[1] - 1 and (said := self.since.pop(key, None)):
+                if message.block == self.last.get(key, known[1] - 1) and (said := self.since.pop(key, None)):
                     given = said_of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
                     self._span(DELIVER, at, given, said[0], now, zone, task, n, slot=slot)
                 return at
             case Committed(task=task, round=n):
                 at = self._commit(message)
-                self.since.setdefault((zone, task, n, _where(message)), (now, None))
+                self._note((zone, task, n, _where(message)), (now, None))
                 return at
             case Opened(task=task, round=n):
                 return step(self.ledger, task, n)

@@ -49,6 +49,8 @@ class Book:
     opened: dict[int, Opened] = field(default_factory=dict)
     ends: dict[int, dict[int, int]] = field(default_factory=dict)
     slots: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    owed: dict[tuple[int, int], set[int]] = field(default_factory=dict)
+    """By (round, slot), the blocks that its delta has."""
     counted: set[tuple[int, int, int]] = field(default_factory=set)
     """(base round, slot, block)"""
     held: dict[int, dict[tuple[int, int], dict[int, tuple[int, DeltaBlock]]]] = field(
@@ -146,6 +148,8 @@ class Audit:
                         assert x.slot == len(devices), f"{where}: slot {x.slot} after {len(devices)}"
                         assert x.device not in devices, f"{where}: two slots for one device"
                         devices.append(x.device)
+                        b.owed[x.round, x.slot] = owed(x.blocks)
+                        assert b.opened[x.round].partial or not x.blocks, f"{where}: a part of the model"
             case Committed():
                 self.commit(zone, task, b, offset, f, where)
             case Closed():
@@ -209,12 +213,12 @@ class Audit:
                     b.outcomes[s, r.offset] = outcome
                 elif not b.opened[d.round].atomic:
                     count(d, s, r.offset)
-                    if all((d.round, d.slot, i) in b.counted for i in range(BLOCKS)):
+                    if all((d.round, d.slot, i) in b.counted for i in b.owed[d.round, d.slot]):
                         whole(d)
                 else:
                     delta = held.setdefault((d.round, d.slot), {})
                     delta[d.block] = r.offset, d
-                    if len(delta) == BLOCKS:
+                    if delta.keys() == b.owed[d.round, d.slot]:
                         for at, block in held.pop((d.round, d.slot)).values():
                             count(block, s, at)
                             released.append(at)
@@ -274,6 +278,8 @@ class Audit:
         try:
             values = plain(d.codec, d.data, o.sizes[d.block]).astype(object) * 2**d.exponent
         except (ValueError, IndexError):
+            return "invalid", d
+        if d.block not in b.owed[d.round, d.slot]:
             return "invalid", d
         if abs(values).max() > o.largest:
             return "invalid", d
@@ -341,6 +347,10 @@ class Audit:
                             ]  # a late round of the one before is in no model
                             built = [x for x, e in zip(rounds, epochs, strict=True) if e == epochs[-1]]
                             assert said.samples == sum(x.samples for x in built), f"{where}: samples of {zone}"
+                            heavy = [sum(book.weights[x.round][i] for x in built) for i in range(BLOCKS)]
+                            assert list(said.weights or (said.samples,) * BLOCKS) == heavy, (
+                                f"{where}: weights of {zone}"
+                            )
                             updates[task][zone] = said
                 case Merged():
                     assert (f.epoch, "closed") == state[task], where
@@ -348,7 +358,8 @@ class Audit:
                     assert bool(f.manifest) == bool(mine), where
                     if f.manifest:
                         models = [self.models[name(mine[z].manifest)] for z in sorted(mine)]
-                        self.model(f.manifest, merged(models, [mine[z].samples for z in sorted(mine)]), where)
+                        heavy = [list(mine[z].weights or (mine[z].samples,) * BLOCKS) for z in sorted(mine)]
+                        self.model(f.manifest, merged(self.models[name(last[task])], models, heavy), where)
                         last[task] = f.manifest
                 case TaskEnded():
                     assert state[task][1] == "merged", where
@@ -364,3 +375,8 @@ def set_of(packed: bytes) -> set[tuple[int, int]]:
     """The (slot, block) pairs in a bitmap."""
     bits = np.unpackbits(np.frombuffer(packed, np.uint8))
     return {divmod(int(i), BLOCKS) for i in np.flatnonzero(bits)}
+
+
+def owed(blocks: bytes) -> set[int]:
+    """The blocks of a slot."""
+    return {b for _, b in set_of(blocks)} if blocks else set(range(BLOCKS))

@@ -19,6 +19,8 @@ from processors.aggregator import Aggregator
 from processors.selector import Selector
 from processors.work import Work
 from processors.zone_leader import ZoneLeader
+from schemas import sets
+from schemas.facts import Update
 from schemas.messages import Admission
 from streams import ledger
 from streams.models import Writing
@@ -136,7 +138,24 @@ def storing_before_committing() -> Any:
     return patch.object(Accumulator, "seal", hasty)
 
 
+@control
+def what_a_slot_owes() -> Any:
+    """A device may send any block, whatever its slot was given for."""
+    return patch.object(sets, "has", lambda blocks, block: True)
+
+
+@control
+def a_slot_is_done_with_what_it_owes() -> Any:
+    return patch.object(ledger.Round, "owed", lambda self, slot: len(self.opened.sizes))
+
+
 # ------------------------------------------------------------------ coordinators
+
+
+@control
+def zones_merged_block_by_block() -> Any:
+    """A zone weighs its samples, also in what none of its devices trained."""
+    return patch.object(Update, "weigh", lambda self, n: (self.samples,) * n)
 
 
 @contextmanager

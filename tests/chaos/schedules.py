@@ -41,7 +41,7 @@ from tests.chaos import controls
 from tests.chaos.audit import Audit
 from tests.chaos.oracle import trained
 from tests.chaos.whims import Whims, unruly
-from tests.plane import NS, Arithmetic, Plane
+from tests.plane import LAYOUT, NS, Arithmetic, Plane, part_of, some_of_it
 
 AIMS = ("ledger", "partials", "models", "admissions", "announcements", "receipts")
 """What an aimed fault waits for: that its host sends to such a topic."""
@@ -93,6 +93,8 @@ class Shape:
     """By which devices are shared, one after the other; none: nobody says."""
     fill_s: float
     serve_s: float
+    partial: bool
+    """Devices train parts of the last task's model."""
 
 
 COPY = 3_000
@@ -138,6 +140,7 @@ def draw(dice: Random, more: Random) -> Shape:
         policies=more.choice(((), (), ("fifo",), ("max-min",), ("irs", "reward", "fifo"), ("irs-tiers", "max-min"))),
         fill_s=0.0 if patient else more.choice((0.0, 0.0, 0.5, 1.5)),
         serve_s=0.0 if patient else more.choice((0.0, 0.0, 0.7)),
+        partial=more.random() < 0.5,
     )
 
 
@@ -162,7 +165,7 @@ class Schedule:
     """One run. `say` hears of every fault."""
 
     def __init__(self, seed: int, say: Callable[[str], None] = lambda text: None):
-        self.seed, self.dice = seed, Random(seed)
+        self.seed, self.dice, self.more = seed, Random(seed), Random(f"more {seed}")
         self.shape = s = draw(self.dice, Random(f"shape {seed}"))
         self.tell = say
         self.memory = Taped(seed=seed, latency=(1, s.latency), loss=s.loss)
@@ -193,7 +196,7 @@ class Schedule:
         numbers = range(n, self.shape.devices, self.shape.fleets)
 
         def make(life: str) -> Fleet:
-            devices = [Device(f"{zone}-{k}", k, abilities={"cpu": 1.0 + k}) for k in numbers]
+            devices = [Device(f"{zone}-{k}", k, abilities={"cpu": 1.0 + k}, part=some_of_it) for k in numbers]
             return Fleet(NS, zone, f"fleet-{zone}-{n}", life, devices, Arithmetic(), self.plane.manner)
 
         self.plane.host(f"fleet-{zone}-{n}", make)
@@ -217,12 +220,16 @@ class Schedule:
                 refill=s.refill,
                 staleness=s.staleness,
                 atomic=s.atomic,
+                partial=self.partial(k),
                 fill_s=s.fill_s,
                 serve_s=s.serve_s,
             ),
             epochs=Epochs(s.epochs, s.rounds, 3600.0 if s.patient else 8.0),
             upload=Upload(s.codec),
         )
+
+    def partial(self, k: int) -> bool:
+        return self.shape.partial and k == self.shape.tasks - 1
 
     # ------------------------------------------------------------------ faults
 
@@ -329,6 +336,9 @@ class Schedule:
                 {"round": b.round + 9},
             )
         )
+        if self.shape.partial and not self.shape.patient and self.more.random() < 0.5:
+            i = (b.block + 1) % len(LAYOUT.sizes)  # perhaps one that the slot does not owe
+            wrong = {"block": i, "codec": "int32", "exponent": 0, "data": memoryview(bytes(4 * LAYOUT.sizes[i]))}
         fields = {f: getattr(b, f) for f in b.__struct_fields__}
         self.put(at[0], encode(DeltaBlock(**{**fields, **wrong})), s.key, at[1])
 
@@ -380,7 +390,7 @@ class Schedule:
         s = self.shape
         for k in range(s.tasks):
             task = f"toy-{k}"
-            right = by_the_book(task, k + 1, s.zones, s.epochs, s.rounds, s.devices)
+            right = by_the_book(task, k + 1, s.zones, s.epochs, s.rounds, s.devices, self.partial(k))
             assert self.plane.model(task).tobytes() == right, f"another model of {task}"
             for zone in s.zones:
                 finals = [f for f in self.plane.facts(zone) if isinstance(f, Finalised) and f.task == task]
@@ -400,9 +410,14 @@ class Schedule:
 
 
 @lru_cache
-def by_the_book(task: str, seed: int, zones: tuple[str, ...], epochs: int, rounds: int, devices: int) -> bytes:
-    who = lambda zone, n, block: [f"{zone}-{k}" for k in range(devices)]  # noqa: E731
-    return trained(task, seed, zones, epochs, rounds, who).tobytes()
+def by_the_book(
+    task: str, seed: int, zones: tuple[str, ...], epochs: int, rounds: int, devices: int, partial: bool
+) -> bytes:
+    def who(zone: str, n: int, block: int) -> list[str]:
+        all = [f"{zone}-{k}" for k in range(devices)]
+        return [d for d in all if not partial or block in (part_of(d, task, n) or (block,))]
+
+    return trained(task, seed, zones, epochs, rounds, who, partial).tobytes()
 
 
 def fault(seed: int, without: str = "") -> str:

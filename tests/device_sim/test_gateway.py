@@ -261,14 +261,23 @@ def test_a_block_is_read_from_the_log_once_for_all_devices(world):
     assert world.link.gateway.edge.fetched == fetched
 
 
+def test_of_a_model_whose_parts_are_trained_only_what_is_asked_for_is_read(world):
+    world.announce(2, cause=8, partial=True)
+    world.run(50)
+    assert bytes(world.got(world.ask(Ask("t", 2, 1))).body) == START[7:].tobytes()
+    assert world.link.gateway.edge.fetched < START[7:].nbytes + 200
+    assert world.link.gateway.edge.handed == START[7:].nbytes
+
+
 def test_what_is_nowhere_is_gone(world):
     bad = replace(world.manifest, blocks=tuple(replace_key(p) for p in world.manifest.blocks))
     world.manifest = bad
-    world.announce(2, cause=8)
-    world.run(50)
-    world.refused(world.ask(Ask("t", 2, 0)), Status.GONE, "block 0")
+    for n, partial in ((2, False), (3, True)):
+        world.announce(n, cause=4 * n, partial=partial)
+        world.run(50)
+        world.refused(world.ask(Ask("t", n, 0)), Status.GONE, "block 0")
     world.refused(world.ask(Ask("t", 1, 0)), Status.UNKNOWN, "round 1 of t is not open")
-    world.refused(world.ask(Ask("t", 2, 9)), Status.BAD, "blocks 0 to 1")
+    world.refused(world.ask(Ask("t", 3, 9)), Status.BAD, "blocks 0 to 1")
 
 
 def replace_key(place: Any) -> Any:

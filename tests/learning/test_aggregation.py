@@ -15,6 +15,7 @@ from learning.aggregation import (
     largest_in_units,
     mean,
     merge,
+    merge_blocks,
     norm,
     quantise,
     within,
@@ -316,3 +317,37 @@ def test_a_model_without_weight_does_not_spoil_a_merge():
 def test_norm():
     assert norm(np.array([3.0, -4.0], np.float32)) == 5.0
     assert norm(np.full(4, 1e30, np.float32)) == pytest.approx(2e30)  # float32 would overflow
+
+
+# ------------------------------------------------------------------ zones, block by block
+
+
+def test_a_zone_in_which_nobody_trained_a_block_leaves_it_to_the_others():
+    last = np.array([1, 1, 5, 5], np.float32)
+    east, west = np.array([3, 3, 5, 5], np.float32), np.array([1, 1, 9, 9], np.float32)
+    merged = merge_blocks(last, [east, west], [(10, 0), (0, 1)], (2, 2))
+    assert merged.tolist() == [3, 3, 9, 9]  # by samples, west's ten times fewer would hardly show
+    assert merge_blocks(last, [east, west], [(3, 0), (1, 0)], (2, 2)).tolist() == [2.5, 2.5, 5, 5]
+
+
+@given(st.integers(1, 4), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_blocks_that_weigh_alike_merge_as_whole_models_do(zones, seed, sizes):
+    dice = np.random.default_rng(seed)
+    models = [dice.standard_normal(sum(sizes)).astype(np.float32) for _ in range(zones)]
+    samples, last = dice.integers(1, 10**6, zones).tolist(), dice.standard_normal(sum(sizes)).astype(np.float32)
+    merged = merge_blocks(last, models, [[n] * len(sizes) for n in samples], sizes)
+    assert merged.tobytes() == merge(models, samples).tobytes()
+
+
+def test_what_weighs_nothing_stays_bit_for_bit():
+    last = np.array([-0.0, np.nan, 1e-45], np.float32)
+    assert merge_blocks(last, [np.ones(3, np.float32)], [(0, 0)], (2, 1)).tobytes() == last.tobytes()
+    assert merge_blocks(last, [], [], (2, 1)).tobytes() == last.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("models", "weights", "sizes"), [(1, [(1,)], (3,)), (2, [(1, 1)], (1, 1)), (1, [(1, 1, 1)], (1, 1))]
+)
+def test_lengths_that_do_not_fit_are_an_error_of_the_caller(models, weights, sizes):
+    with pytest.raises(ValueError, match="blocks"):
+        merge_blocks(np.zeros(2, np.float32), [np.zeros(2, np.float32)] * models, weights, sizes)

@@ -225,3 +225,27 @@ def test_the_screen_shows_a_task_that_stands_still_and_what_to_do() -> None:
     Console(file=out, width=200).print(status_screen(view, rig.memory.now))
     assert f"olearning abandon t --zone {Z}" in " ".join(out.getvalue().split())
     assert any(e.kind == "loss" and "t stands still: " in e.text for e in view.drain())
+
+
+def test_of_a_slot_that_owes_a_part_its_blocks_and_their_weights_are_told() -> None:
+    rig = Rig(partial=True)
+    rig.admit(1, DEVICES[:3], {DEVICES[0]: (0,), DEVICES[1]: (0, 1)})
+    sent = {d: blocks(d, rig.slot(1, d)) for d in DEVICES[:3]}
+    two = changed(sent[DEVICES[1]][1], weight=900)
+    rig.send(*sent[DEVICES[0]], sent[DEVICES[1]][0], two, *sent[DEVICES[2]])
+    rig.finalised(1)
+    a, _ = audit(rig.memory, Z, "t", 1)
+    assert verify.verdict(a) == "ok"
+    one, other, whole = sorted(explain.as_json(a)["slots"], key=lambda x: DEVICES.index(x["device"]))
+    assert (one["owes"], other["owes"], whole["owes"]) == ([0], [0, 1], None)
+    assert one["whole"]
+    assert one["reasons"] == [f"slot {one['slot']} of round 1 owes no block 1"]
+    assert one["weights"] == {"0": one["weight"]}
+    assert one["weight"] > 0
+    assert (other["weight"], other["weights"]) == (None, {"0": other["samples"], "1": 900})
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(explain.screen(a))
+    told = console.export_text()
+    assert "(owes 1 of the model: 0)" in told
+    assert "(owes 2 of the model: 0–1)" in told
+    assert f"{other['samples']}–900" in told

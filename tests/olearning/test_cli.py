@@ -19,7 +19,7 @@ import olearning.demo
 from olearning import connect
 from olearning.cli import app, outcome
 from olearning.completing import remember
-from olearning.connect import Broker, Noted, attended, broker_folder, choose, find, planes
+from olearning.connect import Broker, Noted, address, attended, broker_folder, choose, find, planes
 from olearning.demo import Demo
 from olearning.errors import FAILED, INTERRUPTED, NO_BROKER, OK, TERMINATED, USAGE, Trouble
 from olearning.hosting import must_exist, visit
@@ -129,7 +129,14 @@ def test_the_task_of_the_demo_is_good() -> None:
     assert parse_task(DIGITS).task == "digits"
 
 
-@pytest.mark.parametrize(("heavy", "says"), [("torch", "torch is not installed.*olearning.train"), ("", "")])
+@pytest.mark.parametrize(
+    ("heavy", "says"),
+    [
+        ("torch", r"torch is not installed.*olearning\[train\]"),
+        ("aiohttp", r"aiohttp is not installed.*speak HTTP by it: install olearning\[gateway\]"),
+        ("", ""),
+    ],
+)
 def test_what_is_not_installed_is_named(heavy: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def lacks(file: Path) -> None:
         raise ModuleNotFoundError(f"No module named {heavy!r}", name=heavy)
@@ -286,6 +293,10 @@ class Local:
         self.stopped = True
 
 
+class Contained(Local):
+    bootstrap, image = "docker:1", "an-image"
+
+
 def running(monkeypatch: pytest.MonkeyPatch, bootstrap: str) -> None:
     monkeypatch.setattr(connect, "status", lambda folder: {"bootstrap": bootstrap} if folder == broker_folder() else {})
 
@@ -293,10 +304,24 @@ def running(monkeypatch: pytest.MonkeyPatch, bootstrap: str) -> None:
 def test_the_broker_is_chosen_in_this_order_and_said_aloud(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(connect, "LocalBroker", lambda folder: Local(folder, "no java found: install"))
+    monkeypatch.setenv("PATH", str(machine))
     with choose(machine, said.append) as none:
         assert none.bootstrap == ""
-    assert re.match("broker: none. no java found: install", said[1])
-    assert re.match("WARNING: going on with the log in memory.*Nothing survives.*killing a role is only simulated", said[2])  # fmt: skip
+    assert said[1] == "broker: not a local one. no java found: install"
+    assert re.match("broker: Apache Kafka in Docker.* from apache/kafka:", said[2])
+    assert said[3] == "broker: none. no docker found: install Docker"
+    assert re.match("WARNING: going on with the log in memory.*Nothing survives.*killing a role is only simulated", said[4])  # fmt: skip
+
+    with monkeypatch.context() as docker:
+        docker.setattr(connect, "DockerBroker", Contained)
+        with choose(machine, said.append) as contained:
+            assert contained.bootstrap == "docker:1"
+            assert isinstance(contained.local, Contained)
+        assert contained.local.stopped
+    assert (
+        said[-1]
+        == "broker: Apache Kafka in Docker, started for this run from an-image (the first time, Docker pulls it)"
+    )
 
     monkeypatch.setattr(connect, "LocalBroker", Local)
     with choose(machine, said.append) as own:
@@ -314,6 +339,13 @@ def test_the_broker_is_chosen_in_this_order_and_said_aloud(machine: Path, monkey
     assert choose(machine, said.append).bootstrap == "env:1"
     assert choose(machine, said.append, "named:1").bootstrap == "named:1"
     assert said[-1] == "broker: yours, at named:1"
+
+
+def test_addresses() -> None:
+    assert [address(x) for x in ("h:80", "[::1]:80", ":80")] == [("h", 80), ("::1", 80), ("", 80)]
+    assert {address(x) for x in ("h", "h:", "h:x", "h:70000", "")} == {None}
+    for good in ("h", "h:1", "[::1]", "[::1]:1", "h:1,i:2, j"):
+        assert find(good) == good
 
 
 def test_commands_find_the_broker_of_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Metrics, health and log lines: what roles show is what their state says, and what the list says."""
 
 import asyncio
+import inspect
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from device_sim.gateway import Gateway
+from olearning import cli
 from olearning.errors import NO_BROKER, Trouble
 from olearning.telemetry import exporter as exporters
 from olearning.telemetry import logs
@@ -32,6 +34,7 @@ from tests.olearning.watched import watch
 from tests.plane import NS, Plane, spec
 
 ROOT = Path(__file__).parents[2]
+STAYS = ("fleet", "gateway", "up", "monitor")
 KINDS = {"scheduler": "scheduler", "global": "global", "zone": "zone", "agg": "aggregator", "fleet": "fleet"}
 
 
@@ -259,3 +262,10 @@ def test_names_are_in_base_units():
 def test_the_page_is_current():
     written = (ROOT / "docs/metrics.md").read_text()
     assert written == m.page(), "run `python -m olearning.telemetry.metrics > docs/metrics.md`"
+
+
+def test_every_command_that_stays_can_show_metrics():
+    stays = [*cli.run.registered_commands, *(c for c in cli.app.registered_commands if c.callback.__name__ in STAYS)]
+    assert len(stays) >= 5 + len(STAYS)
+    for command in stays:
+        assert "metrics_port" in inspect.signature(command.callback).parameters, command.callback

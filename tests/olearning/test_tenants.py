@@ -174,7 +174,9 @@ def test_bytes_of_today_are_those_of_all_zones_and_of_no_other_day():
     p.memory.append(send(topic(NS, GLOBAL, "tenants"), Tenant("acme", quota=Quota(bytes=100)), "acme"))
     p.memory.run(limit=1_000)
     book.state = replace(book.state, spent={"acme": Spent(day=5, bytes=70)})
+    view.heard = now
     assert [t.bytes for t in view.snapshot(now).tenants] == [70]
+    view.heard = now + DAY
     assert [t.bytes for t in view.snapshot(now + DAY).tenants] == [0]
 
 

@@ -1,6 +1,7 @@
 """A round is one trace, whoever was restarted meanwhile; headers are W3C's; without a place to send traces nothing is done."""
 
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
-from olearning.telemetry.otel import Given, OpenTelemetry
+from olearning.telemetry.otel import LINGER, Given, OpenTelemetry, end, provider
 from olearning.telemetry.traces import ENDPOINTS, Traced, said_of, traced
 from processors.zone import ZoneCoordinator
 from schemas.facts import Finalised
@@ -38,9 +39,9 @@ class TracedPlane(Plane):
 
 @pytest.fixture(scope="module")
 def plane() -> TracedPlane:
-    """Two rounds, and the zone's leader is killed in the middle of the first."""
+    """Two rounds in which some devices train a part of the model, and the zone's leader is killed in the middle of the first."""
     plane = TracedPlane(zones=("east",))
-    plane.submit(spec(epochs=1, rounds=2))
+    plane.submit(spec(epochs=1, rounds=2, partial=True))
     leader = plane.hosts["zone-east"]
     assert plane.memory.run(
         lambda: any(r.devices for t in plane.zone("east").tasks.values() for r in t.rounds.values()), 60_000
@@ -147,6 +148,15 @@ def test_what_is_not_sampled_is_not_sent_and_says_so():
         v[-2:] for r in plane.memory.records(f"{NS}.east.registrations") for k, v in r.headers if k == "traceparent"
     }
     assert flags == {b"00"}
+
+
+def test_a_collector_that_is_away_holds_up_nobodys_end(monkeypatch):
+    monkeypatch.setenv(ENDPOINTS[0], "http://127.0.0.1:9")
+    made = provider("zone", "zone-east")
+    OpenTelemetry(made).span("round", step("east-1", "toy", 1), None, 1_000, 2_000, {})
+    began = time.monotonic()
+    end(made)
+    assert time.monotonic() - began < LINGER + 2, "the SDK alone takes some 10 s"
 
 
 def test_without_an_address_for_traces_there_is_nothing_around_a_processor(monkeypatch):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from learning.aggregation import merge
 from learning.optimisers import apply_merged, apply_sums, first_state
 from processors.oracle import plain
 from schemas.blocks import MOST_LOSS, Counted, DeltaBlock, Manifest, slices
@@ -107,6 +106,8 @@ class Books:
         self.states: dict[str, np.ndarray] = {}
         self.slots: list[tuple[str, str, int, int, str]] = []
         """Zone, task, round, slot, device, as they were given."""
+        self.owed: dict[tuple[str, str, int, int], set[int]] = {}
+        """By zone, task, round and slot, the blocks that its delta has."""
         self.seen: Counter[str] = Counter()
 
     def zone(self, name: str) -> Zone:
@@ -149,6 +150,8 @@ class Books:
                     if devices[x.slot : x.slot + 1] == (x.device,):
                         assert x.task not in stands, where
                         self.slots.append((zone, x.task, x.round, x.slot, x.device))
+                        mine = {b for _, b in pairs(x.blocks)} if x.blocks else set(range(len(SIZES)))
+                        self.owed[zone, x.task, x.round, x.slot] = mine
             case Opened():
                 assert key(f.base) in self.models, f"{where}: from a model that nobody accepted"
                 self.tasks.setdefault((zone, f.task), TaskBook([0] * after.partitions))
@@ -194,7 +197,7 @@ class Books:
             values = plain(b.codec, b.data, SIZES[b.block]) * 2**b.exponent * factor
             book.sums[f.round][slices(SIZES)[b.block]] += values
             book.weights[f.round][b.block] += b.weight
-            if len(mine) == len(SIZES):
+            if mine == self.owed[zone, f.task, b.round, b.slot]:
                 done.append((b.round, b.slot))
                 book.totals[f.round].update(devices=1, samples=b.samples, loss=b.loss)
 
@@ -203,7 +206,7 @@ class Books:
             assert f.round == t.at[s], where
             book.next[s] = x.end
             for r in self.memory.tape[f"{NS}.{zone}.deltas.{f.task}", s][x.start : x.end]:
-                outcome, b = self.judge(f.task, t, s, r, book, voided)
+                outcome, b = self.judge(zone, f.task, t, s, r, book, voided)
                 if outcome != "counted" or b is None:
                     outcomes[outcome] += 1
                 elif not t.rounds[b.round].opened.atomic:  # type: ignore[union-attr]
@@ -211,7 +214,7 @@ class Books:
                 else:
                     held, slot = book.held[s], (b.round, b.slot)
                     held.setdefault(slot, {})[b.block] = r.offset, b
-                    if len(held[slot]) == len(SIZES):
+                    if held[slot].keys() == self.owed[zone, f.task, b.round, b.slot]:
                         for _, block in held.pop(slot).values():
                             count(block)
                     while (
@@ -233,10 +236,11 @@ class Books:
         assert bits == new, f"{where}: its bitmap is {bits}, not {dict(new)}"
         for (n, slot), mine in book.counted.items():
             o = t.rounds[n].opened if n in t.rounds else None
-            assert not (o and o.atomic and 0 < len(mine) < len(SIZES)), f"{where}: half of slot {slot} of round {n}"
+            half = 0 < len(mine) < len(self.owed[zone, f.task, n, slot])
+            assert not (o and o.atomic and half), f"{where}: half of slot {slot} of round {n}"
 
     def judge(
-        self, task: str, t: ZoneTask, s: int, r: Record, book: TaskBook, voided: list[tuple[int, int]]
+        self, zone: str, task: str, t: ZoneTask, s: int, r: Record, book: TaskBook, voided: list[tuple[int, int]]
     ) -> tuple[str, DeltaBlock | None]:
         """The outcome of a record of a delta log, by the letter of the design."""
         try:
@@ -260,6 +264,8 @@ class Books:
         if abs(values).max() > o.largest:
             return "invalid", b
         slot = b.round, b.slot
+        if b.block not in self.owed[zone, task, b.round, b.slot]:
+            return "invalid", b
         if b.slot in base.voided or slot in voided:
             return "incomplete", b
         if b.block in book.counted[slot] or b.block in book.held[s].get(slot, ()):
@@ -309,15 +315,14 @@ class Books:
                     self.since[f.task, zone] = end
                     if finals := [x for at, x in book.finals if start <= at < end] if book else []:
                         epoch = book.epochs[finals[-1].round]  # a late round of the one before is in no model
-                        mine[zone] = (
-                            finals[-1].manifest,
-                            sum(x.samples for x in finals if book.epochs[x.round] == epoch),
-                        )
+                        built = [x for x in finals if book.epochs[x.round] == epoch]
+                        heavy = [sum(book.weights[x.round][b] for x in built) for b in range(len(SIZES))]
+                        mine[zone] = (finals[-1].manifest, sum(x.samples for x in built), heavy)
                 assert bool(f.manifest) == bool(mine), f"{where}: from {mine}"
-                assert f.samples == sum(n for _, n in mine.values()), f"{where}: from {mine}"
+                assert f.samples == sum(n for _, n, _ in mine.values()), f"{where}: from {mine}"
                 if f.manifest:
                     server, last = self.specs[f.task].spec.server.working("globe"), self.models[f"last {f.task}"]
-                    merged = merge([self.models[key(m)] for m, _ in mine.values()], [n for _, n in mine.values()])
+                    merged = _merged(last, [(self.models[key(m)], heavy) for m, _, heavy in mine.values()])
                     state = self.states.get(f.task)
                     state = first_state(server, len(last)) if state is None else state
                     new, self.states[f.task] = apply_merged(server, last, merged, SIZES, state)
@@ -351,3 +356,12 @@ def pairs(packed: bytes) -> set[tuple[int, int]]:
     """The (slot, block) pairs in a bitmap."""
     bits = np.unpackbits(np.frombuffer(packed, np.uint8))
     return {divmod(int(i), len(SIZES)) for i in np.flatnonzero(bits)}
+
+
+def _merged(last: np.ndarray, zones: list[tuple[np.ndarray, list[int]]]) -> np.ndarray:
+    """The zones' models, each block by what was counted of it; what nobody trained is that of the last global model."""
+    new = last.copy()
+    for b, piece in enumerate(slices(SIZES)):
+        if n := sum(heavy[b] for _, heavy in zones):
+            new[piece] = sum(m[piece].astype(np.float64) * heavy[b] for m, heavy in zones if heavy[b]) / n
+    return new

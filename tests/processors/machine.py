@@ -18,6 +18,7 @@ from schemas.blocks import MOST_LOSS, DeltaBlock
 from schemas.facts import Abandoned
 from schemas.messages import Registration
 from schemas.partitioner import shard_of
+from schemas.sets import bitmap
 from schemas.sharing import SHARING, Quota, Sharing, Tenant
 from schemas.task import Epochs, Limits, Rounds, Server, TaskSpec
 from schemas.topics import GLOBAL, topic, zone_topics
@@ -25,7 +26,7 @@ from schemas.wire import encode
 from streams.ledger import ZoneTask, snapshot
 from streams.memory import Host
 from streams.processor import HEADERS, Send, send
-from tests.plane import LAYOUT, NS, START
+from tests.plane import LAYOUT, NS, PARTS, START
 from tests.processors.books import HEAVIEST, SIZES, Books, Taped
 from tests.processors.rig import blocks, changed
 
@@ -164,13 +165,16 @@ class World:
         return found
 
     def register(self, zone: str, task: str, n: int, device: int) -> None:
-        d = f"p-{device}"
-        self.memory.append(send(topic(NS, zone, "registrations"), Registration(d, task, n), d))
+        d, mine = f"p-{device}", PARTS[(device + n) % len(PARTS)] if self.shape.rounds.partial else ()
+        wish = Registration(d, task, n, blocks=bitmap(mine, len(SIZES)) if mine else b"")
+        self.memory.append(send(topic(NS, zone, "registrations"), wish, d))
 
     def admitted(self) -> None:
-        """Whoever was given a slot since has a delta to send."""
+        """Whoever was given a slot since has a delta to send; some also what they do not owe."""
         for zone, task, n, slot, device in self.books.slots[self.given :]:
-            self.unsent += [(zone, changed(b, task=task)) for b in blocks(device, slot, n)]
+            owed = self.books.owed[zone, task, n, slot]
+            mine = [b for b in blocks(device, slot, n) if b.block in owed or (n + slot) % 3 == 0]
+            self.unsent += [(zone, changed(b, task=task, weight=b.weight + b.block)) for b in mine]
         self.given = len(self.books.slots)
 
     def deliver(self, zone: str, b: DeltaBlock, **more: Any) -> bool:

@@ -4,7 +4,9 @@ The globe is a few facts written here. What must come out is plain numpy (`oracl
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from processors.zone import ZoneCoordinator
 from schemas.blocks import DeltaBlock, Manifest, ModelBlock, Place, Tensor, layout, slices
 from schemas.facts import LEADERSHIP, Claimed, Committed, EpochOpened, Finalised, Founded, TaskAdmitted, ZoneJoined
 from schemas.messages import Registration
+from schemas.sets import bitmap
 from schemas.task import Epochs, Limits, Rounds, TaskSpec
 from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
 from schemas.wire import Message, checksum
@@ -78,17 +81,18 @@ class Rig:
 
     # ------------------------------------------------------------------ what devices do
 
-    def register(self, n: int, devices: list[str]) -> None:
+    def register(self, n: int, devices: list[str], owe: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
         for d in devices:
-            self.put(topic(NS, Z, "registrations"), Registration(d, "t", n), d)
+            wish = Registration(d, "t", n, blocks=bitmap(owe[d], len(SIZES)) if d in owe else b"")
+            self.put(topic(NS, Z, "registrations"), wish, d)
 
     def send(self, *blocks: DeltaBlock) -> list[tuple[int, int]]:
         return [self.put(self.deltas, b, b.device) for b in blocks]
 
-    def admit(self, n: int, devices: list[str]) -> None:
-        """Open round n, and give these devices its slots."""
+    def admit(self, n: int, devices: list[str], owe: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
+        """Open round n, and give these devices its slots; those who `owe` some of the blocks, for these."""
         self.until(lambda: self.at(n, "open"))
-        self.register(n, devices)
+        self.register(n, devices, owe)
         self.until(lambda: set(devices) <= set(self.round(n).devices))
 
     def slot(self, n: int, device: str) -> int:

@@ -247,3 +247,24 @@ def test_giving_back_is_said_again_until_it_is_so() -> None:
     assert ours.give_back(seats, lambda s: True, 100 + claims.AGAIN) == said
     seats[0] = Holder("", "1", 9)
     assert ours.give_back(seats, lambda s: True, 9_000) is None
+
+
+def test_what_lag_tools_are_told_is_what_accepted_commits_cover() -> None:
+    r = Rig(aggregators=2)
+    who = DEVICES[:3]
+    r.admit(1, who)
+    for a in r.aggregators:
+        a.freeze()
+    sent = r.send(*[b for d in who for b in blocks(d, r.slot(1, d))])
+    r.memory.run(limit=2_000)
+
+    def lag() -> int:
+        marks = r.memory.marks.get(f"{NS}.{Z}.lag", {})
+        return sum(r.memory.span(r.deltas.name, s)[1] - marks.get((r.deltas.name, s), 0) for s in range(P))
+
+    assert lag() == len(sent), "nobody reads"
+    for a in r.aggregators:
+        a.thaw()
+    r.finalised(1)
+    r.until(lambda: lag() == 0)
+    assert {at for marks in r.memory.marks.values() for at in marks} == {(r.deltas.name, s) for s in range(P)}

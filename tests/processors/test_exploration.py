@@ -42,6 +42,7 @@ from processors.accumulator import Bitmap, Bitmaps
 from processors.aggregator import Aggregator
 from processors.work import Work
 from processors.zone import ZoneCoordinator
+from schemas import sets
 from schemas.blocks import Counted, DeltaBlock, Manifest, ModelBlock, Place, SumBlock, Tensor, layout, slices
 from schemas.facts import (
     LEADERSHIP,
@@ -58,10 +59,11 @@ from schemas.facts import (
     ZoneJoined,
 )
 from schemas.messages import Registration
+from schemas.sets import bitmap
 from schemas.task import Epochs, Limits, Rounds, TaskSpec
 from schemas.topics import GLOBAL, topic
 from schemas.wire import checksum, decode, encode
-from streams.ledger import Zone, fold, identity
+from streams.ledger import Round, Zone, fold, identity
 from streams.processor import Answer, Assigned, Ends, Fetch, Follow, Pause, Record, Resume, Send, Stop, Tick, Unfollow
 
 pytestmark = pytest.mark.proof
@@ -142,8 +144,10 @@ class Zoo:
         atomic: bool = False,
         hold: int = 2**20,
         deep: bool = False,
+        owe: dict[int, tuple[int, ...]] | None = None,
     ):
-        """`log`: (device, block) in the order sent."""
+        """`log`: (device, block) in the order sent. `owe`: the blocks of devices that do not owe all."""
+        self.owe = owe or {}
         self.name, self.faults, self.ticks, self.atomic, self.hold, self.deep = name, faults, ticks, atomic, hold, deep
         self.layout = layout(tuple(Tensor(f"w{i}", (2,), group=str(i)) for i in range(blocks)))
         self.blocks = [self.block(d, i) for d, i in log]
@@ -180,7 +184,13 @@ class Zoo:
             model="m",
             data="d",
             rounds=Rounds(
-                demand=2, over_commit=1.0, minimum=1, deadline_s=STEP / 1000, lease_s=1e6, atomic=self.atomic
+                demand=2,
+                over_commit=1.0,
+                minimum=1,
+                deadline_s=STEP / 1000,
+                lease_s=1e6,
+                atomic=self.atomic,
+                partial=bool(self.owe),
             ),
             epochs=Epochs(1, 9),
             limits=Limits(heaviest=1000),
@@ -215,7 +225,8 @@ class Zoo:
             raise AssertionError("it does not begin")
 
         w = until(lambda z: "t" in z.tasks and z.shards[0].token)
-        self.registrations = [encode(Registration(d, "t", 1)) for d in DEVICES]
+        owing = [bitmap(self.owe[i], len(self.layout.sizes)) if i in self.owe else b"" for i in range(len(DEVICES))]
+        self.registrations = [encode(Registration(d, "t", 1, blocks=s)) for d, s in zip(DEVICES, owing, strict=True)]
         w = until(lambda z: z.tasks["t"].rounds[1].devices == DEVICES)
         return w._replace(hosts=tuple(h._replace(clock=0) for h in w.hosts), faults=self.faults, ticks=self.ticks)
 
@@ -356,8 +367,10 @@ class Zoo:
         here, tally = set(), dict.fromkeys(Counts.__struct_fields__, 0)
         for o in range(stretch.start, stretch.end):
             b = self.blocks[o]
-            waiting = held.get(b.slot, [])
-            if b.slot in voided:
+            waiting, owed = held.get(b.slot, []), self.owe.get(b.slot, tuple(range(len(self.layout.sizes))))
+            if b.round >= f.round - 1 and b.block not in owed:
+                tally["invalid"] += 1
+            elif b.slot in voided:
                 tally["incomplete"] += 1
             elif b.round >= f.round - 1 and (
                 (b.slot, b.block) in counted or b.block in [self.blocks[w].block for w in waiting]
@@ -369,7 +382,7 @@ class Zoo:
                 here.add(o)
             else:
                 held.setdefault(b.slot, []).append(o)
-                if len(held[b.slot]) == len(self.layout.sizes):
+                if len(held[b.slot]) == len(owed):
                     here.update(held.pop(b.slot))
                 while 8 * sum(map(len, held.values())) > self.hold:
                     slot = next(iter(held))
@@ -641,10 +654,12 @@ WIDE: list[dict[str, Any]] = [
     {"name": "atomic deltas", "log": (A0, B0, A1, A0, B1), **ATOMIC},
     {"name": "atomic deltas over the limit", "log": (A0, B0, A1, B1), "hold": 12, **ATOMIC},
 ]
+PARTS: dict[str, Any] = {"name": "atomic parts, to the end", "log": (A0, B1, A1, B0, B1), "owe": {1: (1,)}, **ATOMIC}
 DEEP: list[dict[str, Any]] = [
     {"name": "two aggregators, to the end", "log": (A, A, B), "faults": 1, "ticks": 1},
     {"name": "two leaders, to the end", "log": (A, B, A), "faults": 2, "ticks": 0, **LEADERS},
     {"name": "atomic deltas, to the end", "log": (A0, B0, A1, A0, B1), "faults": 1, "ticks": 1, **ATOMIC},
+    PARTS,
     {"name": "a delta in halves, to the end", "log": (A0, A0, B0, A1), "blocks": 2, "faults": 2, "ticks": 0},
 ]
 
@@ -738,6 +753,16 @@ def off_forget(monkeypatch):
     monkeypatch.setattr(Work, "resume", forgetful)
 
 
+def off_owed(monkeypatch):
+    """A delta is whole when all blocks of the model are there, whatever its slot owes."""
+    monkeypatch.setattr(Round, "owed", lambda self, slot: len(self.opened.sizes))
+
+
+def off_set(monkeypatch):
+    """A block counts that its slot does not owe."""
+    monkeypatch.setattr(sets, "has", lambda blocks, block: True)
+
+
 CONTROLS = [
     (
         off_bitmaps,
@@ -748,6 +773,8 @@ CONTROLS = [
     (off_drop, WIDE[0], "void though nothing forbids it"),
     (off_own_next, WIDE[0], "void though nothing forbids it"),
     (off_forget, WIDE[3], "is right"),
+    (off_owed, {**PARTS, "deep": True}, "is right"),
+    (off_set, {**PARTS, "deep": True}, "slot 1 of round 1 is done or given up before"),
 ]
 """What the broken one would do in the third and fourth the fold refuses, and an aggregator stops that does not see why."""
 

@@ -25,6 +25,8 @@ from processors.accumulator import Accumulator
 from processors.aggregator import Aggregator
 from processors.desk import Desk, ZoneDesk
 from processors.work import Work
+from schemas import sets
+from schemas.facts import Update
 from schemas.sharing import SHARING, Quota, Sharing
 from schemas.task import Epochs, Rounds, Server
 from schemas.topics import GLOBAL, topic
@@ -63,6 +65,7 @@ def shapes(draw: Any) -> Shape:
             refill=0 if staleness is None else draw(st.integers(1, 1 + demand // 2)),
             staleness=staleness or 0,
             atomic=draw(st.booleans()),
+            partial=draw(st.booleans()),
         ),
         epochs=Epochs(draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.sampled_from((8.0, 3600.0)))),
         server=Server(*draw(st.sampled_from((("fedavg", "zone"), ("fedyogi", "zone"), ("fedyogi", "globe"))))),
@@ -349,6 +352,9 @@ CONTROLS: dict[str, tuple[Any, str, Any]] = {
     "a checkpoint is the whole state": (reading, "restore", in_part),
     "ledgers are cut below what readers need": (ZoneDesk, "needed", Desk.needed),
     "staleness weighs": (accumulator, "staleness_factor", lambda s, fraction: 2**fraction),
+    "a slot counts what it owes": (sets, "has", lambda blocks, block: True),
+    "a slot is done with what it owes": (ledger.Round, "owed", lambda self, slot: len(self.opened.sizes)),
+    "zones are merged block by block": (Update, "weigh", lambda self, n: (self.samples,) * n),
     "a task with a loss stands still": (ledger, "_whole", lambda t, task: None),
 }
 

@@ -39,7 +39,7 @@ def test_a_full_task_reads_back():
         "training": {"epochs": 2, "batch": 32, "learning_rate": 0.05, "prox": 0.1}
         | {"optimiser": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "steps": 7},
         "rounds": {"demand": 20, "over_commit": 1.5, "minimum": 20, "deadline_s": 30, "lease_s": 10.5, "grace_s": 0}
-        | {"refill": 2, "staleness": 3, "atomic": True, "fill_s": 12.0, "serve_s": 15.0},
+        | {"refill": 2, "staleness": 3, "atomic": True, "partial": True, "fill_s": 12.0, "serve_s": 15.0},
         "epochs": {"count": 3, "rounds": 4, "deadline_s": 600, "enough": 1, "window_s": 300.0, "zones": 2},
         "stop": {"accuracy": 0.9, "loss": 0.2, "patience": 3, "delta": 0.01, "reward": 0.001, "wait_s": 30.0},
         "server": {
@@ -57,6 +57,16 @@ def test_a_full_task_reads_back():
         "adapt": {"batch_least": 2, "sample_kb": 80.0, "most_s": 60.0, "codecs": ("top-k+int16",), "steps_least": 0.5},
         "silent_s": 1800.0,
         "distribute": {"differences": True},
+        "modules": {
+            "modules": 32,
+            "ratio": 10.0,
+            "k": 8,
+            "last": 3,
+            "norm": "group",
+            "transfer_s": 12.5,
+            "sample_ms": 40.0,
+        }
+        | {"memory": 0.25, "drift": 0.5, "window": 5, "gain": 0.125},
     }
     spec = parse(tree)
     assert spec.zones == ("asia", "europe")

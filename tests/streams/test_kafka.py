@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import has_snappy
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -24,7 +26,20 @@ from streams.appends import Append
 from streams.batches import _Batches, _Records
 from streams.broker import LocalBroker
 from streams.kafka import BrokerGone, Kafka, _Host
-from streams.processor import CreateTopics, Ends, Fetch, Follow, Membership, Pause, Record, Resume, Send, Starts, Tick
+from streams.processor import (
+    CreateTopics,
+    Ends,
+    Fetch,
+    Follow,
+    Mark,
+    Membership,
+    Pause,
+    Record,
+    Resume,
+    Send,
+    Starts,
+    Tick,
+)
 from tests.streams.worlds import KafkaWorld, Probe, make_topics, named
 
 pytestmark = pytest.mark.kafka
@@ -463,6 +478,32 @@ def test_members_in_one_runtime_stay_sticky(world: KafkaWorld) -> None:
     world.run_until(lambda: sorted(len(p.seats or ()) for p in (a, b, c)) == [2, 3, 3])
     assert (a.seats or frozenset()) <= (before["a"] or frozenset())
     assert (b.seats or frozenset()) <= (before["b"] or frozenset())
+
+
+def test_a_mark_is_what_tools_show_of_a_group(world: KafkaWorld) -> None:
+    t, group = named(world, "receipts"), f"{world.namespace}.lag"
+    make_topics(world, (t, 2))
+    marker = Probe(first=(Mark(group, {(t.name, 0): 3, (t.name, 1): 1}), Mark(group, {("nowhere", 0): 1})))
+    handle = world.host(marker)
+
+    async def offsets(wanted: dict[int, int]) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
+        await admin.start()
+        try:
+            async with asyncio.timeout(10):
+                found = None
+                while found != wanted:
+                    await asyncio.sleep(0.05)
+                    with suppress(GroupCoordinatorNotAvailableError):  # it is being made
+                        said = await admin.list_consumer_group_offsets(group)
+                        found = {tp.partition: at.offset for tp, at in said.items()}
+        finally:
+            await admin.close()
+
+    asyncio.run(offsets({0: 3, 1: 1}))
+    marker.do(Mark(group, {(t.name, 1): 7}))
+    asyncio.run(offsets({0: 3, 1: 7}))
+    assert world.stopped(handle) is None
 
 
 def test_the_names_of_all_topics(world: KafkaWorld) -> None:

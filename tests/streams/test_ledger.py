@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from schemas.blocks import Manifest, Tensor, layout
 from schemas.facts import (
     LEADERSHIP,
+    RULES,
     Admitted,
     Claimed,
     Closed,
@@ -78,14 +79,14 @@ def test_a_globe_has_no_shards():
 @pytest.mark.parametrize("state", [Zone(), Globe()])
 def test_unknown_rules_stop_the_reader(state):
     with pytest.raises(UnknownRules, match="install a newer"):
-        fold(state, 0, 0, Founded("x", "z", 1, rules=3))
-    with pytest.raises(UnknownRules, match=r"rules 1 of an older version.*another --namespace"):
-        fold(state, 0, 0, Founded("x", "z", 1, rules=1))
+        fold(state, 0, 0, Founded("x", "z", 1, rules=RULES + 1))
+    with pytest.raises(UnknownRules, match=rf"rules {RULES - 1} of an older version.*another --namespace"):
+        fold(state, 0, 0, Founded("x", "z", 1, rules=RULES - 1))
     book = Book(state)
     book.ok(Founded("x", "z", 1))
-    assert book.add(Rules(2), 0) == "rules 2 are followed already"
-    with pytest.raises(UnknownRules, match="rules 3"):
-        book.add(Rules(3))
+    assert book.add(Rules(RULES), 0) == f"rules {RULES} are followed already"
+    with pytest.raises(UnknownRules, match=f"rules {RULES + 1}"):
+        book.add(Rules(RULES + 1))
 
 
 def test_a_gap_or_a_step_back_is_an_error():

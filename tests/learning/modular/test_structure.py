@@ -3,20 +3,10 @@
 import numpy as np
 import pytest
 
-from learning.modular.structure import (
-    NOISE,
-    SELECTOR,
-    SHARED,
-    Cost,
-    Structure,
-    blocks_of,
-    complete,
-    cut,
-    group,
-    owners,
-    paste,
-)
+from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, cut, group, masks, objection, owners, paste
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout
+from schemas.modules import Cost, Structure, complete
+from schemas.sets import bitmap
 
 MODULE = Cost(10, 8, 5, 100)
 STRUCTURE = Structure(Cost(7, 7, 3, 50), ((MODULE, MODULE, Cost()), (MODULE, Cost(1, 1, 1, 1), Cost())))
@@ -124,3 +114,24 @@ def test_what_is_cut_and_pasted_is_those_blocks_alone():
     assert np.array_equal(vector, np.arange(len(vector)))
     with pytest.raises(ValueError, match=r"6 blocks have 27 values, the part has shape \(26,\)"):
         paste(vector, LAYOUT, blocks, part[1:])
+
+
+# ------------------------------------------------------------------ sets of blocks
+
+
+def test_modules_go_whole_and_the_shared_part_with_all_of_them():
+    mine, n = masks(LAYOUT), len(LAYOUT.sizes)
+    choice = blocks_of(LAYOUT, ((0, 2), (1, 2)), selector=False)
+    assert objection(mine, bitmap(choice, n)) == ""
+    assert objection(mine, b"") == ""
+    long = [b for b, name in enumerate(owners(LAYOUT)) if name == "0/0"]
+    without = objection(mine, bitmap(set(choice) - {long[0]}, n))
+    assert (
+        without == "module 0/0 has 3 blocks, and only 2 of them are named: it goes whole"
+    )  # its statistics are the third
+    assert "the shared part" in objection(mine, bitmap(long, n))
+
+
+def test_a_model_without_modules_may_be_cut_anywhere():
+    plain = layout(tensors((SHARED, BLOCK + 1), (STATISTICS, 3), (SHARED, 2)))
+    assert objection(masks(plain), bitmap([1], len(plain.sizes))) == ""

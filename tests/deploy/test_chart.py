@@ -1,0 +1,96 @@
+"""The Helm chart: Helm's own linter has nothing to say, Kubernetes' schemas hold, and what it starts are commands that there are."""
+
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from typer.main import get_command
+
+from olearning.cli import app
+from streams.broker import from_maven
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/olearning"
+HELM = ("helm-java-0.0.21", "com.marcnuri.helm-java:helm-java:0.0.21")
+"""Helm as a library, from Maven as the broker is: Helm itself would take minutes to build."""
+KUBERNETES = "1.33.0"
+KAFKA = "kafka.bootstrapServers=broker:9092"
+ALL = (KAFKA, "aggregator.autoscaling.enabled=true", "fleets.enabled=true", "networkPolicy.enabled=true", "podMonitor.enabled=true",
+       "code.configMap=own", "code.load[0]=/code/own.py", "imagePullSecrets[0].name=pull")  # fmt: skip
+OTHERS = {"ScaledObject", "PodMonitor"}
+"""Kinds of KEDA and of the Prometheus operator, which are no part of Kubernetes."""
+
+pytestmark = pytest.mark.stack
+
+
+def helm(chart: Path, *values: str) -> "subprocess.CompletedProcess[str]":
+    java = shutil.which("java") or "java"
+    jars = from_maven(*HELM)
+    return subprocess.run(
+        [java, "-cp", f"{jars}/*", str(Path(__file__).with_name("Chart.java")), str(chart), KUBERNETES, *values],
+        capture_output=True,
+        text=True,
+    )
+
+
+@lru_cache
+def manifests(*values: str) -> list[dict[str, Any]]:
+    done = helm(CHART, *values)
+    assert done.returncode == 0, done.stderr
+    return [m for m in yaml.safe_load_all(done.stdout) if m]
+
+
+def check(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, "1.33", strict=True)
+
+
+@pytest.mark.parametrize("values", [(KAFKA,), ALL], ids=["least", "all"])
+def test_kubernetes_takes_it(values: tuple[str, ...]) -> None:
+    found = manifests(*values)
+    kinds = [m["kind"] for m in found]
+    assert kinds.count("Deployment") == 8 + 2 * ("fleets.enabled=true" in values)
+    for m in found:
+        if m["kind"] in OTHERS:
+            assert values is ALL
+        else:
+            check(m)
+
+
+def test_what_kubernetes_does_not_know_would_be_seen() -> None:
+    deployment = next(m for m in manifests(KAFKA) if m["kind"] == "Deployment")
+    wrong = deployment | {"spec": deployment["spec"] | {"replica": 3}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check(wrong)
+
+
+def test_every_pod_starts_a_command_that_there_is() -> None:
+    """Words and options are those of the command line, and no pod is root or writes to its root file system."""
+    for m in manifests(*ALL):
+        if m["kind"] != "Deployment":
+            continue
+        pod = m["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        words, command = list(container["args"]), get_command(app)
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        command.make_context("olearning", words)  # raises for an option that there is not
+
+
+def test_helm_and_its_schema_say_what_is_wrong(tmp_path: Path) -> None:
+    done = helm(CHART)
+    assert done.returncode == 1
+    assert "kafka.bootstrapServers must name your brokers" in done.stderr
+    done = helm(CHART, KAFKA, "zones[0]=A")
+    assert done.returncode == 1
+    assert "zones" in done.stderr
+    broken = tmp_path / "olearning"
+    shutil.copytree(CHART, broken)
+    (broken / "templates/coordinators.yaml").write_text('{{ include "olearning.nothing" . }}')
+    assert helm(broken, KAFKA).returncode == 1
