@@ -21,7 +21,8 @@ HELM = ("helm-java-0.0.21", "com.marcnuri.helm-java:helm-java:0.0.21")
 KUBERNETES = "1.33.0"
 KAFKA = "kafka.bootstrapServers=broker:9092"
 ALL = (KAFKA, "aggregator.autoscaling.enabled=true", "fleets.enabled=true", "networkPolicy.enabled=true", "podMonitor.enabled=true",
-       "code.configMap=own", "code.load[0]=/code/own.py", "imagePullSecrets[0].name=pull")  # fmt: skip
+       "gateway.enabled=true", "gateway.secret=tokens", "gateway.tlsSecret=tls", "gateway.check=own", "modules.enabled=true",
+       "kafka.client.secret=login", "kafka.client.secrets.gateway=edge", "code.configMap=own", "code.load[0]=/code/own.py", "imagePullSecrets[0].name=pull")  # fmt: skip
 OTHERS = {"ScaledObject", "PodMonitor"}
 """Kinds of KEDA and of the Prometheus operator, which are no part of Kubernetes."""
 
@@ -53,7 +54,8 @@ def check(manifest: dict[str, Any]) -> None:
 def test_kubernetes_takes_it(values: tuple[str, ...]) -> None:
     found = manifests(*values)
     kinds = [m["kind"] for m in found]
-    assert kinds.count("Deployment") == 8 + 2 * ("fleets.enabled=true" in values)
+    assert kinds.count("Deployment") == 8 + 6 * (values is ALL)
+    assert kinds.count("Service") == 1 + 2 * (values is ALL)
     for m in found:
         if m["kind"] in OTHERS:
             assert values is ALL
@@ -83,6 +85,26 @@ def test_every_pod_starts_a_command_that_there_is() -> None:
         command.make_context("olearning", words)  # raises for an option that there is not
 
 
+def test_secrets_lie_where_the_command_looks_for_them() -> None:
+    for m in manifests(*ALL):
+        if m["kind"] != "Deployment":
+            continue
+        pod = m["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+        at = {v["mountPath"]: secrets[v["name"]] for v in container["volumeMounts"] if v["name"] in secrets}
+        environment = {e["name"]: e.get("value") for e in container["env"]}
+        assert environment["KAFKA_CLIENT_CONFIG"] == "/run/secrets/kafka/client.properties"
+        if container["name"] != "gateway":
+            assert at == {"/run/secrets/kafka": "login"}
+            continue
+        assert at == {"/run/secrets/kafka": "edge", "/run/secrets/gateway": "tokens", "/run/secrets/tls": "tls"}
+        files = [w for w in container["args"] if w.startswith("/run/")]
+        assert files == ["/run/secrets/gateway/secret", "/run/secrets/tls/tls.crt", "/run/secrets/tls/tls.key"]
+        assert {p["name"]: p["containerPort"] for p in container["ports"]} == {"metrics": 9464, "http": 8080}
+    assert not any("KAFKA_CLIENT_CONFIG" in str(m) or "secretName" in str(m) for m in manifests(KAFKA))
+
+
 def test_helm_and_its_schema_say_what_is_wrong(tmp_path: Path) -> None:
     done = helm(CHART)
     assert done.returncode == 1
@@ -90,6 +112,9 @@ def test_helm_and_its_schema_say_what_is_wrong(tmp_path: Path) -> None:
     done = helm(CHART, KAFKA, "zones[0]=A")
     assert done.returncode == 1
     assert "zones" in done.stderr
+    done = helm(CHART, KAFKA, "gateway.enabled=true")
+    assert done.returncode == 1
+    assert "gateway.secret must name a Secret" in done.stderr
     broken = tmp_path / "olearning"
     shutil.copytree(CHART, broken)
     (broken / "templates/coordinators.yaml").write_text('{{ include "olearning.nothing" . }}')

@@ -27,11 +27,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{/*
 A role as a Deployment, with a PodDisruptionBudget where there are several: root, name, component, zone, image (of images), args,
-replicas, resources, load (people's own code).
+replicas, resources, load (people's own code), http (the port where others speak to it), secrets (by folder, the Secret that is mounted there).
 */}}
 {{- define "olearning.role" -}}
 {{- $v := .root.Values -}}
 {{- $image := index $v.images (default "plane" .image) -}}
+{{- $client := default $v.kafka.client.secret (index $v.kafka.client.secrets .component) -}}
+{{- $secrets := .secrets | default dict -}}
+{{- if $client }}{{ $secrets = merge (dict "kafka" $client) $secrets }}{{ end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -91,6 +94,10 @@ spec:
           env:
             - name: KAFKA_BOOTSTRAP_SERVERS
               value: {{ required "kafka.bootstrapServers must name your brokers, as in --set kafka.bootstrapServers=host:9092" $v.kafka.bootstrapServers | quote }}
+            {{- if $client }}
+            - name: KAFKA_CLIENT_CONFIG
+              value: /run/secrets/kafka/client.properties
+            {{- end }}
             - name: OLEARNING_METRICS_PORT
               value: {{ ternary "0" ($v.metricsPort | toString) (default false .page) | quote }}
             - name: OLEARNING_LOG_FORMAT
@@ -101,7 +108,12 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           ports:
-            - {name: {{ ternary "http" "metrics" (default false .page) }}, containerPort: {{ ternary $v.monitor.port $v.metricsPort (default false .page) }}}
+            {{- if not .page }}
+            - {name: metrics, containerPort: {{ $v.metricsPort }}}
+            {{- end }}
+            {{- with .http }}
+            - {name: http, containerPort: {{ . }}}
+            {{- end }}
           {{- if .page }}
           readinessProbe:
             httpGet: {path: /, port: http}
@@ -137,12 +149,19 @@ spec:
             {{- if $v.code.configMap }}
             - {name: code, mountPath: /code, readOnly: true}
             {{- end }}
+            {{- range $folder, $_ := $secrets }}
+            - {name: secret-{{ $folder }}, mountPath: /run/secrets/{{ $folder }}, readOnly: true}
+            {{- end }}
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: 1Gi}
         {{- with $v.code.configMap }}
         - name: code
           configMap: {name: {{ . }}}
+        {{- end }}
+        {{- range $folder, $secret := $secrets }}
+        - name: secret-{{ $folder }}
+          secret: {secretName: {{ $secret }}}
         {{- end }}
       {{- with $v.nodeSelector }}
       nodeSelector: {{- toYaml . | nindent 8 }}
