@@ -113,7 +113,7 @@ def options(
 ) -> None:
     """What holds for all commands."""
     if client_config:
-        os.environ[security.ENV] = str(client_config.absolute())
+        os.environ[security.ENV] = os.path.abspath(client_config)  # roles may run elsewhere
     for name, value in ((logs.FORMAT_ENV, log_format), (logs.LEVEL_ENV, log_level)):
         if value:
             os.environ[name] = value.value  # also for the roles that `up` and `demo` start
