@@ -239,7 +239,7 @@ def _submission(refused: TaskRefused | None) -> int:
     return refused.submission if refused else -1
 
 
-def least(s: Submission) -> Sequence[int]:
+def least(s: Submission | GlobalTask) -> Sequence[int]:
     """The sizes of the blocks that a device of the task has at least: all; or, where it may train a part, those that all parts have."""
     sizes = s.layout.sizes
     if not s.spec.rounds.partial:
