@@ -44,9 +44,15 @@ def _read(app: Any, docname: str, source: list[str]) -> None:
         text = "\n".join(line for line in text.splitlines() if line not in gone)
     text = re.sub(r"\[(?:docs/)?([a-z-]+)\.md\]\(\1\.md\)", r"[](\1.md)", text)  # Sphinx puts the page's title there
     text = text.replace("](../experiments/README.md", "](experiments.md").replace("](../docs/", "](")
-    # Other folders and pages of the repository are not on the site: their names stay.
-    source[0] = re.sub(r"\[([^\]]+)\]\(\.\./[^)\s]*(?:/|\.md)(?:#[^)\s]*)?\)", r"\1", text)
+    source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)#\s]*)(?:#[^)\s]*)?\)", _outside, text)
+
+
+def _outside(link: re.Match[str]) -> str:
+    """Other folders and pages of the repository are not on the site: their names stay. Other files are handed out as they are."""
+    there = ROOT / "docs" / link[2]
+    return link[1] if there.is_dir() or there.suffix == ".md" else link[0]
 
 
 def setup(app: Any) -> None:
     app.connect("source-read", _read)
+    app.connect("env-get-outdated", lambda *_: ["index"])  # what it lists depends on which pages there are

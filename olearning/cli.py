@@ -13,11 +13,12 @@ try:
 
     from olearning.bench import bench
     from olearning.completing import experiments, seen, topics
-    from olearning.connect import Broker, broker_folder, choose, find
+    from olearning.connect import Broker, address, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
     from olearning.loading import load_code
+    from olearning.modular import modular
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from olearning.telemetry import logs
@@ -47,6 +48,7 @@ app.add_typer(run, name="run")
 app.add_typer(broker, name="broker")
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
+app.add_typer(modular, name="modular")
 app.add_typer(tenant, name="tenant")
 app.add_typer(sharing, name="sharing")
 app.add_typer(task_words, name="task")
@@ -73,9 +75,14 @@ Load = Annotated[
 EXTRAS = {
     **dict.fromkeys(("torch", "sklearn", "matplotlib", "ortools"), "train"),
     **dict.fromkeys(("nicegui", "fastapi", "uvicorn"), "monitor"),
+    "aiohttp": "gateway",
 }
 """What comes with which extra."""
-NEEDS = {"train": "this trains, scores, plans or plots", "monitor": "the live page needs it"}
+NEEDS = {
+    "train": "this trains, scores, plans or plots",
+    "monitor": "the live page needs it",
+    "gateway": "gateways and phones speak HTTP by it",
+}
 
 
 def _version(asked: bool) -> None:
@@ -249,6 +256,21 @@ def run_evaluator(
     host(role, bootstrap, session_timeout, metrics_port)
 
 
+@run.command("modules")
+def run_modules(
+    zone: Zone,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
+) -> None:
+    """Answers devices' profiles with sub-models of modular tasks (ECLM). Start as many as you like; needs olearning[modules]."""
+    role = Role("modules", _named(name, f"modules-{zone}"), namespace, zone, {"partitions": str(partitions)})
+    host(role, bootstrap, session_timeout, metrics_port)
+
+
 @app.command()
 def fleet(
     zone: Zone,
@@ -336,28 +358,23 @@ def gateway(
     """A gateway of a zone: devices, phones or any program, take part through it over HTTP."""
     from olearning.tokens import Signed, find_check, read_secret
 
-    try:
-        from olearning.gateway import Hosted, address, front
-    except ModuleNotFoundError as e:
-        raise Trouble(
-            f"{e.name} is not installed, and a gateway speaks HTTP by it: install olearning[gateway]"
-        ) from None
     own = _own(load)
     signed = Signed(read_secret(secret))
     checked = find_check(check) if check else signed
     if bool(certificate) != bool(key):
         raise Trouble("--certificate and --key go together", USAGE)
-    try:
-        at, port = address(listen)
-    except ValueError as e:
-        raise Trouble(str(e), USAGE) from None
+    if (place := address(listen)) is None:
+        raise Trouble(f"--listen {listen}: write HOST:PORT, as in 0.0.0.0:8080", USAGE)
+    find(bootstrap, namespace)  # before HTTP is loaded
+    from olearning.gateway import Hosted, front
+
     options = {"secret": str(secret), "room-mb": str(room_mb), "partitions": str(partitions)}
     role = Role("gateway", _named(name, f"gateway-{zone}"), namespace, zone, options, own)
     tls = (certificate, key) if certificate else None
 
     def face(processor: Processor) -> AbstractAsyncContextManager[None]:
         assert isinstance(processor, Hosted)
-        return front(processor, checked, at, port, tls)
+        return front(processor, checked, *place, tls)
 
     host(role, bootstrap, session_timeout, metrics_port, face)
 
@@ -388,28 +405,17 @@ def phone(
     load: Load = None,
 ) -> None:
     """One device behind a gateway, which trains for real: the reference client."""
-    try:
-        from olearning.phone import Phone
-    except ModuleNotFoundError as e:
-        raise Trouble(f"{e.name} is not installed, and a phone speaks HTTP by it: install olearning[gateway]") from None
-    from device_sim.client import ClientLearner
     from device_sim.device import Device
-    from device_sim.fleet import Learner
+    from device_sim.installed import learners
 
     check_zone(zone)
     _own(load)
     if not url.startswith(("http://", "https://")):
         raise Trouble(f"{url}: a gateway's address begins with http:// or https://", USAGE)
-    learner: Learner
-    try:
-        from device_sim.learner import Learners
+    from olearning.phone import Phone
 
-        learner = Learners()
-    except ModuleNotFoundError as e:  # it trains by clients of one's own alone
-        if EXTRAS.get(e.name or "") != "train":
-            raise
-        learner = ClientLearner()
     device = Device(f"phone-{number}", number)
+    learner = learners()
     drive(lambda: Phone(url, token, zone, device, learner, complain).run())
 
 
@@ -424,13 +430,16 @@ def submit(
     bootstrap: Bootstrap = "",
     seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0, max=MOST_SEED)] = 0,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.", min=1)] = 30.0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A file with version 0 (.npz), as `olearning modular train` writes.")
+    ] = None,
 ) -> None:
     """Submit a task: builds version 0 of its model, and waits for the verdict."""
     from olearning.submitting import submitter
 
     find(bootstrap, namespace)  # before torch is loaded
     load_code(load)
-    made = submitter(file, namespace, seed, wait)(new_life())
+    made = submitter(file, namespace, seed, wait, start)(new_life())
     client = f"tenant-{made.spec.tenant}"
     print(visit(namespace, bootstrap, made, patience=None, seconds=None, client=client).reason)
 
@@ -630,6 +639,9 @@ def up(
     task: Annotated[list[Path] | None, typer.Option(help="A task file to submit; may be given again.")] = None,
     load: Load = None,
     evaluator: Annotated[bool, typer.Option(help="Score the global models.")] = True,
+    modules: Annotated[
+        bool | None, typer.Option(help="Answer devices of modular tasks. By itself: if one of the tasks is modular.")
+    ] = None,
     partitions: Partitions = DEFAULT_PARTITIONS,
     day_seconds: Annotated[float, typer.Option(help="A simulated day; 0: devices are always free.", min=0)] = 0.0,
     memory: Annotated[bool, typer.Option("--memory", help="No broker: the log in memory, one process.")] = False,
@@ -645,13 +657,12 @@ def up(
     from olearning.up import Shape, run_folder
     from olearning.up import up as run_plane
 
+    own, files = _own(load), task or []
+    specs = [parse_task(file) for file in files]  # a bad file ends it before anything is started, and before torch
     shape = Shape(
-        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed,
-        load=_own(load),
+        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed, load=own,
+        modules=any(s.modules for s in specs) if modules is None else modules,
     )  # fmt: skip
-    files = task or []
-    for file in files:
-        parse_task(file)  # a bad file ends it before anything is started, and before torch is loaded
     tasks = [submitter(file, namespace, seed, wait_s=120) for file in files]  # the plane starts just now
     folder = run_folder(runs)
     if memory:

@@ -82,12 +82,18 @@ def choose(folder: Path, say: Say, bootstrap: str = "") -> Broker:
 def _named(bootstrap: str) -> str:
     """The servers that somebody named, if anybody did. Raises `Trouble` for what can be none."""
     named = bootstrap or os.environ.get(ENV, "")
-    for address in filter(None, named.split(",")):
-        host, colon, port = address.strip().rpartition(":")
-        if colon and "]" not in port and not (host and port.isdigit() and int(port) < 65_536):
+    for part in filter(None, map(str.strip, named.split(","))):
+        whole = ":" not in part or part.endswith("]")  # Kafka's client knows the port
+        if not (part if whole else (address(part) or ("", 0))[0]):
             source = "--bootstrap" if bootstrap else ENV
             raise Trouble(f"{source} {named}: write HOST:PORT, as in localhost:9092; several with commas", USAGE)
     return named
+
+
+def address(text: str) -> tuple[str, int] | None:
+    """HOST:PORT or [HOST]:PORT, as (host, port); None if it is neither. The host may be empty."""
+    host, colon, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if colon and port.isdecimal() and int(port) < 65_536 else None
 
 
 def find(bootstrap: str = "", namespace: str = "") -> str:

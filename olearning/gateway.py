@@ -184,16 +184,8 @@ class Api:
 # ------------------------------------------------------------------ a server
 
 
-def address(text: str) -> tuple[str, int]:
-    """HOST:PORT, [HOST]:PORT. Raises `ValueError` in words."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"--listen {text}: write HOST:PORT, as in 0.0.0.0:8080")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
 class Server:
-    """Listens while it is open; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
+    """Listens while it is open, on all addresses if `host` is empty; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
 
     def __init__(self, api: Api, host: str, port: int, certificate: tuple[str, str] | None = None):
         self._runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
@@ -206,7 +198,7 @@ class Server:
     async def __aenter__(self) -> "Server":
         """Raises `OSError` if it cannot listen there."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port, ssl_context=self._tls).start()
+        await web.TCPSite(self._runner, self._host or None, self._port, ssl_context=self._tls).start()
         host, port = self._runner.addresses[0][:2]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if self._tls else 'http'}://{shown}:{port}"

@@ -30,7 +30,7 @@ from experiments.eclm.heterofl import narrowed
 from learning.models import build
 from learning.modular.forms import FORMS
 from learning.modular.model import Blueprint, modularise, received, to_vector
-from learning.modular.structure import Choice
+from schemas.modules import Choice
 from schemas.task import Training
 
 LOOP = "while True: sum(i * i for i in range(10_000))"

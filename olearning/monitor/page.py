@@ -45,7 +45,7 @@ class Page:
         ui.add_css(STYLE)
         ui.add_body_html(f"<script>{WATCH}</script>")
         self.dark = ui.dark_mode(None)
-        with ui.element("header").classes("top"):
+        with ui.element("header").classes("top").props("role=banner"):
             ui.html(MARK, sanitize=False).classes("mark-o")
             with ui.element("div").classes("names"):
                 Text("OLearning", "h1")
@@ -67,7 +67,7 @@ class Page:
         ):
             for name in TABS:
                 ui.tab(name)
-        with ui.element("main").classes("page") as main:
+        with ui.element("div").classes("page") as main:  # NiceGUI has put it in a main element
             with (
                 ui.element("ul")
                 .classes("card problems plain bad")

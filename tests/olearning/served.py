@@ -51,7 +51,7 @@ class Live:
         self.told: set[tuple[str, int]] = set()
         self.plane.memory.host(lambda life: self.view)
         for n in range(tasks):
-            self.submit(f"toy-{n}", ("acme", "birch", "cedar")[n % 3], epochs=3 + n % 4 * 5)
+            self.submit(f"toy-{n}", ("acme", "birch", "cedar")[n % 3], epochs=200)
 
     def submit(self, task: str, tenant: str, zones: tuple[str, ...] = (), **more) -> None:
         self.plane.submit(

@@ -19,7 +19,7 @@ import olearning.demo
 from olearning import connect
 from olearning.cli import app, outcome
 from olearning.completing import remember
-from olearning.connect import Broker, Noted, attended, broker_folder, choose, find, planes
+from olearning.connect import Broker, Noted, address, attended, broker_folder, choose, find, planes
 from olearning.demo import Demo
 from olearning.errors import FAILED, INTERRUPTED, NO_BROKER, OK, TERMINATED, USAGE, Trouble
 from olearning.hosting import must_exist, visit
@@ -129,7 +129,14 @@ def test_the_task_of_the_demo_is_good() -> None:
     assert parse_task(DIGITS).task == "digits"
 
 
-@pytest.mark.parametrize(("heavy", "says"), [("torch", "torch is not installed.*olearning.train"), ("", "")])
+@pytest.mark.parametrize(
+    ("heavy", "says"),
+    [
+        ("torch", r"torch is not installed.*olearning\[train\]"),
+        ("aiohttp", r"aiohttp is not installed.*speak HTTP by it: install olearning\[gateway\]"),
+        ("", ""),
+    ],
+)
 def test_what_is_not_installed_is_named(heavy: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def lacks(file: Path) -> None:
         raise ModuleNotFoundError(f"No module named {heavy!r}", name=heavy)
@@ -332,6 +339,13 @@ def test_the_broker_is_chosen_in_this_order_and_said_aloud(machine: Path, monkey
     assert choose(machine, said.append).bootstrap == "env:1"
     assert choose(machine, said.append, "named:1").bootstrap == "named:1"
     assert said[-1] == "broker: yours, at named:1"
+
+
+def test_addresses() -> None:
+    assert [address(x) for x in ("h:80", "[::1]:80", ":80")] == [("h", 80), ("::1", 80), ("", 80)]
+    assert {address(x) for x in ("h", "h:", "h:x", "h:70000", "")} == {None}
+    for good in ("h", "h:1", "[::1]", "[::1]:1", "h:1,i:2, j"):
+        assert find(good) == good
 
 
 def test_commands_find_the_broker_of_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,13 @@
 """What the live page says, as functions of a snapshot; and that it says it in words, not in colour alone."""
 
+import socket
+import sys
 from dataclasses import replace
 
 import pytest
 
+from olearning.cli import outcome
+from olearning.errors import FAILED, USAGE, Trouble
 from olearning.happenings import LOSS, ROUND, VOID, Event
 from olearning.monitor import charts
 from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching, percent
@@ -280,3 +284,27 @@ def test_lines_differ_without_colour():
 
 def test_percent_of_nothing():
     assert (percent(1, 4), percent(0, 0)) == ("25 %", "–")
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_without_nicegui_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nicegui", None)
+    for name in [n for n in sys.modules if n.startswith("olearning.monitor.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert outcome(["monitor", "--bootstrap", "127.0.0.1:1"]) == FAILED
+    assert "install olearning[monitor]" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said():
+    from olearning.monitor.serve import address, listen
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Trouble, match="choose another --port") as e:
+        listen("127.0.0.1", taken.getsockname()[1])
+    assert e.value.code == USAGE
+    assert [address(h, 80) for h in ("127.0.0.1", "::", "::1")] == [
+        "http://localhost:80",
+        "http://localhost:80",
+        "http://[::1]:80",
+    ]

@@ -74,7 +74,8 @@ def driven(feed: Any, size: tuple[int, int], play: Callable[[Watch, Pilot[int]],
 
     async def run() -> None:
         async with app.run_test(size=size) as pilot:
-            await pilot.pause()
+            while "q quit" not in text(app):  # the last thing to be drawn
+                await pilot.pause(0.02)
             await play(app, pilot)
 
     asyncio.run(run())
