@@ -5,11 +5,15 @@ import math
 import pytest
 
 from device_sim.capacity import Capacity
+from device_sim.device import Board, Device, Look, Wish
 from device_sim.pace import Phone, Steady
+from device_sim.portion import Portion
 from device_sim.submodels import AGAIN, PATIENCE, Own, Watch, limits, used, worth_sending
 from learning.modular.derivation import Limits
-from schemas.blocks import Tensor, layout
+from schemas.blocks import Manifest, Place, Tensor, layout
+from schemas.messages import Announcement, Ref
 from schemas.modules import UNLIMITED, Cost, Modules, Structure, Submodel
+from schemas.task import Training
 
 MODULE = Cost(values=10, parameters=10, activations=5, macs=100)
 STRUCTURE = Structure(Cost(values=20, parameters=20, activations=10, macs=200), ((*(MODULE,) * 3, Cost()),) * 2)
@@ -141,3 +145,42 @@ def test_what_helped_is_forgotten():
 )
 def test_the_upload_condition(gain, before, after, sends):
     assert worth_sending(Modules(gain=gain), before, after) == sends
+
+
+# ------------------------------------------------------------------ on a device
+
+
+def test_a_busy_device_drops_modules_and_takes_them_up_again_and_asks_nobody():
+    sizes = Known.layout.sizes
+    places = tuple(Place(0, i, f"k{i}", 0) for i in range(len(sizes)))
+    a = Announcement(
+        task="t", tenant="default", round=1, open=True, cause=Ref("led", 5), model="m", model_args={}, data="d",
+        data_args={}, training=Training(batch=8), sizes=sizes, unit=-24, largest=1.0, base=Manifest("x", 0, places),
+        deadline=10**9, partial=True, modules=Modules(memory=1.0),
+    )  # fmt: skip
+    load = {1_000: 0.0, 11_000: 0.3, 21_000: 0.0}
+    whole = STRUCTURE.cost(STRUCTURE.whole).memory(8)
+    d = Device("d", 0, abilities={"memory": whole / 1e6 + 1e-9}, zone="east", busy=lambda now: load.get(now, 0.0))
+    d.own["t"], d.sizes["t"] = settled(), (20, 2)
+    board = Board("east", {"t": a}, {"t": 0}, {"t": ""})
+    list(d.wake(0, {"east": board}))  # it comes
+    owed = []
+    for now in load:
+        d.jobs.clear()
+        acts = list(d.wake(now, {"east": board}))
+        assert not [x for x in acts if isinstance(x, Look)]
+        (wish,) = [x for x in acts if isinstance(x, Wish)]
+        assert isinstance(wish.job.work, Portion)
+        owed.append(wish.job.work.sent)
+    assert owed[0] == owed[2] == (0, 2, 3, 4, 5, 6, 7)
+    assert set(owed[1]) < set(owed[0])
+    assert 0 in owed[1]
+    assert d.own["t"].asked == 1
+
+
+def test_a_device_that_waits_for_a_sub_model_is_asking():
+    d = Device("d", 0, zone="east", awake=True)
+    assert d.state == "idle"
+    d.own["t"] = own()
+    assert d.own["t"].wants(0)
+    assert d.state == "asking"
