@@ -31,13 +31,10 @@ test: lint  ## lint, then every test; starts a broker of its own
 	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack"
 	$(BIN)/python -m pytest -m kafka
 
-# What depends on the broker, and the main stories; the rest of the integration tests would show the same again. One test
-# stops and starts its broker, always a local one.
-DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_kafka.py tests/streams/test_docker_broker.py \
-	tests/integration/test_bits.py tests/integration/test_cli_kafka.py \
-	--deselect tests/streams/test_kafka.py::test_all_goes_on_after_the_broker_was_away
+# What depends on the broker. A whole plane on one in a container is `test-stack`'s.
+DOCKER_TESTS := tests/streams/test_contract.py tests/streams/test_docker_broker.py
 
-test-docker: $(READY)  ## the contract with the broker and the main stories, on a broker in Docker
+test-docker: $(READY)  ## the contract with the broker, on one in Docker
 	OLEARNING_TEST_BROKER=docker $(BIN)/python -m pytest -m kafka $(DOCKER_TESTS)
 
 test-stack: plane-image  ## docker-compose.yml: the stack is run, with a Kafka image that is there (KAFKA_IMAGE)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from olearning.snapshot import NOBODY, SILENT, STALLED, ShardView
 from processors.early_exit import waits_until, why_over
+from processors.plans import cost
 from processors.quotas import Allowance
 from schemas.messages import Presence
 from streams.ledger import GlobalTask, Globe, Round, Zone, ZoneTask, places_taken
@@ -71,7 +72,7 @@ def shortage(g: GlobalTask, zone: Zone, presence: Presence | None, allowance: Al
     o = t.rounds[t.round].opened if t and t.state == "open" else None
     if t and o and places_taken(t) >= o.places:
         return ""  # all are at work
-    if o and (why := allowance.over(g.spec.tenant, o.cost)[0]):
+    if t and o and (why := allowance.over(g.spec.tenant, cost(g, t))[0]):
         return why
     eligible = presence.eligible.get(g.spec.task) if presence else None
     if presence and presence.devices and eligible and not eligible.devices:

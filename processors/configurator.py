@@ -256,7 +256,7 @@ def _modules(s: Submission) -> str:
     return ""
 
 
-def least(s: Submission) -> Sequence[int]:
+def least(s: Submission | GlobalTask) -> Sequence[int]:
     """The sizes of the blocks that a device of the task has at least: all; or, where it may train a part, those that all parts have."""
     sizes = s.layout.sizes
     if not s.spec.rounds.partial:

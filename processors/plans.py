@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from msgspec.structs import replace
 
 from learning.sharing.policy import Job, Market, PolicyFailed, plan
+from processors.configurator import least
 from processors.crowd import Crowd
 from processors.desk import ZoneDesk
 from processors.quotas import Allowance
@@ -110,7 +111,7 @@ class Plans:
         jobs = []
         for task, t in zone.tasks.items():
             g = globe.tasks.get(task)
-            if g and (job := self._job(g, t, now)) and not allowance.over(job.tenant, cost(t))[0]:
+            if g and (job := self._job(g, t, now)) and not allowance.over(job.tenant, cost(g, t))[0]:
                 jobs.append(job)
         weights = {name: globe.tenant(name).weight for name in {j.tenant for j in jobs}}
         fact = globe.sharing
@@ -183,7 +184,10 @@ def short(wish: Registration, needs: Bounds) -> str:
     return f"this task needs {' and '.join(lacks)}" if lacks else ""
 
 
-def cost(t: ZoneTask) -> int:
-    """Bytes that a device of the task's present round moves at most."""
+def cost(g: GlobalTask, t: ZoneTask) -> int:
+    """Bytes that a device of the task's present round takes of its tenant's day; where it may train a part of the model, with the least."""
     o = t.rounds[t.round].opened
-    return o.cost if o else 0
+    if o is None or not o.partial:
+        return o.cost if o else 0
+    mine = least(g)
+    return 4 * sum(mine) + g.spec.upload.bytes(mine)

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from learning.modular.structure import masks, objection
+from learning.modular.structure import Masks, masks, objection
 from processors.desk import ZoneDesk
 from processors.devices import heard
 from processors.offers import AGAIN
@@ -58,7 +58,7 @@ class Selector:
         """By task, its round and who holds which slot in it."""
         self.settled: dict[str, dict[int, int]] = {}
         """By task and round, the slots below which every device has delivered, was given up or has lapsed."""
-        self.masks: dict[str, dict[str, int]] = {}
+        self.masks: dict[str, Masks] = {}
         """By task whose rounds take parts of the model, what of it goes whole."""
         self.plans = Plans(desk)
         self.refused: Counter[str] = Counter()
@@ -182,6 +182,9 @@ class Selector:
                 allowance.ended(g.spec.tenant, n)
         budget, room = BATCH, SETS
         new: dict[str, dict[str, int]] = {}
+        free: dict[str, int] = {}
+        """By task, places that nobody has as of the fold, without the leases that end: in an asynchronous round it takes a look at all
+        slots to count them."""
         full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
         for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
             batch = _fitting(islice(queue, budget // (len(full) - i)), room // (len(full) - i))
@@ -200,13 +203,13 @@ class Selector:
                 r = t.rounds[t.round]
                 assert r.opened
                 held, mine = self._held(wish.task, r), new.setdefault(wish.task, {})
+                if wish.task not in free:
+                    free[wish.task] = r.opened.places - places_taken(t) + ended[wish.task]
                 if wish.device in held:
                     answers.append(self._admission(wish.task, r, held[wish.device], zone.admitted))
                 elif wish.device in mine:
                     pass  # it asked twice; one answer is under way
-                elif refusal := self._against(
-                    wish, t, r.opened, len(mine), ended[wish.task], len(held), allowance, now
-                ):
+                elif refusal := self._against(wish, t, r.opened, len(mine), free[wish.task], len(held), allowance, now):
                     answers.append(self._refuse(wish, *refusal))
                 else:
                     mine[wish.device] = len(held) + len(mine)
@@ -222,7 +225,7 @@ class Selector:
         t: ZoneTask,
         o: Opened,
         new: int,
-        ended: int,
+        free: int,
         held: int,
         allowance: Allowance,
         now: int,
@@ -236,7 +239,7 @@ class Selector:
             return BLOCKS, why, LATER
         if 0 < o.fill <= now:
             return LATE, "the round takes no more devices", RETRY
-        if not self._room(t, o, new, ended, held + new):
+        if not self._room(t, o, new, free, held + new):
             return FULL_ROUND, "the round is full", RETRY
         why, retry = allowance.over(o.tenant, cost(o, wish.blocks))
         if why:
@@ -252,11 +255,10 @@ class Selector:
             return f"the set of blocks: {why}"
         if (g := self.desk.globe.state.tasks.get(wish.task)) and wish.task not in self.masks:
             self.masks[wish.task] = masks(g.layout)
-        return objection(self.masks.get(wish.task, {}), wish.blocks)
+        return objection(self.masks.get(wish.task, Masks()), wish.blocks)
 
-    def _room(self, t: ZoneTask, o: Opened, new: int, ended: int, slots: int) -> bool:
-        """Whether a round can have one slot more than its `slots`, `new` of which are just given, if `ended` leases more are over."""
-        free = o.places - places_taken(t) + ended
+    def _room(self, t: ZoneTask, o: Opened, new: int, free: int, slots: int) -> bool:
+        """Whether a round can have one slot more than its `slots`, `new` of which are just given of its `free` places."""
         return free > new and (t.filling or free >= o.refill) and slots < slots_of(o)
 
     def _lapsed(self, now: int) -> Iterator[Lapsed]:

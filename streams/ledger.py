@@ -8,6 +8,7 @@ States are never changed in place: a reader may keep any of them. `schemas.wire.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -51,7 +52,7 @@ from schemas.messages import Ref
 from schemas.modules import Structure
 from schemas.partitioner import shard_of
 from schemas.sharing import SHARING, Tenant
-from schemas.task import TaskSpec, fixed
+from schemas.task import TaskSpec, Upload, fixed
 from schemas.topics import DAY
 from schemas.wire import Malformed, Message, Part, checksum, decode, encode
 from streams.processor import Record
@@ -564,8 +565,13 @@ def cost(o: Opened, blocks: bytes = sets.WHOLE) -> int:
     """Bytes that a device of the round moves at most which owes these blocks: them to it, and its delta of them back."""
     if not blocks or o.upload is None:
         return o.cost
-    mine = [o.sizes[b] for b in sets.members(blocks, len(o.sizes))]
-    return 4 * sum(mine) + o.upload.bytes(mine)
+    return sum(sets.chosen(blocks, _prices(o.sizes, o.upload)))
+
+
+@lru_cache(maxsize=64)
+def _prices(sizes: tuple[int, ...], upload: Upload) -> tuple[int, ...]:
+    """The same by block. Each registration has its cost weighed, and each slot's is folded by every reader."""
+    return tuple(4 * n + upload.bytes((n,)) for n in sizes)
 
 
 def most_slots(largest: int, blocks: int, staleness: int = 0, fraction: int = 0) -> int:

@@ -15,6 +15,8 @@ block at each change of group, so a block has one owner. `NOISE` serves the offl
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -89,27 +91,46 @@ def choice_of(layout: Layout, blocks: Sequence[int]) -> Choice:
     return choice
 
 
-def masks(layout: Layout) -> dict[str, int]:
-    """By owner its blocks, as the number that a set of them is (`schemas/sets.py`, the first byte the highest). Raises `ValueError` as
-    `owners` does."""
+class Masks(NamedTuple):
+    """What of a model goes whole. Sets of blocks are the numbers that `schemas/sets.py`'s are, the first byte the highest."""
+
+    names: tuple[str, ...] = ()
+    """By block its owner."""
+    of: Mapping[str, int] = {}
+    """By owner its blocks."""
+    inner: int = 0
+    """The blocks that have one of the same owner before them: an owner's stand together, so one is cut where such two differ."""
+
+
+def masks(layout: Layout) -> Masks:
+    """What of a model goes whole. Raises `ValueError` as `owners` does."""
     names = owners(layout)
     of: dict[str, list[int]] = {}
     for b, name in enumerate(names):
         of.setdefault(name, []).append(b)
-    return {name: int.from_bytes(bitmap(blocks, len(names))) for name, blocks in of.items()}
+    inner = [b for b, pair in enumerate(pairwise(names), 1) if pair[0] == pair[1]]
+    whole = {name: int.from_bytes(bitmap(blocks, len(names))) for name, blocks in of.items()}
+    return Masks(names, whole, int.from_bytes(bitmap(inner, len(names))))
 
 
-def objection(masks: Mapping[str, int], blocks: bytes) -> str:
+def objection(masks: Masks, blocks: bytes) -> str:
     """Why a device cannot train just this set of blocks, or "": modules go whole, and the shared part with all of them. A model in which
-    nothing has an owner of its own may be cut anywhere. `masks` are its own."""
-    if masks.keys() <= {SHARED} or not blocks:
+    nothing has an owner of its own may be cut anywhere. `masks` are its own. Every registration is asked that: it takes the same few
+    steps, however many modules there are."""
+    if masks.of.keys() <= {SHARED} or not blocks:
         return ""
-    mine = int.from_bytes(blocks)
-    for owner, mask in masks.items():
-        if (mine & mask) not in ((0, mask) if owner != SHARED else (mask,)):
-            name = f"module {owner}" if owner else "the shared part"
-            return f"{name} has {mask.bit_count()} blocks, and only {(mine & mask).bit_count()} of them are named: it goes whole"
-    return ""
+    mine, shared = int.from_bytes(blocks), masks.of.get(SHARED, 0)
+    if mine & shared != shared:
+        owner, name = SHARED, "the shared part"
+    elif apart := (mine ^ (mine >> 1)) & masks.inner:
+        owner = masks.names[8 * len(blocks) - apart.bit_length()]
+        name = f"module {owner}"
+    else:
+        return ""
+    mask = masks.of[owner]
+    return (
+        f"{name} has {mask.bit_count()} blocks, and only {(mine & mask).bit_count()} of them are named: it goes whole"
+    )
 
 
 def cut(vector: Float32, layout: Layout, blocks: Sequence[int]) -> Float32:

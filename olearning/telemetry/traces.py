@@ -124,7 +124,8 @@ class Traced:
             case Admission():
                 key = t.zone, message.task, message.round, str(message.slot)
                 self._note(key, said)
-                if message.blocks and (known := self.ledgers.get(key[:2])):
+                known = self.ledgers.get(key[:2])
+                if message.blocks and known and not sets.flaw(message.blocks, known[1]):
                     self.last[key] = sets.members(message.blocks, known[1])[-1]
 
     def _note(self, key: Key, said: tuple[int, Step | None]) -> None:

@@ -14,9 +14,11 @@ from olearning.telemetry.otel import LINGER, Given, OpenTelemetry, end, provider
 from olearning.telemetry.traces import ENDPOINTS, Traced, said_of, traced
 from processors.zone import ZoneCoordinator
 from schemas.facts import Finalised
-from schemas.topics import parse
+from schemas.messages import Admission, Ref
+from schemas.topics import parse, topic
 from schemas.tracing import parent, step, trace_parent
 from streams.memory import Memory
+from streams.processor import send
 from tests.plane import NS, Plane, spec
 
 KINDS = ("zone", "agg", "fleet")
@@ -137,6 +139,17 @@ def test_a_strangers_header_is_not_believed():
         trace_parent(at)[1].upper(),
     ):
         assert parent((("traceparent", bad),)) is None
+
+
+@pytest.mark.parametrize("blocks", [b"\x00", b"\x00" * 1024])
+def test_a_strangers_set_of_blocks_ends_no_fleet(blocks):
+    """An admission that gives a set which cannot be: shorter than the model's, or empty."""
+    plane = TracedPlane(zones=("east",))
+    plane.submit(spec(epochs=1, rounds=1, partial=True))
+    fleet = plane.hosts["fleet-east"]
+    assert plane.memory.run(lambda: bool(fleet.processor.ledgers), 60_000)
+    plane.memory.append(send(topic(NS, "east", "admissions"), Admission("x", "toy", 1, 7, 0, Ref("x", 0), blocks), "x"))
+    assert plane.memory.run(lambda: plane.ended("toy"), 120_000)
 
 
 def test_what_is_not_sampled_is_not_sent_and_says_so():

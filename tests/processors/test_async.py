@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from learning.aggregation import add, mean, staleness_factor
+from processors import selector
 from processors.judge import judge
 from processors.zone_leader import FRACTION
 from schemas.blocks import slices
@@ -155,3 +156,20 @@ def test_control_bitmaps_of_older_rounds_forgotten_goes_red(monkeypatch):
     monkeypatch.setattr(aggregator, "judge", blind)
     with pytest.raises(AssertionError):
         test_a_copy_of_a_stale_delta_is_a_duplicate_in_a_later_round()
+
+
+def test_the_places_that_are_free_are_counted_once_for_all_who_wait(monkeypatch):
+    """To count them takes a look at every slot: many who ask at once must not each take one."""
+    counted, decided = [], []
+    count, decide = selector.places_taken, selector.Selector._decide
+    monkeypatch.setattr(selector, "places_taken", lambda t: counted.append(1) or count(t))
+    monkeypatch.setattr(selector.Selector, "_decide", lambda self, now: decided.append(1) or decide(self, now))
+    r = Rig(0, **{**ASYNC, "demand": 3})
+    r.until(lambda: r.at(1, "open"))
+    r.memory.run(limit=1_000)
+    before = len(decided)
+    for _ in range(20):
+        r.register(1, DEVICES)
+    r.until(lambda: len(r.round(1).devices) == 9)
+    r.memory.run(limit=1_000)
+    assert 0 < len(counted) <= len(decided) - before

@@ -29,6 +29,7 @@ from schemas.facts import (
     ZoneJoined,
 )
 from schemas.messages import Admission, Announcement, CheckIn, Objection, Refusal, Registration
+from schemas.sets import bitmap
 from schemas.sharing import PLAN, Needs, Quota, Sharing, SharingPlan, Tenant
 from schemas.task import Epochs, Limits, Rounds, TaskSpec
 from schemas.topics import DAY, GLOBAL, task_topics, topic
@@ -404,6 +405,27 @@ def test_bytes_a_day():
     assert isinstance(r.ask("c", "t"), Admission)
 
 
+def test_a_day_that_has_room_for_a_part_alone_still_has_the_task_in_the_plan():
+    r = shared()
+    r.policy("fifo")
+    r.task("u", "acme", deadline_s=600.0, partial=True)
+    r.until(lambda: any(f.task == "u" for f in r.facts(Opened)))
+    least, whole = 8 * SIZES[0], 8 * sum(SIZES)
+    for bytes, there in ((whole, True), (whole - 1, True), (least, True), (least - 1, False)):
+        r.tenant("acme", bytes=bytes)
+        settled(r)
+        globe = r.leader.processor.globe.state  # type: ignore[attr-defined]
+        lack = shortage(globe.tasks["u"], r.zone, None, Allowance(globe, r.zone, Z, r.memory.now))
+        assert bool(r.plan and any("u" in turn.tasks for rule in r.plan.rules for turn in rule.turns)) is there
+        assert ("quota of tenant acme" not in lack) is there
+    r.tenant("acme", bytes=least)
+    settled(r)
+    r.put(topic(NS, Z, "registrations"), Registration("a", "u", 1, blocks=bitmap((0,), len(SIZES))), "a")
+    r.until(lambda: r.zone.tasks["u"].rounds[1].devices == ("a",))
+    settled(r)
+    assert "quota of tenant acme" in r.ask("b", "u").reason
+
+
 def test_another_day_other_bytes_and_who_is_refused_late_in_the_day_waits_for_it():
     book, _ = globe(bytes=100)
     zone = Zone(spent={"acme": Spent(day=3, bytes=90)})
@@ -566,7 +588,7 @@ def test_a_dead_device_s_slot_comes_back_and_the_plan_has_the_task_again():
 def test_what_a_full_round_and_one_that_takes_no_more_wait_for_is_said():
     def words(r: Shared) -> str:
         g = r.leader.processor.globe.state  # type: ignore[attr-defined]
-        lack = shortage(g.tasks["t"], g, r.zone, Z, None, r.memory.now)
+        lack = shortage(g.tasks["t"], r.zone, None, Allowance(g, r.zone, Z, r.memory.now))
         return zone_waits(g.tasks["t"], r.zone, Z, [], [], {"idle": 9}, {Z: r.zone}, r.memory.now, lack)
 
     r = shared(demand=2, over_commit=1.0)

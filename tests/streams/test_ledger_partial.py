@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from schemas import sets
+from schemas.blocks import CODECS
 from schemas.facts import LEADERSHIP, Admitted, Slot, Taken, Update
 from schemas.task import Upload
 from streams.ledger import Zone, cost, restore, snapshot
@@ -87,3 +88,15 @@ def test_a_set_reads_back(case: tuple[int, set[int]]) -> None:
         assert sets.flaw(made[:-1] + bytes([made[-1] | 1]), n)
     with pytest.raises(ValueError, match=f"not {n}"):
         sets.bitmap([n], n)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2**20), st.booleans()), min_size=1, max_size=40), st.sampled_from(sorted(CODECS))
+)
+def test_a_slot_costs_its_blocks_there_and_its_delta_of_them_back(model: list[tuple[int, bool]], codec: str) -> None:
+    _, token = partial()
+    sizes, upload = tuple(n for n, _ in model), Upload(codec)
+    mine = [n for n, there in model if there]
+    owed = sets.bitmap((b for b, (_, there) in enumerate(model) if there), len(model))
+    o = opened(token, sizes=sizes, partial=True, upload=upload, cost=1)
+    assert cost(o, owed) == 4 * sum(mine) + upload.bytes(mine)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, cut, group, masks, objection, owners, paste
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout
@@ -135,3 +137,17 @@ def test_modules_go_whole_and_the_shared_part_with_all_of_them():
 def test_a_model_without_modules_may_be_cut_anywhere():
     plain = layout(tensors((SHARED, BLOCK + 1), (STATISTICS, 3), (SHARED, 2)))
     assert objection(masks(plain), bitmap([1], len(plain.sizes))) == ""
+
+
+@given(st.integers(1, 2 ** len(LAYOUT.sizes) - 1))
+def test_a_set_is_refused_just_when_it_cuts_what_goes_whole(mine):
+    names, n = owners(LAYOUT), len(LAYOUT.sizes)
+    blocks = {b for b in range(n) if mine >> b & 1}
+    parts = {name: {b for b, other in enumerate(names) if other == name} for name in set(names)}
+    cut = {name for name, whole in parts.items() if not (whole <= blocks or (name != SHARED and not whole & blocks))}
+    said = objection(masks(LAYOUT), bitmap(blocks, n))
+    assert bool(said) is bool(cut)
+    if said:
+        owner = next(o for o in parts if said.startswith(f"module {o} " if o else "the shared part "))
+        assert owner in cut
+        assert f"has {len(parts[owner])} blocks, and only {len(parts[owner] & blocks)} of them" in said
