@@ -88,7 +88,19 @@ def _openssl(folder: Path, *words: str) -> None:
 def _authority(folder: Path, name: str) -> None:
     _openssl(
         folder,
-        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
+        *(
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={name}",
+        ),
         *("-keyout", f"{name}.key", "-out", f"{name}.crt"),
     )
 
@@ -97,7 +109,7 @@ def _certificate(folder: Path, name: str) -> None:
     """A certificate for the address 127.0.0.1 alone, with its key in one file, as Kafka wants PEM (PKCS #8)."""
     _openssl(
         folder,
-        *("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+        *("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"),
         *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
     )
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")

@@ -170,9 +170,9 @@ def commands(typer: Any = app, prefix: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 ACTS = """
-    run global, run zone, run aggregator, run scheduler, run evaluator, fleet, gateway, token, phone, up, demo, watch, monitor, experiment,
+    run global, run zone, run aggregator, run scheduler, run evaluator, run modules, fleet, gateway, token, phone, up, demo, watch, monitor, experiment,
     submit, update, pause, resume, stop, abandon, task keep, task end-round, tenant set, sharing set,
-    data convert, broker start, broker stop
+    data convert, modular train, broker start, broker stop
 """
 """They do something and say in a line what came of it, or go on until one ends them."""
 

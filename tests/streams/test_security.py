@@ -31,7 +31,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a certificate, its key, and the same key under a password."""
     folder = tmp_path_factory.mktemp("pem")
     for words in (
-        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout key.pem -out cert.pem",
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x -keyout key.pem -out cert.pem",
         "pkey -in key.pem -aes256 -passout pass:open -out locked.pem",
         "pkcs12 -export -in cert.pem -inkey key.pem -passout pass:open -out store.p12",
     ):
