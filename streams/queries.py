@@ -89,14 +89,25 @@ class Cluster:
         """Raises `BrokerGone`."""
         try:
             async with asyncio.timeout(10):
-                await self._client(AIOKafkaAdminClient)
+                admin = await self._client(AIOKafkaAdminClient)
         except (*TROUBLE, ValueError) as e:
-            if why := await why_not(self.bootstrap, self.security):
-                raise BrokerGone(f"Kafka at {self.bootstrap} cannot be used: {why}") from None
+            await self._explain()
             raise BrokerGone(
                 f"no Kafka broker answers at {self.bootstrap} ({str(e) or type(e).__name__}): "
                 "start one there (`olearning broker start`), or say where it is"
             ) from None
+        if self.security.protocol == "PLAINTEXT":
+            return
+        try:  # so far it asked where the brokers are; now it asks one of those, whose name may not be in its certificate
+            async with asyncio.timeout(10):
+                await admin.describe_cluster()
+        except TROUBLE:
+            await self._explain()  # if there is nothing to say, they are away just now
+
+    async def _explain(self) -> None:
+        """Raises `BrokerGone` if it is known what is wrong."""
+        if why := await why_not(self.bootstrap, self.security):
+            raise BrokerGone(f"Kafka at {self.bootstrap} cannot be used: {why}")
 
     async def stop(self) -> None:
         clients = [*self._clients.values(), *self._idle]

@@ -229,60 +229,63 @@ def _pem(name: str, key: str, kind: str = "") -> str:
             f"{key} {name} is no PEM, and Java's key stores (JKS, PKCS12) are not read here: turn the {out} into PEM "
             "(keytool -importkeystore … -deststoretype PKCS12, then openssl pkcs12 -in … -nodes), and say its type is PEM"
         )
-    return data.decode("ascii", errors="replace")
+    return data.decode("ascii", errors="ignore")  # of comments beside it
 
 
 # ------------------------------------------------------------------ what is wrong with a connection
 
 
 async def why_not(bootstrap: str, security: Security) -> str:
-    """What is wrong between us and the first of these brokers that listens, and what to check; "" if nothing is known.
+    """What is wrong between us and these brokers, or one that they name, and what to check; "" if nothing is known.
 
     aiokafka's clients say no more than that they cannot connect, so this connects once more by itself.
     """
     from aiokafka.client import collect_hosts
 
-    for host, port, _ in collect_hosts(bootstrap):
+    addresses = [(host, port) for host, port, _ in collect_hosts(bootstrap)]
+    for host, port in addresses:
         try:
             async with asyncio.timeout(LOOK):
-                if words := await _look(host, port, security):
-                    return f"{words} ({_ours(security)})"
+                words, others = await _look(host, port, security)
         except (OSError, errors.KafkaError):  # TimeoutError is one
             continue
+        if words:
+            return f"{words} (at {host}:{port}; {_ours(security)})"
+        addresses += others - set(addresses)
     return ""
 
 
 def _ours(security: Security) -> str:
     """What this client does, in words."""
     source = f"as {security.source} says" if security.source else f"as neither --client-config nor {ENV} says otherwise"
-    return f"here: {' '.join(filter(None, (security.protocol, security.mechanism)))}, {source}"
+    return f"{' '.join(filter(None, (security.protocol, security.mechanism)))}, {source}"
 
 
-async def _look(host: str, port: int, security: Security) -> str:
+async def _look(host: str, port: int, security: Security) -> tuple[str, set[tuple[str, int]]]:
+    """What is wrong, and the brokers that this one names. Raises `OSError` where nobody listens."""
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
     try:
         conn = await create_conn(host, port, request_timeout_ms=int(1000 * ANSWER), **security.settings())
     except ssl.SSLCertVerificationError as e:
-        return _unverified(host, e)
+        return _unverified(host, e), set()
     except errors.SaslAuthenticationFailed:
         return (
             f"the broker does not let user {security.username} in: check user name and password, and that the broker knows "
             f"the user for {security.mechanism}"
-        )
+        ), set()
     except (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError):
-        return (
-            f"the broker does not take a login by {security.mechanism} here: check {MECHANISM}, {PROTOCOL} and the port"
-        )
-    except ConnectionRefusedError:
-        raise
+        words = f"the broker does not take a login by {security.mechanism} here"
+        return f"{words}: check {MECHANISM}, {PROTOCOL} and the port", set()
     except (OSError, errors.KafkaError) as e:
-        return await _hung_up(host, port, security, getattr(e, "reason", None) or "")
+        return await _hung_up(host, port, security, getattr(e, "reason", None) or ""), set()
     try:
-        await conn.send(MetadataRequest([]))
+        metadata = await conn.send(MetadataRequest([]))
     except (OSError, errors.KafkaError):
-        return await _hung_up(host, port, security)
+        return await _hung_up(host, port, security), set()
     finally:
         conn.close()
-    return ""
+    return "", {(b[1], b[2]) for b in metadata.brokers}
 
 
 def _unverified(host: str, error: ssl.SSLCertVerificationError) -> str:

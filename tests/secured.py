@@ -12,7 +12,7 @@ from streams.broker import commands, free_port, settings
 MODULE = "org.apache.kafka.common.security.{}LoginModule required"
 SECURED = """
 listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://127.0.0.1:{mutual},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://127.0.0.1:{mutual}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},TLS://127.0.0.1:{tls},MUTUAL://localhost:{mutual}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,TLS:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:admin
@@ -28,7 +28,7 @@ listener.name.tls.plain.sasl.jaas.config={plain_module} user_admin="{password}" 
 listener.name.tls.scram-sha-256.sasl.jaas.config={scram_module};
 """
 """What a secured broker has besides, or in the place of, the settings of all local ones: a later line of a properties file holds.
-It trusts itself without TLS (ANONYMOUS), as its own listener is not what is tested."""
+It trusts itself without TLS (ANONYMOUS), as its own listener is not what is tested. To clients that show a certificate it names itself as its own does not."""
 PASSWORD = "a pass=word;"
 
 

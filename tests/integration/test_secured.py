@@ -191,10 +191,15 @@ def test_names_and_ports_that_do_not_fit_are_told_too(kafka: Secured) -> None:
         async with Kafka(other, security=security.read(f"{mine}{security.HOSTNAME}=\n", "c", {})):
             pass
         assert "does not speak TLS" in await gone(kafka.plain, mine)
+        assert "no Kafka broker answers" in await gone("127.0.0.1:1", mine)
+        assert "no Kafka broker answers" in await gone("nobody.invalid:9093", mine)
         mutual = f"security.protocol=SSL\nssl.ca.location={kafka.ca}\n"
         assert "a certificate that it trusts" in await gone(kafka.mutual, mutual)
         shown = f"{mutual}ssl.keystore.type=PEM\nssl.keystore.location={kafka.client}\n"
-        async with Kafka(kafka.mutual, security=security.read(shown, "c", {})) as k:
+        assert "certificate is not for localhost" in await gone(
+            kafka.mutual, shown
+        )  # the name that the broker gives itself
+        async with Kafka(kafka.mutual, security=security.read(f"{shown}{security.HOSTNAME}=\n", "c", {})) as k:
             assert await k.topics() == set()  # it has no rights
 
     asyncio.run(main())
