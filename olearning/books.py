@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from olearning.happenings import kind_of
+from olearning.happenings import clean, kind_of
 from olearning.snapshot import BEHIND, NOBODY, OK, SILENT, STALLED, Identity, RoundPoint
 from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
 from schemas.messages import AggregatorReport, FleetReport
@@ -224,7 +224,7 @@ class Letters:
         self._seen[key] = None
         if len(self._seen) > 10_000:
             self._seen.popitem(last=False)
-        count(self.reasons, reason)
+        count(self.reasons, clean(reason))
         return True
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from device_sim.availability import is_night
 from olearning.books import GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
-from olearning.happenings import Event, dead, evaluated, happened, objected
+from olearning.happenings import Event, clean, dead, evaluated, happened, objected
 from olearning.snapshot import (
     LocalView,
     RoundView,
@@ -320,7 +320,7 @@ class View:
         tasks = [self._task(g, now) for g in globe.tasks.values()]
         tasks += [
             TaskView(
-                name, "", "refused", 0, 0, {}, why=r.reason, since=self.globe_book.moved.get(name, 0), phase="refused"
+                name, "", "refused", 0, 0, {}, why=clean(r.reason), since=self.globe_book.moved.get(name, 0), phase="refused"
             )
             for name, r in globe.refused.items()
             if name not in globe.tasks
@@ -363,7 +363,7 @@ class View:
             accuracy={n: x.accuracy for n, x in sorted(self.accuracy.get(task, {}).items())},
             waits=waits,
             since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
-            why=g.why,
+            why=clean(g.why),
             phase=phase(g),
             losses={n: x.loss for n, x in sorted(self.accuracy.get(task, {}).items())},
         )

@@ -10,8 +10,8 @@ from olearning.books import MOST_REASONS, OTHER, Letters, Sources
 from olearning.screen import problems
 from olearning.view import View
 from processors.aggregator import Aggregator
-from schemas.facts import Committed, Counts, Finalised, Rules, Stretch
-from schemas.messages import AggregatorReport, FleetReport, Priorities, TaskLoad
+from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
+from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
@@ -365,6 +365,24 @@ def test_garbage_is_told_and_harms_nothing():
     assert sum(s.letters.values()) == 2  # the registration, and the global coordinator's of the ledger record
     assert s.voids == {"unreadable": 1}
     assert {e.kind for e in late.drain()} >= {"void", "letter"}
+
+
+def test_words_of_strangers_move_no_terminal():
+    """A device may say that its delta is in a codec of any name, and the dead letter repeats it."""
+    plane, _ = finished(seed=5)
+    late = watch(plane)
+    codec, letters = "\x1b]0;mine\x07\n", topic(NS, GLOBAL, "dead-letters")
+    letter = DeadLetter(f"{NS}.east.deltas.toy", 0, 1, f"codec {codec} is not known", "a", None, None)
+    plane.memory.append(send(letters, letter))
+    plane.memory.append(send(topic(NS, GLOBAL, "metrics"), Objection("fleet", 1, "toy", codec)))
+    plane.memory.append(send(topic(NS, GLOBAL, "ledger"), TaskRefused(late.globe.leader.token, "bad", 1, codec)))
+    plane.memory.run(limit=1_500)
+    s = late.snapshot(late.now)
+    assert list(s.letters) == ["codec \\x1b]0;mine\\x07\\x0a is not known"]
+    told = late.drain()
+    assert {e.kind for e in told} >= {"letter", "objection"}
+    assert all(e.text.isprintable() for e in told)
+    assert all(t.why.isprintable() for t in s.tasks)
 
 
 def test_unknown_rules_stop_it_in_words():
