@@ -280,9 +280,14 @@ def families(samples: Iterable[Sample]) -> Iterator[Family]:
 
 
 def histogram(metric: Metric, found: Iterable[tuple[tuple[str, ...], Sequence[int], float]]) -> Family:
-    """Of each series: its labels, how many fell between the metric's bounds (and above the last), and their sum."""
+    """Of each series: its labels, how many fell between the metric's bounds (and above the last), and their sum; what comes twice
+    is one series, as in `families`."""
     family = HistogramMetricFamily(metric.name, metric.about, labels=metric.labels)
+    series: dict[tuple[str, ...], tuple[Sequence[int], float]] = {}
     for labels, counts, total in found:
+        before, so_far = series.get(labels, ([0] * len(counts), 0.0))
+        series[labels] = [a + b for a, b in zip(before, counts, strict=True)], so_far + total
+    for labels, (counts, total) in series.items():
         buckets, below = [], 0
         for bound, n in zip((*(str(b) for b in metric.bounds), "+Inf"), counts, strict=True):
             below += n
