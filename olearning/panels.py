@@ -178,7 +178,13 @@ def shards_panel(s: Snapshot) -> RenderableType:
             upto = "  ".join(f"{task} {n:,}" for task, n in sorted(x.next.items()))
             word = Text(f"{sign} {x.word}", style)
             table.add_row(
-                z.zone, str(x.shard), word, Text(x.holder or "nobody", "" if x.holder else BAD), str(x.token), f"{x.unread:,}", upto
+                z.zone,
+                str(x.shard),
+                word,
+                Text(x.holder or "nobody", "" if x.holder else BAD),
+                str(x.token),
+                f"{x.unread:,}",
+                upto,
             )
     if not table.row_count:
         table.add_row(Text("none", QUIET))

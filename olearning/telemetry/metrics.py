@@ -328,6 +328,8 @@ No port: no server. `olearning up --metrics-port P` gives P to its own view, and
 
 - Metrics from the fold of a ledger (`blocks`, `identity_ok`, rounds, admissions) are shown by every coordinator of a zone, the one that leads and those
   that stand by, and are equal: ask with `max by (zone, task) (…)`. They go on where they were after a restart.
+- Where a person gives up partials that are lost (`olearning abandon`), their blocks go from `counted` to `lost`: the one case in which a counter
+  goes down, and `rate` shows one jump.
 - What is counted "since it started" begins at 0 in each process, as Prometheus expects.
 - Series of a task are left out once it is over. There is no label with a device's name.
 - State is read between two inputs of a processor, when Prometheus asks; a role that trains or scores meanwhile and does not answer within 5 s shows what does not

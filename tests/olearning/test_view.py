@@ -3,6 +3,8 @@
 import pytest
 from msgspec.structs import replace as changed
 
+import olearning.books
+import olearning.view
 import streams.ledger
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
@@ -418,6 +420,21 @@ def test_letters_and_sources_stay_bounded():
 def replace_at(r: AggregatorReport, at: int, blocks: int, size: int) -> AggregatorReport:
     load = changed(r.tasks[0], blocks=blocks, bytes=size)
     return changed(r, at=at, tasks=(load,))
+
+
+def test_of_tasks_that_are_over_only_the_last_have_curves_and_scores(monkeypatch):
+    monkeypatch.setattr(olearning.books, "MOST_OVER", 1)
+    monkeypatch.setattr(olearning.view, "MOST_OVER", 1)
+    plane = Plane(Memory(seed=5), zones=("east",), devices=2)
+    view = watch(plane)
+    for task in ("one", "two", "three"):
+        plane.submit(spec(task=task, epochs=1, rounds=1, demand=2, minimum=1))
+        assert plane.memory.run(lambda task=task: plane.ended(task), 60_000)
+        plane.memory.run(limit=500)
+        score(plane, 1, 0.9, task)
+    plane.memory.run(limit=1_000)
+    assert set(view.books["east"].curves) == set(view.books["east"].losses) == set(view.accuracy) == {"three"}
+    assert [t.state for t in view.snapshot(view.now).tasks] == ["ended"] * 3
 
 
 def test_an_evaluation_said_twice_is_told_once():
