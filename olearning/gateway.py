@@ -29,6 +29,8 @@ LONGEST_POLL = 60.0
 """Seconds that a question for messages may wait."""
 SLOWEST = 30.0
 """Seconds that the body of a request may take to arrive, an answer to be taken, and a token to be checked."""
+KEPT = 60.0
+"""Seconds that a connection lasts on which nothing is asked: the head of a request has so long to arrive."""
 MOST_OPEN = 32
 """Requests of one device that are open at the same time: each may hold a body or a block of a model."""
 CODES = {
@@ -159,7 +161,9 @@ class Api:
         except Exception:
             log.exception("the check of a token failed")
             raise web.HTTPServiceUnavailable(reason="the check of tokens fails, try again") from None
-        if not device or len(device) > MOST_ID:
+        if (
+            not device or len(device) > MOST_ID or not device.isprintable()
+        ):  # half a character is not, and JSON may say it
             raise web.HTTPUnauthorized(reason="this token is not known")
         return device
 
@@ -235,7 +239,9 @@ class Server:
     """Listens while it is open, on all addresses if `host` is empty; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
 
     def __init__(self, api: Api, host: str, port: int, certificate: tuple[str, str] | None = None):
-        self._runner = web.AppRunner(api.app(), access_log=None, logger=http_log, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            api.app(), access_log=None, logger=http_log, shutdown_timeout=1.0, keepalive_timeout=KEPT
+        )
         self._host, self._port, self._tls = host, port, None
         if certificate:
             self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -275,6 +275,7 @@ def test_a_device_that_takes_no_answer_is_cut_off_and_has_so_many_open_at_once(m
 
     monkeypatch.setattr(gateway, "SLOWEST", 2.0)
     monkeypatch.setattr(gateway, "MOST_OPEN", 3)
+    monkeypatch.setattr(gateway, "KEPT", 1.0)
 
     async def play() -> None:
         api = Api(Heavy(), TOKENS, lambda: 0)  # type: ignore[arg-type]
@@ -284,6 +285,7 @@ def test_a_device_that_takes_no_answer_is_cut_off_and_has_so_many_open_at_once(m
             async def ask(device: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
                 return await raw(port, f"GET /v1/models/t/1/0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS.token(device)}\r\n\r\n")  # fmt: skip
 
+            dumb, half = await raw(port, "GET /v1/health HTTP/1.1\r\nHost: x\r\n")
             deaf = [await ask("deaf") for _ in range(3)]
             await until(lambda: api._open["deaf"] == 3, 5)
             for device, code in (("deaf", b" 429 "), ("other", b" 200 ")):
@@ -291,6 +293,8 @@ def test_a_device_that_takes_no_answer_is_cut_off_and_has_so_many_open_at_once(m
                 assert code in await reader.readline()
                 writer.close()
             await until(lambda: not api._open, 10)
+            assert await asyncio.wait_for(dumb.read(), 5) == b""
+            half.close()
             for reader, writer in deaf:
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                     await reader.readexactly(2**24)
@@ -303,7 +307,7 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
     async def own(token: str) -> str | None:
         if token == "down":
             raise OSError("the accounts are away")
-        return {"ann's": "ann"}.get(token)
+        return {"ann's": "ann", "odd": "\ud800"}.get(token)
 
     async def play() -> list[int]:
         async with house() as h:
@@ -312,7 +316,8 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
             assert h.server
             async with aiohttp.ClientSession(h.server.url) as http:
                 asked = [
-                    http.get("/v1/messages", headers={"Authorization": f"Bearer {t}"}) for t in ("ann's", "no", "down")
+                    http.get("/v1/messages", headers={"Authorization": f"Bearer {t}"})
+                    for t in ("odd", "ann's", "no", "down")
                 ]
                 codes = [(await said(a))[0] for a in asked]
             phone = Phone(h.server.url, "no", "east", Device("x", 0), Arithmetic(), print)
@@ -323,7 +328,7 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
                 await asyncio.wait_for(phone.run(), 30)
             return codes
 
-    assert asyncio.run(play()) == [200, 401, 503]
+    assert asyncio.run(play()) == [401, 200, 401, 503]
 
 
 # ------------------------------------------------------------------ tokens
