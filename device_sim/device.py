@@ -16,6 +16,7 @@ woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import nan
 from typing import Protocol
 
 import numpy as np
@@ -26,14 +27,19 @@ from device_sim.adapt import adapt
 from device_sim.availability import Free
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Window
-from device_sim.portion import owes
+from device_sim.portion import owes, portion
 from device_sim.pseudonym import seed_of, throw
+from device_sim.submodels import Own, limits, worth_sending
 from device_sim.whims import Mishap, Whims
+from learning.modular.derivation import Limits
 from learning.rewards import ABSURD, first_quality, quality
 from schemas.messages import Admission, Announcement, Refusal
+from schemas.modules import Profile, Shares, Submodel
 from schemas.sharing import Abilities, SharingPlan, meets
 
 ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
+ASKING = "asking"
+"""It waits for a sub-model: it looks at its data, or has asked the cloud."""
 ADMITTED, UPLOADING = "admitted", "uploading"
 """A job's steps that a device's state does not show."""
 PATIENCE = 5_000
@@ -148,7 +154,15 @@ class Give:
     block: object
 
 
-Act = CheckIn | Wish | Begin | Train | Give
+@dataclass(frozen=True, slots=True)
+class Look:
+    """It is to see how important a modular task's modules are for its data: the edge finds out, and says `saw`."""
+
+    zone: str
+    work: Announcement
+
+
+Act = CheckIn | Wish | Begin | Train | Give | Look
 
 
 class Journey(Protocol):
@@ -183,9 +197,9 @@ class Habit:
     reaction: int = 300
 
 
-def all_of_it(device: "Device", a: Announcement) -> Announcement:
-    """The round as a device takes it that trains whole models."""
-    return a
+def its_part(device: "Device", a: Announcement) -> Announcement | None:
+    """The round as a device takes it: whole, or of a modular task its sub-model, once it has one."""
+    return device.sub_model(a) if a.modules else a
 
 
 def own_quality(device: "Device", a: Announcement) -> float:
@@ -208,13 +222,19 @@ class Device:
     habit: Habit = Habit()
     appraise: Callable[["Device", Announcement], float] = own_quality
     """What its data are worth to a task."""
-    part: Callable[["Device", Announcement], Announcement | None] = all_of_it
+    part: Callable[["Device", Announcement], Announcement | None] = its_part
     """The round as it takes it: as it is, or a part of its model (`device_sim.portion.portion`); None: it leaves it, for now."""
     abilities: Abilities = field(default_factory=dict)
     """What it says of itself to the plane (`device_sim.phones.reported`)."""
     private: Mapping[str, float] = field(default_factory=dict)
     """What only it knows of itself, by the names that tasks' private needs have; `SAMPLES` it knows by task."""
     whims: Whims | None = None
+    busy: Callable[[int], float] | None = None
+    """The share of its memory and speed that other work takes at a time (ms), below 1."""
+    free: float = 1.0
+    """The share that is left, as it saw last."""
+    own: dict[str, Own] = field(default_factory=dict)
+    """By modular task, what it has of it."""
     zone: str = ""
     checked_in: str = ""
     """The zone in which it is known to be there."""
@@ -252,7 +272,9 @@ class Device:
             return ASLEEP
         if self.running:
             return TRAINING
-        return REGISTERED if self.jobs else IDLE
+        if self.jobs:
+            return REGISTERED
+        return ASKING if any(o.waits or o.looks for o in self.own.values()) else IDLE
 
     def die(self, *what: str | int, most: int) -> int:
         """A throw in [0, most), the same each time for the same device, seed and name."""
@@ -275,8 +297,10 @@ class Device:
             yield from self._arrive(now)
         for job in [j for j in self.jobs.values() if j.state == REGISTERED and now - j.since >= PATIENCE]:
             del self.jobs[job.key]  # nobody answered
+        self.free = 1 - self.busy(now) if self.busy else 1.0
         yield from self._work(now)
         yield from self._plan(now, boards)
+        yield from self._look(now, boards)
         times = [
             window[1],
             self.said + STILL_HERE,
@@ -309,6 +333,7 @@ class Device:
         self.retry.pop((zone, task), None)
         if everywhere:
             self.quality.pop(task, None)
+            self.own.pop(task, None)
             self.left.pop(task, None)
             self.sizes.pop(task, None)
             self.reactions.pop(task, None)
@@ -329,12 +354,38 @@ class Device:
             self.retry[job.key] = now + m.retry_ms
             self.next = now
 
+    def saw(self, a: Announcement, name: str, shares: Shares, now: int) -> Profile | None:
+        """How important a task's modules are for its data. What it asks the cloud, under this name, if it does."""
+        self.next = now
+        if (own := self.own.get(a.task)) is None:
+            return None
+        return own.seen(name, a.task, shares, self._limits(a, own), a.training.batch, now)
+
+    def answered(self, m: Submodel, now: int) -> None:
+        """The cloud says which modules it is to have."""
+        if (own := self.own.get(m.task)) and own.answered(m, now):
+            self.next = now
+
+    def sub_model(self, a: Announcement) -> Announcement | None:
+        """A round of a modular task as it takes it now: those of its modules that its present limits allow; None: it has none yet, or not
+        even one of each layer fits."""
+        if (own := self.own.get(a.task)) is None:
+            return None
+        choice = own.use(self._limits(a, own), a.training.batch)
+        return portion(a, *own.blocks(choice)) if choice else None
+
+    def sends(self, a: Announcement, run: Run) -> bool:
+        """Whether what a run gave meets the task's upload condition."""
+        return a.modules is None or worth_sending(a.modules, *_held_back(run))
+
     def trained(self, job: Job, run: Run, blocks: Sequence[object], now: int) -> None:
         """Its run is done: `blocks` of the delta are to be uploaded, none if it diverged."""
         self.quality[job.work.task] = _quality(run)
         known, classes = self.sizes[job.work.task]
         self.sizes[job.work.task] = (max(known, run.samples), classes)  # a client may have known it alone
         self.pace.took(job.work, run.samples, now - job.since)
+        if own := self.own.get(job.work.task):
+            own.trained(_held_back(run)[0])
         if not blocks:
             self.drop(job)
         else:
@@ -413,7 +464,7 @@ class Device:
         samples, _ = self.sizes[a.task]
         if self.whims:
             job.mishap = self.whims.of(self.id, a.task, a.round)
-        ms = self.pace.take(a, samples, now, job.mishap.slowdown)
+        ms = self.pace.take(a, samples, now, job.mishap.slowdown / self.free)
         if job.mishap.leaves is not None:
             ms = round(ms * job.mishap.leaves)
         job.state, job.since = TRAINING, now + job.mishap.late_ms
@@ -458,6 +509,23 @@ class Device:
                 job = self.jobs[self.zone, a.task] = Job(self.zone, a, now)
                 yield Wish(job)
                 return
+
+    def _look(self, now: int, boards: Mapping[str, Board]) -> Iterator[Act]:
+        """Of modular tasks with a round open: look at its data where it has no modules, or those that it has do not fit."""
+        if (board := boards.get(self.zone)) is None:
+            return
+        for a in board.rounds.values():
+            own = self.own.get(a.task)
+            if not own or not a.open or board.objections[a.task] or a.task not in self.sizes or not self._able(a):
+                continue
+            if own.wants(now):
+                yield Look(self.zone, a)
+            elif not own.candidates:
+                self.next = min(self.next, own.next)
+
+    def _limits(self, a: Announcement, own: Own) -> Limits:
+        assert a.modules
+        return limits(a.modules, own.model.structure, self.abilities, self.pace, self.free)
 
     def _turn(self, plan: SharingPlan) -> tuple[str, ...]:
         """The tasks that the plan has for it, drawn by the shares of its rule's turns, once a plan."""
@@ -527,6 +595,11 @@ class Device:
             return expected
         end = now + max(1, horizon // UNEXPECTED)  # it is free though it did not expect to be: who knows for how long
         return [(now, min(end, expected[0][0]) if expected else end), *expected]
+
+
+def _held_back(run: Run) -> tuple[float, float]:
+    """The loss on held-back samples before a run and after it, NaN where nobody looked."""
+    return getattr(run, "before", nan), getattr(run, "after", nan)
 
 
 def _quality(run: Run) -> float:

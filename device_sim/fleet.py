@@ -17,6 +17,7 @@ from device_sim import device
 from device_sim.availability import Clock
 from device_sim.device import (
     ADMITTED,
+    ASKING,
     ASLEEP,
     IDLE,
     REGISTERED,
@@ -27,6 +28,7 @@ from device_sim.device import (
     Device,
     Give,
     Job,
+    Look,
     Run,
     Train,
     Wish,
@@ -34,8 +36,9 @@ from device_sim.device import (
 from device_sim.edge import ROOM, Edge, Gone, named, version
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
-from device_sim.portion import blocks_of, owes
+from device_sim.portion import blocks_of, owes, portion
 from device_sim.pseudonym import pseudonym, seed_of
+from device_sim.submodels import Model, Own
 from learning.codecs import read_values, write_values
 from learning.words import said
 from schemas import sets
@@ -51,6 +54,7 @@ from schemas.messages import (
     Refusal,
     Registration,
 )
+from schemas.modules import Shares, Submodel
 from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
@@ -96,6 +100,18 @@ def unweighed(a: Announcement, run: Run) -> str:
     weights = getattr(run, "weights", None)
     bad = [b for b in blocks_of(a) if weights and sets.has(owes(a), b) and weights.get(b, 0) < 1]
     return f"blocks {', '.join(map(str, bad))} are to be sent, and the run gives them no weight" if bad else ""
+
+
+class Modular(Learner, Protocol):
+    """One that trains sub-models of modular tasks, too."""
+
+    def known(self, a: Announcement) -> Model:
+        """The model of a modular task."""
+        ...
+
+    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
+        """How important each module is for the device's data, from the values of the selector's blocks, end to end."""
+        ...
 
 
 Work = tuple[Announcement, Device, Vector]
@@ -173,6 +189,8 @@ class Fleet:
         """When which device wants to be woken; what is not its `next` any more is void."""
         self.queued: set[tuple[int, int]] = set()
         """The same, each once."""
+        self.looking: dict[tuple[int, str], tuple[Device, str, Announcement]] = {}
+        """By device and task, who is to look at its data, in which zone; the model's selector may still be on its way."""
         self.waiting: list[tuple[Device, Job]] = []
         """Runs to train."""
         self.ready: list[tuple[Device, Job, Run | Exception]] = []
@@ -201,7 +219,7 @@ class Fleet:
 
     def start(self, now: int) -> Iterator[Effect]:
         for zone in self.boards:
-            for what in ("admissions", "receipts", "credits"):
+            for what in ("admissions", "submodels", "receipts", "credits"):
                 name = topic(self.namespace, zone, what).name
                 yield Ends(self.requests.new(("from", zone, what)), name)
 
@@ -238,6 +256,9 @@ class Fleet:
                     if job := d.jobs.get((zone, message.task)):
                         yield from self._want(job.work, now)
                 self._push(d)
+            case Submodel() if d := self.by_name.get((zone, message.device)):
+                d.answered(message, now)
+                self._push(d)
             case Credits():
                 self.outboxes[zone].hear(message, record.timestamp, now)
             case Receipt() if (zone, message.device) in self.by_name:
@@ -263,6 +284,8 @@ class Fleet:
         board.rounds[a.task] = a
         board.heard[a.task] = now
         strange = "" if a.codec in CODECS else f"codec {a.codec} is not known here: install the version that knows it"
+        if a.modules and not hasattr(self.learner, "known"):
+            strange = strange or "these devices train whole models alone, and the task's is modular"
         yield from self._object(board, a.task, strange or self.learner.objection(a), now)
         if (board.zone, a.tenant) not in self.tenants:
             self.tenants.add((board.zone, a.tenant))
@@ -273,6 +296,8 @@ class Fleet:
                     d.sizes[a.task] = self.learner.size(a, d)
                 except Exception:  # of a tenant's data
                     continue  # it has none of this task, and bids for no round of it
+            if a.modules and a.task not in d.own and a.task in d.sizes and not board.objections[a.task]:
+                d.own[a.task] = Own(self.learner.known(a), a.modules)  # type: ignore[attr-defined]
             before = d.next
             d.hear(a, board.zone, now)
             if d.next != before:
@@ -333,7 +358,8 @@ class Fleet:
             case ("model", int(number)):
                 yield from self._fetch(self.edge.answer(number, value), now)
                 at_work = (j for d in self.devices for j in d.jobs.values() if j.state in (ADMITTED, TRAINING))
-                self.edge.trim(j.work for j in at_work)
+                looking = (self._selector(d, a) for d, _, a in self.looking.values())
+                self.edge.trim([*(j.work for j in at_work), *looking])
 
     def _give_up(self, gone: str, why: str, now: int) -> Iterator[Send]:
         """A model is gone: who would train from it does not, be its round the last or one that may be stale; all else goes on."""
@@ -342,6 +368,7 @@ class Fleet:
             for task in [k for k, a in board.rounds.items() if version(a) == gone]:
                 told.add(task)
                 yield from self._object(board, task, why, now)
+        self.looking = {k: x for k, x in self.looking.items() if version(x[2]) != gone}
         for d in self.devices:
             for job in [j for j in d.jobs.values() if j.state != UPLOADING and version(j.work) == gone]:
                 self._over(d, job, now)
@@ -358,6 +385,7 @@ class Fleet:
             d = self.devices[i]
             if at == d.next:
                 yield from self._wake(d, now)
+        yield from self._look(now)
         yield from self._train(now)
         yield from self._deliver(now)
         for zone in self.outboxes:
@@ -365,7 +393,7 @@ class Fleet:
         if now - self.reported >= self.manner.report:
             self.reported = now
             states = [d.state for d in self.devices]
-            count = {s: states.count(s) for s in (ASLEEP, IDLE, REGISTERED, TRAINING)}
+            count = {s: states.count(s) for s in (ASLEEP, IDLE, ASKING, REGISTERED, TRAINING)}
             models = self.edge.fetched, self.edge.handed
             waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
             local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
@@ -384,6 +412,8 @@ class Fleet:
                     asked = {n: d.abilities[n] for n in self._asked(job) if n in d.abilities}
                     wish = Registration(name, job.work.task, job.work.round, asked, owes(job.work))
                     yield send(topic(self.namespace, job.zone, "registrations"), wish, name)
+                case Look(zone, a):
+                    self.looking[d.place, a.task] = d, zone, a
                 case Begin(job):
                     if self.manner.ahead:
                         self.waiting.append((d, job))
@@ -402,6 +432,33 @@ class Fleet:
         plan = self.boards[job.zone].plan
         bounds = [b for r in plan.rules for b in (*r.meets, *r.lacks)] if plan else []
         return sorted({name for b in (job.work.needs.public, *bounds) for name in b})
+
+    def _selector(self, d: Device, a: Announcement) -> Announcement:
+        """Of a modular task's round, the selector's blocks: what a device profiles its data by."""
+        return portion(a, d.own[a.task].model.selector)
+
+    def _look(self, now: int) -> Iterator[Effect]:
+        """Have devices see how important modules are for their data, and send what they ask."""
+        for key, (d, zone, a) in list(self.looking.items()):
+            board = self.boards[zone]
+            if a.task not in d.own or board.objections.get(a.task, "over") or not d.own[a.task].looks:
+                del self.looking[key]
+                continue
+            part = self._selector(d, a)
+            if (selector := self.edge.model(part)) is None:
+                yield from self._want(part, now)
+                continue
+            del self.looking[key]
+            try:
+                shares = self.learner.profile(a, d, selector)  # type: ignore[attr-defined]
+            except Exception as e:  # a tenant's model or data
+                yield from self._object(board, a.task, f"profiling failed: {said(e)}", now)
+                continue
+            self.edge.handed += selector.nbytes
+            name = self._name(d, zone, a.tenant)
+            if profile := d.saw(a, name, shares, now):
+                yield send(topic(self.namespace, zone, "profiles"), profile, name)
+            self._push(d)
 
     def _train(self, now: int) -> Iterator[Effect]:
         """Have trained what is due, as far as the models are there."""
@@ -459,7 +516,7 @@ class Fleet:
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
-                blocks = list(self._blocks(d, job, run))
+                blocks = list(self._blocks(d, job, run)) if d.sends(a, run) else []
             except ValueError:
                 d.left.pop(a.task, None)  # it diverged: nothing worth sending; its lease runs out
                 blocks = []

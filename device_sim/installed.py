@@ -9,6 +9,7 @@ import numpy.typing as npt
 from device_sim import client
 from learning.words import Plain
 from schemas.blocks import Layout
+from schemas.modules import Structure
 from schemas.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector]:
             raise
         return client.prepare(spec, seed)
     return prepare(spec, seed)[:2]
+
+
+def structure(spec: TaskSpec) -> Structure | None:
+    """What the parts of a modular task's model cost; None: it is one piece. For a task that `prepare` could build."""
+    if spec.modules is None:
+        return None
+    from device_sim.learner import structure
+
+    return structure(spec)
 
 
 def scorer() -> Callable[[TaskSpec, Vector], tuple[float, float, int]]:

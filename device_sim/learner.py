@@ -6,16 +6,20 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from device_sim import client, device, fleet
+from device_sim import client, device, fleet, modular
 from device_sim.data import Dataset, load, share
 from device_sim.device import Device
 from device_sim.engine import Engine
+from device_sim.portion import Portion
 from device_sim.pseudonym import seed_of
 from device_sim.trainer import Job, Run, one_thread, train
 from learning.models import build, layout_of, load_vector, score, to_vector
+from learning.modular import model as modular_model
+from learning.modular.model import Modular, modularise
 from learning.words import said
 from schemas.blocks import Layout
 from schemas.messages import Announcement
+from schemas.modules import Shares, Structure
 from schemas.task import BadTask, TaskSpec
 
 Vector = npt.NDArray[np.float32]
@@ -29,8 +33,8 @@ class TorchLearner:
 
     def objection(self, a: Announcement) -> str:
         try:
-            module = build(a.model, a.model_args, 0)
-            sizes = layout_of(module).sizes
+            module = modular.made(a, load(a.data, a.data_args), 0) if a.modules else build(a.model, a.model_args, 0)
+            sizes = modular.known(a).layout.sizes if a.modules else layout_of(module).sizes
         except Exception as e:  # a name or arguments: no data is at hand yet
             return str(e)
         try:
@@ -47,17 +51,30 @@ class TorchLearner:
         _, y = share(dataset, device.number, a.data_args)
         return len(y), max(2, int(dataset.y.max()) + 1)
 
-    def run(self, a: Announcement, device: Device, base: Vector) -> Run:
+    def known(self, a: Announcement) -> modular.Model:
+        """The model of a modular task."""
+        return modular.known(a)
+
+    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
+        """How important each of its modules is for the device's data."""
+        return modular.profile(a, device.id, device.number, selector)
+
+    def run(self, a: Announcement, device: Device, base: Vector) -> Run | modular.Run:
+        if isinstance(a, Portion) and a.modules:
+            return modular.train(a, device.id, device.number, base, device.own[a.task].shares)
         return train(*_job(a, device, base))
 
-    def runs(self, jobs: Sequence[tuple[Announcement, Device, Vector]]) -> list[Run | Exception]:
+    def runs(self, jobs: Sequence[tuple[Announcement, Device, Vector]]) -> list[device.Run | Exception]:
         """What `run` gives for each or raises, all trained together, which is faster. An MLP's run differs from that of `run` by the
         rounding of float32, and not with who else is trained. Devices with the same base should come with the same array."""
-        out: dict[int, Run | Exception] = {}
+        out: dict[int, device.Run | Exception] = {}
         made: dict[int, Job] = {}
         for i, job in enumerate(jobs):
             try:
-                made[i] = _job(*job)
+                if isinstance(job[0], Portion):
+                    out[i] = self.run(*job)
+                else:
+                    made[i] = _job(*job)
             except Exception as e:
                 out[i] = e
         out |= zip(made, self.engine.runs(list(made.values())), strict=True)
@@ -85,7 +102,13 @@ class Learners:
     def size(self, a: Announcement, device: Device) -> tuple[int, int]:
         return self.of(a).size(a, device)
 
-    def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run:
+    def known(self, a: Announcement) -> modular.Model:
+        return self.torch.known(a)
+
+    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
+        return self.torch.profile(a, device, selector)
+
+    def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run | modular.Run:
         return self.of(a).run(a, device, base)
 
     def runs(self, work: Sequence[fleet.Work]) -> list[device.Run | Exception]:
@@ -101,10 +124,12 @@ def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset | None]:
     """Version 0 of a task's model, its layout, and its data, which clients have themselves. Raises `BadTask` for what nobody
     here can build."""
     if spec.model in client.clients:
+        if spec.modules:
+            raise BadTask(f"model {spec.model} is a client's own: a modular model is a torch network (docs/modular.md)")
         return (*client.prepare(spec, seed), None)
     try:
         dataset = load(spec.data, spec.data_args)
-        module = build(spec.model, spec.model_args, seed)
+        module = modular.made(spec, dataset, seed) if spec.modules else build(spec.model, spec.model_args, seed)
         share(dataset, 0, spec.data_args)
     except (ValueError, TypeError, RuntimeError, MemoryError) as e:
         raise BadTask(str(e)) from None
@@ -112,7 +137,14 @@ def prepare(spec: TaskSpec, seed: int) -> tuple[Layout, Vector, Dataset | None]:
         score(module, dataset.test_x, dataset.test_y)
     except (IndexError, RuntimeError) as e:  # torch says so where shapes or classes do not fit
         raise BadTask(f"model {spec.model} and data {spec.data} do not fit together: {e}") from None
+    if isinstance(module, Modular):
+        return modular_model.layout_of(module), modular_model.to_vector(module), dataset
     return layout_of(module), to_vector(module), dataset
+
+
+def structure(spec: TaskSpec) -> Structure | None:
+    """What the parts of a modular task's model cost; None: it is one piece. For a task that `prepare` could build."""
+    return modular.known(spec).structure if spec.modules else None
 
 
 def scorer() -> Callable[[TaskSpec, Vector], tuple[float, float, int]]:
@@ -123,12 +155,20 @@ def scorer() -> Callable[[TaskSpec, Vector], tuple[float, float, int]]:
     def module_of(model: str, args: tuple):  # type: ignore[no-untyped-def]
         return build(model, dict(args), 0)
 
+    @lru_cache(maxsize=2)
+    def whole(known: modular.Model) -> Modular:
+        return modularise(known.blueprint.network(), known.blueprint.shape, known.blueprint.form)
+
     def held_out(spec: TaskSpec, vector: Vector) -> tuple[float, float, int]:
         if spec.model in client.clients:
             return client.score(spec, vector)
         dataset = load(spec.data, spec.data_args)
-        module = module_of(spec.model, tuple(sorted(spec.model_args.items())))
-        load_vector(module, vector)
+        if spec.modules:
+            module = whole(modular.known(spec))
+            modular_model.load_vector(module, vector)
+        else:
+            module = module_of(spec.model, tuple(sorted(spec.model_args.items())))
+            load_vector(module, vector)
         return (*score(module, dataset.test_x, dataset.test_y), len(dataset.test_y))
 
     return held_out

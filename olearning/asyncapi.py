@@ -17,6 +17,7 @@ ROLES = {
     "aggregator": "an aggregator",
     "scheduler": "the scheduler",
     "evaluator": "the evaluator",
+    "modules": "who derives sub-models of modular tasks",
     "fleet": "an edge, with the devices behind it: a simulated fleet, or a gateway",
     COMMAND: "a person at the command line (`submit`, `update`, `pause`, `tenant set`, `abandon`, …)",
 }

@@ -261,6 +261,14 @@ def bench_plan(
     _print(lambda report: plan.run(report, *sizes, seeds, best_seconds, (span[0], span[1]), **short), as_json)
 
 
+@bench.command("derive")
+def bench_derive(quick: Quick = False, as_json: AsJson = False) -> None:
+    """Devices' sub-models (ECLM): the time it takes to derive one, and to answer from what is kept. No broker."""
+    from benchmarks import derive
+
+    _print(lambda report: derive.run(report, profiles=3 if quick else derive.PROFILES), as_json)
+
+
 def _counts(text: str) -> tuple[int, ...]:
     from benchmarks.line import count
 

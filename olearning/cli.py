@@ -18,6 +18,7 @@ try:
     from olearning.files import data
     from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
     from olearning.loading import load_code
+    from olearning.modular import modular
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
     from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, Start, new_life, population
     from olearning.telemetry import logs
@@ -47,6 +48,7 @@ app.add_typer(run, name="run")
 app.add_typer(broker, name="broker")
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
+app.add_typer(modular, name="modular")
 app.add_typer(tenant, name="tenant")
 app.add_typer(sharing, name="sharing")
 app.add_typer(task_words, name="task")
@@ -254,6 +256,21 @@ def run_evaluator(
     host(role, bootstrap, session_timeout, metrics_port)
 
 
+@run.command("modules")
+def run_modules(
+    zone: Zone,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    name: Name = "",
+    partitions: Partitions = DEFAULT_PARTITIONS,
+    bootstrap: Bootstrap = "",
+    session_timeout: Session = SESSION_TIMEOUT,
+    metrics_port: MetricsPort = 0,
+) -> None:
+    """Answers devices' profiles with sub-models of modular tasks (ECLM). Start as many as you like; needs olearning[modules]."""
+    role = Role("modules", _named(name, f"modules-{zone}"), namespace, zone, {"partitions": str(partitions)})
+    host(role, bootstrap, session_timeout, metrics_port)
+
+
 @app.command()
 def fleet(
     zone: Zone,
@@ -413,13 +430,16 @@ def submit(
     bootstrap: Bootstrap = "",
     seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0, max=MOST_SEED)] = 0,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.", min=1)] = 30.0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A file with version 0 (.npz), as `olearning modular train` writes.")
+    ] = None,
 ) -> None:
     """Submit a task: builds version 0 of its model, and waits for the verdict."""
     from olearning.submitting import submitter
 
     find(bootstrap, namespace)  # before torch is loaded
     load_code(load)
-    made = submitter(file, namespace, seed, wait)(new_life())
+    made = submitter(file, namespace, seed, wait, start)(new_life())
     client = f"tenant-{made.spec.tenant}"
     print(visit(namespace, bootstrap, made, patience=None, seconds=None, client=client).reason)
 
@@ -619,6 +639,9 @@ def up(
     task: Annotated[list[Path] | None, typer.Option(help="A task file to submit; may be given again.")] = None,
     load: Load = None,
     evaluator: Annotated[bool, typer.Option(help="Score the global models.")] = True,
+    modules: Annotated[
+        bool | None, typer.Option(help="Answer devices of modular tasks. By itself: if one of the tasks is modular.")
+    ] = None,
     partitions: Partitions = DEFAULT_PARTITIONS,
     day_seconds: Annotated[float, typer.Option(help="A simulated day; 0: devices are always free.", min=0)] = 0.0,
     memory: Annotated[bool, typer.Option("--memory", help="No broker: the log in memory, one process.")] = False,
@@ -634,13 +657,12 @@ def up(
     from olearning.up import Shape, run_folder
     from olearning.up import up as run_plane
 
+    own, files = _own(load), task or []
+    specs = [parse_task(file) for file in files]  # a bad file ends it before anything is started, and before torch
     shape = Shape(
-        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed,
-        load=_own(load),
+        namespace, tuple(zones.split(",")), aggregators, devices, evaluator, partitions, day_seconds, seed=seed, load=own,
+        modules=any(s.modules for s in specs) if modules is None else modules,
     )  # fmt: skip
-    files = task or []
-    for file in files:
-        parse_task(file)  # a bad file ends it before anything is started, and before torch is loaded
     tasks = [submitter(file, namespace, seed, wait_s=120) for file in files]  # the plane starts just now
     folder = run_folder(runs)
     if memory:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from device_sim.device import Device, Run
 from device_sim.fleet import Learner, Vector, Work, run_all
+from device_sim.submodels import Model
 from schemas.messages import Announcement
+from schemas.modules import Shares
 from schemas.topics import parse
 from streams.processor import Send
 
@@ -34,6 +36,12 @@ class Counted:
 
     def size(self, a: Announcement, device: Device) -> tuple[int, int]:
         return self.learner.size(a, device)
+
+    def known(self, a: Announcement) -> Model:
+        return self.learner.known(a)  # type: ignore[attr-defined]
+
+    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
+        return self.learner.profile(a, device, selector)  # type: ignore[attr-defined]
 
     def run(self, a: Announcement, device: Device, base: Vector) -> Run:
         run = self.learner.run(a, device, base)

@@ -21,7 +21,7 @@ from streams.processor import Answer, CreateTopics, Effect, Input, Membership, P
 if TYPE_CHECKING:
     from device_sim.population import Population
 
-KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "fleet", "gateway")
+KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "modules", "fleet", "gateway")
 DAY_SECONDS = 60.0
 SESSION_TIMEOUT = 6_000
 """ms without a sign of life after which a group gives a role up."""
@@ -80,6 +80,12 @@ class Role:
                 from device_sim.installed import scorer
 
                 return Evaluator(self.namespace, self.name, life, scorer())
+            case "modules":
+                from learning.modular.derivation import Derivation, warm
+                from processors.derivation import Deriver
+
+                warm()
+                return Deriver(self.namespace, self.zone, self.name, Derivation)
             case "fleet":
                 return self._fleet(life)
             case "gateway":

@@ -17,7 +17,7 @@ from olearning.waiting import STANDS_STILL
 GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
 SIGNS = {OK: ("✓", GOOD), BEHIND: ("▲", WARN), STALLED: ("■", BAD), SILENT: ("?", BAD), NOBODY: ("✗", BAD)}
 MOST_LETTERS = 5
-STATES = ("asleep", "idle", "registered", "training")
+STATES = ("asleep", "idle", "asking", "registered", "training")
 
 
 def status_screen(view: View, now: int) -> RenderableType:

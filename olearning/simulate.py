@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Learner, Manner
+from learning.modular.derivation import Derivation
 from olearning.effort import Counted, Effort
 from olearning.outcome import Epoch, Result
 from olearning.roles import population
@@ -23,6 +24,7 @@ from olearning.scenario import Loaded
 from olearning.sweeper import Sweeper
 from olearning.without import appraisal, plain
 from processors.aggregator import Aggregator
+from processors.derivation import Deriver
 from processors.evaluator import Evaluator, Scorer
 from processors.globe import GlobalCoordinator
 from processors.submitter import Submitter
@@ -31,6 +33,7 @@ from processors.zone_leader import worth
 from schemas.blocks import Layout
 from schemas.facts import Merged
 from schemas.messages import Evaluation
+from schemas.modules import Structure
 from schemas.sharing import SHARING
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, read, topic, zone_topics
@@ -54,6 +57,13 @@ RARELY = (50_000, 20, 50)
 
 Prepare = Callable[[TaskSpec, int], tuple[Layout, npt.NDArray[np.float32]]]
 """A task and a seed -> the layout and version 0 of its model."""
+Parts = Callable[[TaskSpec], Structure | None]
+"""A task -> what the parts of a modular model cost."""
+
+
+def one_piece(spec: TaskSpec) -> None:
+    """Of a model that is not modular."""
+    assert not spec.modules, f"{spec.task} is modular: say what its parts cost"
 
 
 class Observer:
@@ -101,6 +111,7 @@ class Simulation:
         prepare: Prepare,
         scorer: Scorer | None,
         watchers: Sequence[Processor] = (),
+        parts: Parts = one_piece,
     ):
         self.loaded, s = loaded, loaded.scenario
         self.appraise = appraisal(s.without) if s.without else worth
@@ -115,9 +126,11 @@ class Simulation:
                 self.memory.create(t.name, t.partitions(s.partitions))
         self.names, self.partitions = list(s.zones), s.partitions
         self.globe = self._host(self._globe)
-        first = 0
+        first, modular = 0, any(spec.modules for spec in loaded.specs)
         for z, place in s.zones.items():
             self.zones[z] = self._host(partial(self._zone, z))
+            if modular:
+                self._host(partial(self._modules, z))
             for n in range(s.aggregators):
                 self._host(partial(self._aggregator, z, n))
             devices = population(z, loaded.options(z, first)).devices()
@@ -133,7 +146,7 @@ class Simulation:
             self.memory.append(send(tenants, s.sharing.message(), SHARING))
         for spec in loaded.specs:
             layout, vector = prepare(spec, s.seed)
-            self.memory.host(partial(self._submitter, spec, layout, vector))
+            self.memory.host(partial(self._submitter, spec, layout, vector, parts(spec)))
         self.sweeper = Sweeper(self.memory, NAMESPACE, self.zones, self.globe)
         self.observer = Observer(self.counted.efforts)
         for watcher in (self.observer, *watchers):
@@ -182,8 +195,18 @@ class Simulation:
     def _evaluator(self, scorer: Scorer, life: str) -> Processor:
         return Evaluator(NAMESPACE, "evaluator", life, scorer)
 
-    def _submitter(self, spec: TaskSpec, layout: Layout, vector: npt.NDArray[np.float32], life: str) -> Processor:
-        return Submitter(NAMESPACE, life, spec, layout, vector, self.loaded.scenario.seed, 10**9)
+    def _modules(self, zone: str, life: str) -> Processor:
+        return Deriver(NAMESPACE, zone, f"modules-{zone}", Derivation)
+
+    def _submitter(
+        self,
+        spec: TaskSpec,
+        layout: Layout,
+        vector: npt.NDArray[np.float32],
+        structure: Structure | None,
+        life: str,
+    ) -> Processor:
+        return Submitter(NAMESPACE, life, spec, layout, vector, self.loaded.scenario.seed, 10**9, structure)
 
     # ------------------------------------------------------------------ running
 

@@ -8,7 +8,17 @@ from streams.ledger import Globe, Zone
 from streams.memory import Host, Memory
 from streams.models import beside
 
-SHORT = ("registrations", "admissions", "receipts", "checkins", "metrics", "dead-letters", "evaluations")
+SHORT = (
+    "registrations",
+    "admissions",
+    "receipts",
+    "profiles",
+    "submodels",
+    "checkins",
+    "metrics",
+    "dead-letters",
+    "evaluations",
+)
 """What is over when it is read."""
 
 

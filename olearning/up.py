@@ -32,6 +32,8 @@ class Shape:
     seed: int = 0
     load: tuple[str, ...] = ()
     """People's own code, for the roles that merge, train and score."""
+    modules: bool = False
+    """Whether somebody answers devices of modular tasks."""
 
     def __post_init__(self) -> None:
         topic(self.namespace, GLOBAL, "ledger")  # raises BadName
@@ -63,6 +65,8 @@ class Shape:
             roles.append(Role("zone", f"zone-{zone}", self.namespace, zone, p, self.load))
             for n in range(self.aggregators):
                 roles.append(Role("aggregator", f"aggregator-{zone}-{n}", self.namespace, zone, p))
+            if self.modules:
+                roles.append(Role("modules", f"modules-{zone}", self.namespace, zone, p))
         roles.append(Role("scheduler", "scheduler", self.namespace, options=p))
         if self.evaluator:
             roles.append(Role("evaluator", "evaluator", self.namespace, options=p, load=self.load))

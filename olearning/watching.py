@@ -8,7 +8,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from device_sim.learner import Learners, prepare, scorer
+from device_sim.learner import Learners, prepare, scorer, structure
 from olearning.outcome import Result
 from olearning.scenario import Loaded
 from olearning.simulate import Simulation
@@ -24,7 +24,7 @@ def follow(loaded: Loaded, quiet: bool = False, watchers: Sequence[Processor] = 
         return prepare(spec, seed)[:2]
 
     score = scorer() if loaded.scenario.evaluate else None
-    simulation = Simulation(loaded, Learners(), made, score, watchers)
+    simulation = Simulation(loaded, Learners(), made, score, watchers, structure)
     columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as bar:

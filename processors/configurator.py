@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from learning.aggregation import largest_in_units
-from learning.modular.structure import SHARED, owners
+from learning.modular.structure import SHARED, blocks_of, owners
 from learning.optimisers import state_sizes
 from learning.strategies import unknown
 from processors.desk import GlobalDesk
@@ -153,7 +153,7 @@ class Configurator:
         reason = f"it is stopped by {t.by or 'someone'}" if t.wanted == "stop" else ""
         if not reason and (what := fixed(t.spec, s.spec)):
             reason = f"{what} cannot change while the task runs: submit a task of another name"
-        if not reason and (s.layout, s.manifest, s.seed) != (t.layout, t.first, t.seed):
+        if not reason and (s.layout, s.manifest, s.seed, s.structure) != (t.layout, t.first, t.seed, t.structure):
             reason = "its model cannot change while it runs: submit a task of another name"
         if not reason and s.spec != t.spec:  # what is only paused or stopped was good when it came
             reason = self._objection(s)
@@ -191,6 +191,8 @@ class Configurator:
             return f"version 0 lies in {s.manifest.topic}; it must lie in {models}"
         if len(s.manifest.blocks) != len(s.layout.sizes):
             return f"the manifest names {len(s.manifest.blocks)} blocks, the layout {len(s.layout.sizes)}"
+        if why := _modules(s):
+            return f"modules: {why}"
         try:
             largest = largest_in_units(spec.limits.largest, spec.limits.unit)
             fraction = FRACTION if spec.rounds.staleness else 0
@@ -232,11 +234,26 @@ class Configurator:
 
     def _admitted(self, s: Submission) -> TaskAdmitted:
         offset = self.submitted[s.spec.task][0]
-        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed, offset)
+        return TaskAdmitted(self.desk.token, s.spec, s.layout, s.manifest, self._zones(s), s.seed, offset, s.structure)
 
 
 def _submission(refused: TaskRefused | None) -> int:
     return refused.submission if refused else -1
+
+
+def _modules(s: Submission) -> str:
+    """What is wrong with what a submission says of its modules, or ""."""
+    if (s.spec.modules is None) != (s.structure is None):
+        return "a task that has them says what its model's parts cost, and no other does: submit it by the command"
+    if s.structure is None:
+        return ""
+    try:
+        values = sum(s.layout.sizes[b] for b in blocks_of(s.layout, s.structure.whole))
+    except ValueError as e:
+        return f"its blocks are not those of its structure: {e}"
+    if values != (said := s.structure.cost(s.structure.whole).values):
+        return f"the model's blocks have {values} values, and its parts are said to have {said}"
+    return ""
 
 
 def least(s: Submission) -> Sequence[int]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from learning.sharing.policy import able
 from schemas.messages import CheckIn, Registration
+from schemas.modules import Profile
 from schemas.sharing import ABILITIES, Abilities, Bounds, amounts
 from schemas.topics import read
 from schemas.wire import Malformed
@@ -21,7 +22,7 @@ MOST = 500_000
 Able = npt.NDArray[np.bool_]
 
 
-Said = TypeVar("Said", CheckIn, Registration)
+Said = TypeVar("Said", CheckIn, Registration, Profile)
 
 
 def heard(record: Record, kind: type[Said]) -> Said:

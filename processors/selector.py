@@ -341,6 +341,7 @@ class Selector:
             over=t.retired,
             needs=spec.needs,
             adapt=spec.adapt,
+            modules=spec.modules,
             partial=o.partial,
         )
         for p in range(self.desk.zone.partitions):

@@ -113,7 +113,8 @@ class Steerer(Speaker):
         refused = self.reading.state.refused.get(self.task)
         if self.last and (refused is None or self.last[0] > refused.submission or self.last[0] <= t.submission):
             return self.last[1]
-        return Submission(t.spec, t.layout, t.first or t.manifest, t.seed, cast(Wanted, t.wanted), t.by)
+        first = t.first or t.manifest
+        return Submission(t.spec, t.layout, first, t.seed, cast(Wanted, t.wanted), t.by, structure=t.structure)
 
 
 def _said(t: GlobalTask, change: Change, enough: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.blocks import Layout
+from schemas.modules import Structure
 from schemas.task import Submission, TaskSpec
 from schemas.topics import GLOBAL, topic
 from streams.ledger import Globe
@@ -29,9 +30,12 @@ class Submitter:
         vector: npt.NDArray[np.float32],
         seed: int = 0,
         patience: int = 30_000,
+        structure: Structure | None = None,
     ):
+        """`structure` of a modular task's model."""
         self.name, self.life, self.patience = f"submit-{spec.task}", life, patience
         self.namespace, self.spec, self.layout, self.vector, self.seed = namespace, spec, layout, vector, seed
+        self.structure = structure
         self.models, self.tasks = topic(namespace, GLOBAL, "models"), topic(namespace, GLOBAL, "tasks")
         self.reading = Reading(namespace, GLOBAL, Globe())
         self.ledger = self.reading.ledger
@@ -66,7 +70,9 @@ class Submitter:
                     case ("models",):
                         self.partitions = len(value)
                     case ("block", key) if self.writing and self.writing.stored(key, value):
-                        submission = Submission(self.spec, self.layout, self.writing.manifest, self.seed)
+                        submission = Submission(
+                            self.spec, self.layout, self.writing.manifest, self.seed, structure=self.structure
+                        )
                         tag = self.requests.new(("submitted",))
                         yield send(self.tasks, submission, self.spec.task, tag=tag)
                     case ("submitted",):

@@ -9,6 +9,7 @@ import msgspec
 
 from schemas.blocks import Layout, Manifest, Place
 from schemas.messages import Ref
+from schemas.modules import Structure
 from schemas.sets import WHOLE, Set
 from schemas.sharing import Sharing, Tenant
 from schemas.task import TaskSpec, Training, Upload, Wanted
@@ -300,6 +301,8 @@ class TaskAdmitted(Message, frozen=True):
     zones: tuple[Slug, ...]
     seed: Count = 0
     submission: Count = 0
+    structure: Structure | None = None
+    """What a modular model's parts cost."""
 
 
 class TaskUpdated(Message, frozen=True):

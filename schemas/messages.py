@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.blocks import Manifest
+from schemas.modules import Modules
 from schemas.sets import WHOLE, Set
 from schemas.sharing import Abilities, Needs, Quota, Weight
 from schemas.task import Adapt, Training
@@ -62,6 +63,8 @@ class Announcement(Message, frozen=True):
     needs: Needs = Needs()
     adapt: Adapt = Adapt()
     """How far devices may depart from `training` and `codec`."""
+    modules: Modules | None = None
+    """The model is modular: a device asks for a sub-model before it registers (`<zone>.profiles`)."""
     partial: bool = False
     """A device may register for some of the model's blocks."""
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
 from schemas.blocks import Layout, Manifest, codec
+from schemas.modules import Modules, Structure
 from schemas.sharing import Needs
+from schemas.wire import YEAR as YEAR
 from schemas.wire import Count, Message, Part, Scalar, Slug
 
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
-YEAR = 366 * 86_400.0
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=YEAR)]
 
 
@@ -278,8 +279,12 @@ class TaskSpec(Part, frozen=True):
     silent_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
     """The task is stopped if its tenant says nothing of it for so long (`olearning task keep`). 0: never."""
     distribute: Distribute = Distribute()
+    modules: Modules | None = None
+    """None: the model is one piece."""
 
     def __post_init__(self) -> None:
+        if self.modules and not self.rounds.partial:
+            raise ValueError("modules: devices train parts of a modular model, so rounds.partial must be true")
         if len(set(self.zones)) < len(self.zones):
             raise ValueError(f"zones names one twice: {', '.join(self.zones)}")
         if any(codec(name).sparse for name in self.adapt.codecs) and not codec(self.upload.codec).sparse:
@@ -310,6 +315,8 @@ class Submission(Message, frozen=True):
     by: Annotated[str, msgspec.Meta(max_length=200)] = ""
     enough: dict[Slug, Count] = {}
     """By zone, a round that its tenant ends early, with what came."""
+    structure: Structure | None = None
+    """What a modular model's parts cost: by that the plane derives sub-models, without the model's code."""
 
 
 def fixed(old: TaskSpec, new: TaskSpec) -> str:
@@ -326,6 +333,8 @@ def fixed(old: TaskSpec, new: TaskSpec) -> str:
 def parse(tree: dict[str, Any]) -> TaskSpec:
     """The task in a parsed task file. Raises `BadTask`, naming what is wrong and where."""
     _no_strangers(tree, TaskSpec, "")
+    if isinstance(tree.get("modules"), dict) and isinstance(tree.get("rounds", {}), dict):
+        tree = tree | {"rounds": {"partial": True} | tree.get("rounds", {})}
     try:
         spec = msgspec.convert(tree, TaskSpec)
     except msgspec.ValidationError as e:
@@ -361,5 +370,6 @@ def _no_strangers(tree: dict[str, Any], kind: type, where: str) -> None:
         if key not in known:
             raise BadTask(f"{where}{key} is not a setting; known here: {', '.join(known)}")
         inner = known[key]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            _no_strangers(value, inner, f"{where}{key}.")
+        kinds = [k for k in (inner, *get_args(inner)) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
+        if isinstance(value, dict) and kinds:
+            _no_strangers(value, kinds[0], f"{where}{key}.")

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from schemas import blocks, facts, messages, sharing, task
+from schemas import blocks, facts, messages, modules, sharing, task
 from schemas.wire import SLUG, Malformed, Message, decode
 
 DAY = 86_400_000
@@ -42,15 +42,16 @@ class Kind:
 
 _ZONE, _GLOBAL = ("zone",), (GLOBAL,)
 _ALL = ("global", "zone", "aggregator", "scheduler", "evaluator")
+_LEDGERS = (*_ALL, "modules")
 TABLE: tuple[Kind, ...] = (
     Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True,
          writers=(COMMAND,), readers=("global",)),
     Kind("tenants", "tenant", (sharing.Tenant, sharing.Sharing), "quotas, weights, and the policy by which devices are shared", _GLOBAL,
          partitions="one", compact=True, writers=(COMMAND,), readers=("global",)),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
-         partitions="one", broker_time=True, writers=("global", "zone", "aggregator", COMMAND), readers=(*_ALL, COMMAND)),
+         partitions="one", broker_time=True, writers=("global", "zone", "aggregator", COMMAND), readers=(*_LEDGERS, COMMAND)),
     Kind("checkpoints", "place", (blocks.FoldBlock,), "the fold of the ledger, in pieces; a Checkpoint says which",
-         (*_GLOBAL, *_ZONE), partitions="one", bulk=True, writers=("global", "zone"), readers=(*_ALL, COMMAND)),
+         (*_GLOBAL, *_ZONE), partitions="one", bulk=True, writers=("global", "zone"), readers=(*_LEDGERS, COMMAND)),
     Kind("models", "task, version, token, block", (blocks.ModelBlock, blocks.DifferenceBlock),
          "model blocks, and ways to them from the version before; a manifest in the ledger says which",
          (*_GLOBAL, *_ZONE), bulk=True, writers=(COMMAND, "global", "zone"), readers=("global", "zone", "evaluator", "fleet")),
@@ -64,6 +65,10 @@ TABLE: tuple[Kind, ...] = (
          writers=("fleet",), readers=("aggregator",)),
     Kind("partials", "task, place", (blocks.SumBlock, blocks.Counted), "partial sums and what they count",
          retention=7 * DAY, bulk=True, writers=("aggregator",), readers=("aggregator", "zone")),
+    Kind("profiles", "device", (modules.Profile,), "which sub-model of a modular task a device is to have (ECLM)", retention=DAY,
+         writers=("fleet",), readers=("modules",)),
+    Kind("submodels", "device", (modules.Submodel,), "the modules to fetch; the last record of a partition says how far its profiles are "
+         "answered", retention=DAY, writers=("modules",), readers=("fleet", "modules")),
     Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY, writers=("aggregator",), readers=("fleet",)),
     Kind("shards", "–", (), "membership of aggregators; stays empty"),
     Kind("priorities", "zone", (messages.Priorities,), "which tasks come first; only the last record counts, and not for long",
@@ -76,7 +81,7 @@ TABLE: tuple[Kind, ...] = (
                                messages.TenantsReport, messages.Evaluation, messages.Objection),
          "what the roles measure", _GLOBAL, partitions="one", retention=DAY, writers=(*_ALL, "fleet"), readers=("scheduler",)),
     Kind("dead-letters", "original", (messages.DeadLetter,), "what could not be read or was refused", _GLOBAL,
-         partitions="one", retention=30 * DAY, writers=("global", "zone", "aggregator", "fleet")),
+         partitions="one", retention=30 * DAY, writers=("global", "zone", "aggregator", "modules", "fleet")),
 )  # fmt: skip
 _BY_WHAT = {k.what: k for k in TABLE}
 

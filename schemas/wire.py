@@ -17,6 +17,8 @@ CONTENT_TYPE = b"application/msgpack"
 Headers = tuple[tuple[str, bytes], ...]
 HEADERS: Headers = (("content-type", CONTENT_TYPE), ("schema-version", b"%d" % MAJOR))
 
+YEAR = 366 * 86_400.0
+"""Seconds; nothing that is set lasts longer."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"  # `$` alone lets a last line break pass
 Slug = Annotated[str, msgspec.Meta(pattern=SLUG)]

@@ -48,6 +48,7 @@ from schemas.facts import (
     ZoneJoined,
 )
 from schemas.messages import Ref
+from schemas.modules import Structure
 from schemas.partitioner import shard_of
 from schemas.sharing import SHARING, Tenant
 from schemas.task import TaskSpec, fixed
@@ -320,6 +321,8 @@ class GlobalTask(Part, frozen=True):
     """When its tenant said something of it last (ms)."""
     enough: dict[str, int] = {}
     """By zone, the last round that its tenant wanted ended early."""
+    structure: Structure | None = None
+    """What a modular model's parts cost."""
 
     def contribution(self, zone: str) -> float:
         """The zone's share (OLearning's eq. 1): 1/n before the first merge."""
@@ -901,6 +904,7 @@ def _task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
         submission=f.submission,
         first=f.manifest,
         heard=time,
+        structure=f.structure,
     )
     refused = {k: v for k, v in g.refused.items() if k != f.spec.task}
     return replace(g, tasks={**g.tasks, f.spec.task: t}, refused=refused)

@@ -36,6 +36,11 @@ def narrowed(args: Mapping[str, int | str], rate: float) -> dict[str, int | str]
     return out
 
 
+def has_width(args: Mapping[str, object]) -> bool:
+    """Whether a network with these arguments can be narrowed."""
+    return "width" in args or "hidden" in args
+
+
 def state_of(module: nn.Module) -> State:
     """Copies of all parameters."""
     return {name: p.detach().numpy().copy() for name, p in module.named_parameters()}

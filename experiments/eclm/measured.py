@@ -30,7 +30,7 @@ from experiments.eclm.heterofl import narrowed
 from learning.models import build
 from learning.modular.forms import FORMS
 from learning.modular.model import Blueprint, modularise, received, to_vector
-from learning.modular.structure import Choice
+from schemas.modules import Choice
 from schemas.task import Training
 
 LOOP = "while True: sum(i * i for i in range(10_000))"
@@ -84,12 +84,17 @@ def one(what: Mapping[str, Any], to: Connection) -> None:
         blueprint = Blueprint(lambda: build(model, args, 0), shape, form)
         return _received(blueprint, choice)
 
-    tiny = {"mlp": {"hidden": "4,4"}, "vgg16": {"width": 4}}.get(what["model"], {"width": 4})
-    small = make(what["model"], what["args"] | tiny, min(1, what.get("modules", 0)))
+    # Of the same kind: what only a sub-model's making loads (torch's meta device: 80 MB) is there before, too.
+    few, like = min(1, what.get("modules", 0)), what["args"]
+    if what["model"] == "mlp":
+        small = make("mlp", {**like, "hidden": "4,4"}, few)
+    else:
+        small = make("resnet18", {"shape": like["shape"], "width": 4}, few)
     fit(small, x, y, training, 0)
     del small
     before = _reset()
-    module = make(what["model"], narrowed(what["args"], what.get("rate", 1.0)), what.get("modules", 0))
+    args = narrowed(what["args"], what["rate"]) if "rate" in what else what["args"]
+    module = make(what["model"], args, what.get("modules", 0))
     wall, cpu = [], []
     for number in range(steps):
         began, spent = time.perf_counter(), time.process_time()
@@ -127,14 +132,15 @@ def _status(field: str) -> int:
 
 
 def _reset() -> int:
-    """Have the kernel forget this process's peak; what it has now [bytes]."""
+    """Have the kernel forget this process's peak; what it has now of its own [bytes]."""
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")
-    return _status("VmRSS")
+    return _status("RssAnon")
 
 
 def _peak() -> int:
-    return _status("VmHWM")
+    """The peak since then, less the pages of libraries: these come as their code is first run, and are no memory of the model's."""
+    return _status("VmHWM") - _status("RssFile") - _status("RssShmem")
 
 
 def main() -> None:

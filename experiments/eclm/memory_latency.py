@@ -2,7 +2,7 @@
 
     olearning experiment eclm-memory-latency --out DIR
 
-For each model the original network (FedAvg), HeteroFL's levels, and sub-models of 1, 2 and 4 shrunk modules a layer; batches of 16. Each is
+For each model the original network (FedAvg), HeteroFL's levels (VGG-16 here has no width), and sub-models of 1, 2 and 4 shrunk modules a layer; batches of 16. Each is
 measured in a process of its own on this machine, one thread. Memory does not depend on the machine. A step on the paper's devices is an
 estimate: this machine's time times the ratio of peak arithmetic, which `FACTORS` states.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.asked import Asked
 from experiments.drawing import COLOURS, markdown, panels, save, spread
+from experiments.eclm.heterofl import has_width
 from experiments.eclm.measured import measure
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
@@ -21,7 +22,7 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
         "model": "resnet18", "args": {"shape": "3,32,32", "width": 16}, "shape": [3, 32, 32], "form": {"ratio": 4},
     },
     "ResNet-18": {"model": "resnet18", "args": {"shape": "3,32,32", "width": 64}, "shape": [3, 32, 32]},
-    "VGG-16": {"model": "vgg16", "args": {"shape": "3,32,32", "width": 64, "classes": 100}, "shape": [3, 32, 32]},
+    "VGG-16": {"model": "vgg16", "args": {"shape": "3,32,32", "classes": 100}, "shape": [3, 32, 32]},
     "ResNet-34": {
         "model": "resnet34", "args": {"shape": "1,32,32", "width": 64, "classes": 35}, "shape": [1, 32, 32],
     },
@@ -47,12 +48,13 @@ def run(asked: Asked) -> None:
     of: dict[str, dict[str, list[Mapping[str, float]]]] = {m: {f: [] for f in forms} for m in models}
     for seed in range(asked.seeds):
         for name, model in models.items():
-            what = [{**model, **how, "steps": 2 if asked.quick else 3} for how in forms.values()]
+            there = {f: how for f, how in forms.items() if "rate" not in how or has_width(model["args"])}
+            what = [{**model, **how, "steps": 2 if asked.quick else 3} for how in there.values()]
             found = asked.runs.of({"seed": seed, "what": what}, partial(measure, what))
-            for form, taken in zip(forms, found, strict=True):
+            for form, taken in zip(there, found, strict=True):
                 asked.say(f"{name}, {form}: {taken['peak'] / 1e6:.1f} MB, {1000 * taken['cpu_s']:.1f} ms a step")
                 of[name][form].append(taken)
-            show({m: f for m, f in of.items() if all(f.values())}, asked)
+            show({m: {k: v for k, v in f.items() if v} for m, f in of.items() if any(f.values())}, asked)
 
 
 def show(of: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], asked: Asked) -> None:
@@ -70,14 +72,14 @@ def show(of: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], asked: A
             whole = of[name][WHOLE]
             against = [w["peak"] / f["peak"] for w, f in zip(whole, found, strict=True)]
             slower = [w["cpu_s"] / f["cpu_s"] for w, f in zip(whole, found, strict=True)]
-            phones = (f"{1000 * factor * step:,.0f}" for factor in FACTORS.values())
+            phones = (f"{1000 * factor * step:,.1f}" for factor in FACTORS.values())
             rows.append([
                 f"{name}: {form}", f"{found[0]['parameters'] / 1e6:.2f}", spread([f["peak"] / 1e6 for f in found], 1), spread(against, 2),
                 spread([1000 * f["cpu_s"] for f in found], 1), spread(slower, 2), *phones,
             ])  # fmt: skip
         for ax, words in ((above, "peak memory [MB]"), (below, "a step of 16 [ms]")):
             ax.set(title=name, xlabel=words)
-            ax.set_yticks(range(len(forms)), list(forms) if ax in axes[:, 0] else [""] * len(forms), fontsize=7)
+            ax.set_yticks(range(len(forms)), list(forms), fontsize=7)
             ax.invert_yaxis()
     save(figure, asked.out / asked.name)
     head = [

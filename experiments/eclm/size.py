@@ -22,7 +22,7 @@ from experiments.eclm.cloud import Cloud, Offline
 from experiments.eclm.ways import Eclm, accuracy
 from experiments.eclm.worlds import ALL, Subject, load, models_folder, subject, world
 from learning.modular.model import sub_model
-from learning.modular.structure import Choice
+from schemas.modules import Choice
 
 SHARES = (0.07, 0.15, 0.3, 0.5, 0.75, 1.0)
 QUICK = (0.2, 1.0)

@@ -28,8 +28,9 @@ from learning.modular.aggregation import Contribution, Sums, weights_of
 from learning.modular.costs import measure, structure_of
 from learning.modular.derivation import Limits, derive
 from learning.modular.model import Modular, importance, layout_of, sub_model
-from learning.modular.structure import SELECTOR, Choice, blocks_of, cut, owners, paste
+from learning.modular.structure import SELECTOR, blocks_of, cut, owners, paste
 from schemas.blocks import slices
+from schemas.modules import Choice
 from schemas.task import Training
 
 LOCAL = Training(epochs=3, batch=16, learning_rate=RATE, optimiser="adamw")

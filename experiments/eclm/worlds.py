@@ -23,7 +23,7 @@ from experiments.asked import Asked, Cannot
 from experiments.data import FEATURES, IMAGES, PHONES, SPEECH, archive, converted
 from learning.modular.derivation import Limits, needs
 from learning.modular.forms import Form
-from learning.modular.structure import Structure
+from schemas.modules import Structure
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

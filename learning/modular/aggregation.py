@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from learning.aggregation import Float32, Int64, Ints, add, apply_mean
-from learning.modular.structure import NOISE, SELECTOR, SHARED, Choice, blocks_of, group, owners
+from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, group, owners
 from schemas.blocks import Layout, slices
+from schemas.modules import FRACTION, Choice
 
-FRACTION = 10
-"""The importance 1 is the weight 2^10, and 1/16 is known to 1/128 of it. Under a task's default limits a value of a module that is all
-to a device may so move by 64 in a run: running variances move by several."""
 OLDEST = 10
 """A delta counts up to so many versions of its module behind."""
 

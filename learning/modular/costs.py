@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from learning.modular.model import Modular, tensors_of
-from learning.modular.structure import SELECTOR, SHARED, Cost, Structure, group
+from learning.modular.structure import SELECTOR, SHARED, group
+from schemas.modules import Cost, Structure
 
 _MULTIPLY = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm)

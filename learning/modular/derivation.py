@@ -14,8 +14,8 @@ from functools import lru_cache
 from numbers import Integral
 from typing import NamedTuple
 
-from learning.modular.structure import Choice, Cost, Structure
 from learning.words import Plain
+from schemas.modules import UNLIMITED, Choice, Cost, Structure
 
 Importance = Sequence[Sequence[float]]
 """Of each layer its modules' importance for a device: numbers from 0 to 1."""
@@ -33,9 +33,6 @@ class Limits(NamedTuple):
     bytes: int
     memory: int
     macs: int
-
-
-UNLIMITED = 2**60
 
 
 class DoesNotFit(Plain):
@@ -92,6 +89,14 @@ def derive(
         return best
     solved = _solved(rest, found, best, work)
     return solved if worth(importance, solved) > worth(importance, best) else best
+
+
+def warm() -> None:
+    """Have the solver here: its import and its first call take 1 to 2 s, which no device is to wait for. Raises `ModuleNotFoundError`."""
+    some = Cost(1, 1, 1, 1)
+    structure = Structure(some, ((some, some, some, Cost()),))
+    derive(structure, [[0.4, 0.3, 0.2, 0.1]], Limits(8, UNLIMITED, UNLIMITED), 1)
+    _solved(_Rest(structure, [[0.4, 0.3, 0.2, 0.1]], Limits(12, 64, 64), 1, ((0, 3),)), ((0, 3),), ((0, 3),), WORK)
 
 
 class _Rest:

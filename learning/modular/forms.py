@@ -9,6 +9,8 @@ original stage does at ρ of about 2.7 (k = 4, stages of four convolutions).
 from dataclasses import dataclass
 from math import ceil
 
+from schemas.modules import Modules
+
 LEAST = 4
 """No module is narrower."""
 
@@ -48,3 +50,16 @@ FORMS = {
     "vgg16": Form(modules=32, ratio=12, last=3),
 }
 """By model (`learning/models.py`) at its full width. At width 16 a `ratio` of 4 is better: below `LEAST` nothing shrinks."""
+
+
+def form_of(model: str, how: Modules) -> Form:
+    """The form of a task's model: that of its name, or else the usual one, but for what the task says itself. Raises `ValueError` for
+    what does not go together."""
+    usual = FORMS.get(model, Form())
+    return Form(
+        modules=usual.modules if how.modules is None else how.modules,
+        ratio=usual.ratio if how.ratio is None else how.ratio,
+        k=min(usual.k, how.modules or usual.modules) if how.k is None else how.k,
+        last=usual.last if how.last is None else how.last,
+        norm=usual.norm if how.norm is None else how.norm,
+    )

@@ -23,8 +23,9 @@ from learning.modular.forms import Form
 from learning.modular.gating import Gate, Selector
 from learning.modular.modules import ModuleLayer
 from learning.modular.stages import shapes, stages
-from learning.modular.structure import NOISE, SELECTOR, SHARED, Choice, group
+from learning.modular.structure import NOISE, SELECTOR, SHARED, group
 from schemas.blocks import STATISTICS, Layout, Tensor, layout
+from schemas.modules import Choice
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -186,12 +187,17 @@ def _for_device(model: Modular, selector: bool) -> Modular:
 def importance(model: Modular, x: Float32) -> Float64:
     """Importance(ω_i | D_k) of all modules, (L, N): the mean over samples (n, …) of the selector's softmax (§5.1), as if all modules
     were there, so that devices compare. Rows add up to 1. Raises `ValueError` without samples."""
+    return importances(model.selector, x)
+
+
+def importances(selector: Selector, x: Float32) -> Float64:
+    """The same from the selector alone: it is all that a device needs for it."""
     if not len(x):
         raise ValueError("importance is for data: there are no samples")
-    total = [np.zeros(layer.number) for layer in model.layers]
+    total = [np.zeros(number) for number in selector.layers]
     with torch.inference_mode():
         for at in range(0, len(x), _AT_ONCE):
-            for row, p in zip(total, model.selector.probabilities(torch.tensor(x[at : at + _AT_ONCE])), strict=True):
+            for row, p in zip(total, selector.probabilities(torch.tensor(x[at : at + _AT_ONCE])), strict=True):
                 row += p.sum(dim=0, dtype=torch.float64).numpy()
     return np.array(total) / len(x)
 

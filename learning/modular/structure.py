@@ -1,4 +1,4 @@
-"""What a modular model is made of, as the plane sees it: costs, names and blocks. No torch.
+"""What a modular model is made of, as the plane sees it: names and blocks (what parts cost: `schemas/modules.py`). No torch.
 
 A modular model (ECLM §4) has module layers of N modules each: N-1 shrunk ones and, last, a residual one without parameters. All
 else is its shared part. A sub-model has a choice of the modules, and the shared part whole.
@@ -14,99 +14,18 @@ block at each change of group, so a block has one owner. `NOISE` serves the offl
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.blocks import STATISTICS, Layout, slices
+from schemas.modules import Choice
 from schemas.sets import bitmap
 
 Float32 = npt.NDArray[np.float32]
 
 SHARED, SELECTOR, NOISE = "", "selector", "noise"
-
-Choice = tuple[tuple[int, ...], ...]
-"""The modules of a sub-model: of each layer their numbers, ascending. `complete` says what a choice must have."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of a module, of what is shared, or of a sub-model: whole numbers, `activations` and `macs` for one sample.
-
-    `values`: float32 values that travel, parameters and running statistics. `activations`: values that training keeps for its
-    way back, an estimate: what comes out of layers that have weights. `macs`: multiplications of one pass forward.
-    """
-
-    values: int = 0
-    parameters: int = 0
-    activations: int = 0
-    macs: int = 0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.values + other.values,
-            self.parameters + other.parameters,
-            self.activations + other.activations,
-            self.macs + other.macs,
-        )
-
-    @property
-    def bytes(self) -> int:
-        """What one transfer takes, uncompressed [bytes]."""
-        return 4 * self.values
-
-    def memory(self, batch: int) -> int:
-        """What training with momentum takes [bytes]: weights, gradients, momentum, and the activations of a batch."""
-        return 4 * (3 * self.parameters + batch * self.activations)
-
-    @property
-    def training_macs(self) -> int:
-        """Multiplications of one training step, for each sample: the way back counts twice the way forward."""
-        return 3 * self.macs
-
-
-@dataclass(frozen=True)
-class Structure:
-    """The costs of the shared part with its selector (without `NOISE`), and of each layer's modules, the residual one last."""
-
-    shared: Cost
-    layers: tuple[tuple[Cost, ...], ...]
-
-    def __post_init__(self) -> None:
-        if not self.layers or any(len(layer) < 2 for layer in self.layers):
-            raise ValueError("a modular model has a layer at least, and a layer a shrunk module and the residual one")
-
-    @property
-    def whole(self) -> Choice:
-        """All modules: the cloud's model."""
-        return tuple(tuple(range(len(layer))) for layer in self.layers)
-
-    def cost(self, choice: Choice) -> Cost:
-        """Of a sub-model: the sum of its parts (ECLM §5.1). Raises `ValueError` for a choice that cannot be."""
-        complete(self, choice)
-        total = self.shared
-        for layer, chosen in zip(self.layers, choice, strict=True):
-            for n in chosen:
-                total += layer[n]
-        return total
-
-
-def complete(structure: Structure, choice: Choice) -> None:
-    """Raises `ValueError`, in words, unless of each layer there are modules that it has, each once and ascending, the residual one
-    and a shrunk one at least."""
-    if len(choice) != len(structure.layers):
-        raise ValueError(f"a choice of {len(choice)} layers for a model of {len(structure.layers)} module layers")
-    for i, (layer, chosen) in enumerate(zip(structure.layers, choice, strict=True)):
-        residual = len(layer) - 1
-        if list(chosen) != sorted(set(chosen)) or not all(0 <= n <= residual for n in chosen):
-            raise ValueError(f"layer {i} has modules 0 to {residual}; chosen are {chosen}, to be ascending, each once")
-        if residual not in chosen or len(chosen) < 2:
-            raise ValueError(
-                f"of layer {i} a shrunk module and the residual one, {residual}, are needed; chosen are {chosen}"
-            )
-
 
 # ------------------------------------------------------------------ blocks
 
@@ -156,6 +75,18 @@ def blocks_of(layout: Layout, choice: Choice, selector: bool = True) -> tuple[in
         raise ValueError(f"the model has no modules {', '.join(sorted(strangers))}")
     wanted |= {SHARED, SELECTOR} if selector else {SHARED}
     return tuple(b for b, name in enumerate(names) if name in wanted)
+
+
+def choice_of(layout: Layout, blocks: Sequence[int]) -> Choice:
+    """The sub-model that has these blocks, with each layer's residual module, which has none. `layout` is the whole model's. Raises
+    `ValueError` if the blocks are not those that are fetched for a sub-model."""
+    names = owners(layout)
+    shrunk = Counter(int(name.split("/")[0]) for name in set(names) if "/" in name)
+    mine = {names[b] for b in blocks}
+    choice = tuple((*(n for n in range(shrunk[i]) if group(i, n) in mine), shrunk[i]) for i in range(len(shrunk)))
+    if tuple(blocks) != blocks_of(layout, choice):
+        raise ValueError("these blocks are no sub-model's: it has whole modules, the shared part and the selector")
+    return choice
 
 
 def masks(layout: Layout) -> dict[str, int]:

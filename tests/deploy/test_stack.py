@@ -34,7 +34,7 @@ class Stack:
         v2 = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
         self.compose = ["docker", "compose"] if v2 else ["docker-compose"]
         own = {"PLANE_IMAGE": PLANE, "TRAIN_IMAGE": PLANE, "LOAD": "--load /code/own_client.py", "DEVICES": "8",
-               "KAFKA_PORT": str(self.port), "KAFKA_HEAP_OPTS": "-Xmx512m", "COMPOSE_PROJECT_NAME": self.project}  # fmt: skip
+               "KAFKA_PORT": str(self.port), "KAFKA_HEAP_OPTS": "-Xmx512m", "HEALTH_INTERVAL": "5s", "COMPOSE_PROJECT_NAME": self.project}  # fmt: skip
         self.env = os.environ | own
 
     def run(self, *words: str) -> str:

@@ -160,19 +160,22 @@ def run() -> Watched:
 
 ELSEWHERE = {
     "tenants": {COMMAND},  # `olearning tenant set`
-    "ledger": {COMMAND},  # `abandon`
+    "ledger": {COMMAND, "modules"},  # `abandon`; no task is modular
+    "profiles": {"fleet", "modules"},
+    "submodels": {"modules"},
     "checkpoints": {
         "global",
         "zone",
         "aggregator",
         "scheduler",
         "evaluator",
+        "modules",
         COMMAND,
     },  # who starts after a ledger was cut
     "checkins": {"zone"},  # under another policy than `reward`
     "credits": {"scheduler"},  # when more arrives than is aggregated
     "metrics": {"zone"},  # a merge that fails
-    "dead-letters": {"aggregator"},
+    "dead-letters": {"aggregator", "modules"},
 }
 """Roles that this run does not bring to it."""
 

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from schemas import blocks, facts, messages, sharing, task, topics
+from schemas import blocks, facts, messages, modules, sharing, task, topics
 from schemas.wire import Message, encode
 
 FILE = Path(__file__).with_name("golden.json")
@@ -68,7 +68,22 @@ _spec = task.TaskSpec(
     adapt=task.Adapt(batch_least=2, sample_kb=64.5, most_s=90.0, codecs=("top-k+int8",), steps_least=0.5),
     silent_s=1800.0,
     distribute=task.Distribute(differences=True),
+    modules=modules.Modules(
+        modules=32,
+        ratio=10.0,
+        k=8,
+        last=3,
+        norm="group",
+        transfer_s=12.5,
+        sample_ms=40.0,
+        memory=0.25,
+        drift=0.5,
+        window=5,
+        gain=0.125,
+    ),
 )
+_cost = modules.Cost(values=100, parameters=90, activations=70, macs=5000)
+_structure = modules.Structure(shared=_cost, layers=((_cost, _cost),))
 _tenant = sharing.Tenant(tenant="acme", weight=2.0, quota=sharing.Quota(tasks=3, devices=500, bytes=2**40), by="ann")
 _sharing = sharing.Sharing(policy="irs", args={"tiers": 2}, by="ann")
 _counts = facts.Counts(counted=5, duplicate=4, late=3, invalid=2, incomplete=1)
@@ -126,7 +141,10 @@ EXAMPLES: tuple[Message, ...] = (
     facts.Abandoned(task="wine", lost=77, by="ann", reason="the disk is gone"),
     facts.Retired(token=5, task="wine", source=_ref),
     facts.ZoneJoined(token=6, zone="asia", ledger="led-1", partitions=8),
-    facts.TaskAdmitted(token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42, submission=3),
+    facts.TaskAdmitted(
+        token=6, spec=_spec, layout=_layout, manifest=_manifest, zones=("asia", "europe"), seed=42, submission=3,
+        structure=_structure,
+    ),
     facts.TaskUpdated(token=6, task="wine", submission=13, spec=_spec, wanted="pause", by="ann", enough={"asia": 4}),
     facts.TaskRefused(token=6, submission=12, task="wine", reason="no zone called 'mars'"),
     facts.TenantSet(token=6, submission=2, tenant=_tenant),
@@ -150,13 +168,20 @@ EXAMPLES: tuple[Message, ...] = (
             meets=({"ram": 4.0},), lacks=({"cpu": 9.0},),
         ),),
     ),
-    task.Submission(spec=_spec, layout=_layout, manifest=_manifest, seed=42, wanted="stop", by="ann", enough={"asia": 4}),
+    task.Submission(
+        spec=_spec, layout=_layout, manifest=_manifest, seed=42, wanted="stop", by="ann", enough={"asia": 4}, structure=_structure
+    ),
+    modules.Profile(
+        device="d-1", task="wine", asked=2, importance=((1000, 24),), bytes=2**20, memory=2**28, macs=2**30, batch=32
+    ),
+    modules.Submodel(device="d-1", task="wine", asked=2, profile=7, below=5, choice=((0, 3, 15),), why="too little memory"),
     messages.CheckIn(device="d-1", abilities={"ram": 8.0, "cpu": 7.5}, gone=True),
     messages.Announcement(
         task="wine", tenant="acme", round=4, open=True, cause=_ref, model="mlp", model_args={"width": 64}, data="digits",
         data_args={"alpha": 0.3}, training=_training, sizes=(6, 4), unit=-20, largest=128.0, base=_manifest,
         deadline=1_800_000_030_000, seed=42, staleness=3, codec="top-k+int8", keep=0.25,
-        reward=0.125, lease=10_000, serve=15_000, over=True, needs=_spec.needs, adapt=_spec.adapt, partial=True,
+        reward=0.125, lease=10_000, serve=15_000, over=True, needs=_spec.needs, adapt=_spec.adapt, modules=_spec.modules,
+        partial=True,
     ),
     messages.Registration(device="d-1", task="wine", round=4, abilities={"ram": 8.0, "cpu": 7.5}, blocks=b"\x80"),
     messages.Admission(device="d-1", task="wine", round=4, slot=2, lease_until=1_800_000_010_000, cause=_ref, blocks=b"\x80"),

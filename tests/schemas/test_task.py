@@ -57,6 +57,16 @@ def test_a_full_task_reads_back():
         "adapt": {"batch_least": 2, "sample_kb": 80.0, "most_s": 60.0, "codecs": ("top-k+int16",), "steps_least": 0.5},
         "silent_s": 1800.0,
         "distribute": {"differences": True},
+        "modules": {
+            "modules": 32,
+            "ratio": 10.0,
+            "k": 8,
+            "last": 3,
+            "norm": "group",
+            "transfer_s": 12.5,
+            "sample_ms": 40.0,
+        }
+        | {"memory": 0.25, "drift": 0.5, "window": 5, "gain": 0.125},
     }
     spec = parse(tree)
     assert spec.zones == ("asia", "europe")

@@ -90,4 +90,4 @@ def test_each_form_is_held_against_the_original(tmp_path, monkeypatch):
     )
     memory_latency.run(asked)
     text = (tmp_path / "table.md").read_text()
-    assert "| MLP: ECLM, 1 module | 0.00 | 2.0 (1) | 4.00 (1) | 100.0 (1) | 2.00 (1) | 690 | 35 |" in text
+    assert "| MLP: ECLM, 1 module | 0.00 | 2.0 (1) | 4.00 (1) | 100.0 (1) | 2.00 (1) | 690.0 | 35.0 |" in text

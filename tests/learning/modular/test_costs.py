@@ -8,7 +8,8 @@ from learning.modular.costs import measure, structure_of
 from learning.modular.derivation import derive, needs
 from learning.modular.forms import FORMS, Form
 from learning.modular.model import layout_of, modularise, sub_model
-from learning.modular.structure import Cost, blocks_of
+from learning.modular.structure import blocks_of
+from schemas.modules import Cost
 
 
 def test_an_mlp_by_hand():

@@ -2,17 +2,17 @@
 
 import math
 import time
+from functools import partial
 from itertools import product
-from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.derive import drawn
 from learning.modular.derivation import (
     LEAST,
     STEPS,
-    UNLIMITED,
     Derivation,
     DoesNotFit,
     Limits,
@@ -22,9 +22,10 @@ from learning.modular.derivation import (
     needs,
     worth,
 )
-from learning.modular.structure import Cost, Structure, complete
+from schemas.modules import UNLIMITED, Cost, Structure, complete
 
 BATCH = 4
+of_the_paper = partial(drawn, batch=BATCH)
 FREE = Limits(UNLIMITED, UNLIMITED, UNLIMITED)
 
 
@@ -116,18 +117,6 @@ def test_what_is_derived_is_feasible_optimal_and_never_below_greedy(problem):
     step = sum(map(len, importance)) / STEPS
     assert worth(importance, best) == pytest.approx(brute(structure, importance, limits), abs=step)
     assert derive(structure, importance, limits, BATCH) == best
-
-
-def of_the_paper(layers: int, many: int, seed: int):
-    """A model of that many layers and modules, whose layers differ as a ResNet's do; a device's importance and limits."""
-    dice = Random(seed)
-    costs = [Cost(1000 * 4**i, 1000 * 4**i, 4096 // 2**i, 500_000 + 90_000 * i) for i in range(layers)]
-    structure = Structure(Cost(800, 800, 9000, 10**6), tuple((*(c,) * (many - 1), Cost()) for c in costs))
-    drawn = [[math.exp(dice.gauss(0, 1.5)) for _ in range(many)] for _ in range(layers)]
-    importance = [[v / sum(values) for v in values] for values in drawn]
-    whole, shared = needs(structure.cost(structure.whole), BATCH), needs(structure.shared, BATCH)
-    limits = Limits(*(s + int((w - s) * dice.uniform(0.3, 0.6)) for w, s in zip(whole, shared, strict=True)))
-    return structure, importance, limits
 
 
 @pytest.mark.parametrize(("layers", "many", "seed"), [(4, 16, 0), (4, 16, 1), (3, 32, 2)])

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learning.aggregation import quantise
-from learning.modular.aggregation import FRACTION, OLDEST, Contribution, Sums, weight_of, weights_of
+from learning.modular.aggregation import OLDEST, Contribution, Sums, weight_of, weights_of
 from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, group, owners
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout, slices
+from schemas.modules import FRACTION
 
 UNIT = -24
 

@@ -3,22 +3,9 @@
 import numpy as np
 import pytest
 
-from learning.modular.structure import (
-    NOISE,
-    SELECTOR,
-    SHARED,
-    Cost,
-    Structure,
-    blocks_of,
-    complete,
-    cut,
-    group,
-    masks,
-    objection,
-    owners,
-    paste,
-)
+from learning.modular.structure import NOISE, SELECTOR, SHARED, blocks_of, cut, group, masks, objection, owners, paste
 from schemas.blocks import BLOCK, STATISTICS, Tensor, layout
+from schemas.modules import Cost, Structure, complete
 from schemas.sets import bitmap
 
 MODULE = Cost(10, 8, 5, 100)

@@ -1,0 +1,97 @@
+"""The offline stage as a job: who is killed goes on to the same bits, and its file is version 0 of a task."""
+
+import json
+
+import numpy as np
+import pytest
+
+from learning.modular.training import Settings
+from olearning import offline
+from olearning.errors import Trouble
+from olearning.model_files import read_model, write_model
+from olearning.offline import CHECKPOINT, PASSES, Stage, train
+from schemas.blocks import Tensor, layout
+from schemas.modules import Modules
+from schemas.task import Rounds, TaskSpec
+
+SPEC = TaskSpec(
+    "digits",
+    "mlp",
+    "digits",
+    model_args={"hidden": "24,24"},
+    rounds=Rounds(partial=True),
+    modules=Modules(modules=5, ratio=3.0, k=2),
+)
+STAGE = Stage(passes=2, enhance=2, settings=Settings(batch=32, lr=0.01), together=((0, 1, 2), (3, 4), (5, 6, 7, 8, 9)))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_who_is_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    said: list[str] = []
+    whole = train(SPEC, STAGE, tmp_path / "whole", said.append)
+    log = json.loads((tmp_path / "whole" / PASSES).read_text())
+    assert [e["pass"] for e in log] == list(range(5))
+    assert log[-1]["accuracy"] > log[0]["accuracy"] + 0.3
+    keep = offline._keep
+    for last in (1, 2, 3):  # in training, between the two, in enhancing
+        folder, count = tmp_path / str(last), 0
+
+        def dying(*args, last=last):
+            nonlocal count
+            keep(*args)
+            if (count := count + 1) == last:
+                raise Killed
+
+        monkeypatch.setattr(offline, "_keep", dying)
+        with pytest.raises(Killed):
+            train(SPEC, STAGE, folder, said.append)
+        monkeypatch.setattr(offline, "_keep", keep)
+        assert not (folder / whole.name).exists()
+        again = train(SPEC, STAGE, folder, said.append)
+        assert any(s.startswith(f"goes on after pass {last}") for s in said)
+        assert again.read_bytes() == whole.read_bytes()
+        assert (folder / PASSES).read_text() == (tmp_path / "whole" / PASSES).read_text()
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(Trouble, match=r"task digits has no \[modules\]"):
+        train(TaskSpec("digits", "mlp", "digits"), STAGE, tmp_path, print)
+    with pytest.raises(Trouble, match="each class is in one sub-task"):
+        train(SPEC, Stage(1, 0, together=((0, 1),)), tmp_path, print)
+    (tmp_path / CHECKPOINT).write_bytes(b"no zip")
+    with pytest.raises(Trouble, match="no checkpoint that can be read"):
+        train(SPEC, Stage(1, 0), tmp_path, print)
+    (tmp_path / CHECKPOINT).unlink()
+    train(SPEC, Stage(1, 0), tmp_path, lambda text: None)
+    with pytest.raises(Trouble, match="has another training"):
+        train(SPEC, Stage(2, 0), tmp_path, print)
+    with pytest.raises(Trouble, match="stages"):
+        train(
+            TaskSpec("l", "linear", "digits", rounds=Rounds(partial=True), modules=Modules()),
+            STAGE,
+            tmp_path / "other",
+            print,
+        )
+
+
+def test_a_model_in_a_file_is_read_back_or_refused(tmp_path):
+    shape, path = layout((Tensor("a.w", (2, 3)), Tensor("b", (4,)))), tmp_path / "model.npz"
+    vector = np.arange(10, dtype=np.float32)
+    write_model(path, shape, vector)
+    assert read_model(path, shape).tolist() == vector.tolist()
+    for other, why in (
+        (layout((Tensor("a.w", (2, 3)), Tensor("c", (4,)))), "has no tensor c"),
+        (layout((Tensor("a.w", (2, 3)),)), "has also tensor b"),
+        (layout((Tensor("a.w", (3, 2)), Tensor("b", (4,)))), r"a.w has shape \(2, 3\), the task's model \(3, 2\)"),
+    ):
+        with pytest.raises(Trouble, match=why):
+            read_model(path, other)
+    write_model(path, shape, vector * np.nan)
+    with pytest.raises(Trouble, match="no numbers"):
+        read_model(path, shape)
+    path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(Trouble, match="cannot read a model"):
+        read_model(path, shape)
