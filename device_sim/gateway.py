@@ -13,7 +13,7 @@ it out on the way back, so neither Kafka sees who it is nor the device what it i
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -60,6 +60,8 @@ MOST_ASKED = 16
 """Questions of one device that wait for their answers."""
 MOST_WAITING = 16 * 2**20
 """Bytes of one device that wait to be in the log."""
+MOST_HELD = 512 * 2**20
+"""Bytes of all devices that do; the second half is for devices of which nothing waits."""
 MOST_MAIL = 256
 """Messages that wait for one device; of more, the oldest go: it will ask again."""
 MOST_OVER = 100
@@ -182,6 +184,8 @@ class Gateway:
         """By version, or part of one, that is on its way: the questions for its blocks."""
         self._flying: dict[Key, tuple[list[int], int]] = {}
         """Delta blocks that are not in the log yet: who asks, and how many bytes."""
+        self._held = 0
+        """Their bytes."""
         self._end: int | None = None
         self._read = 0
         self._reported = 0
@@ -285,10 +289,14 @@ class Gateway:
         if box.waiting + size > MOST_WAITING:
             self._no(number, Status.BUSY, f"{box.waiting} bytes wait to be in the log: send more when these are")
             return
+        if self._held + size > (MOST_HELD // 2 if box.waiting else MOST_HELD):
+            self._no(number, Status.LATER, f"{self._held} bytes of all devices wait to be in the log: try again")
+            return
         name = self._name(device, box, a.tenant)
         tag = self.requests.new(("delta", key))
         sent = send(topic(self.namespace, self.zone, "deltas", m.task), replace(m, device=name), name, tag=tag)
         box.waiting += size
+        self._held += size
         self._flying[key] = [number], size
         mine = self._rounds.get((m.task, m.round), a)
         self.outbox.put(Parcel(sent, m.task, m.round), due(mine, box.leases.get((m.task, m.round), mine.deadline)), now)
@@ -440,11 +448,9 @@ class Gateway:
     def _answer(self, asked: tuple | None, value: dict, error: str, now: int) -> Iterator[Effect]:
         match asked:
             case ("said", int(number)):
-                self._no(number, Status.BAD, error) if error else self._done(number)
+                self._said_by_log((number,), error)
             case ("delta", key):
-                numbers, _ = self._land(key)
-                for number in numbers:
-                    self._no(number, Status.BAD, error) if error else self._done(number)
+                self._said_by_log(self._land(key)[0], error)
             case _ if error:
                 yield Stop(f"gateway {self.name}: {error}")
             case ("from", "announcements"):
@@ -459,6 +465,11 @@ class Gateway:
                         for asker, a, block in self._models.pop(name):
                             self._hand(asker, a, block)
                 self.edge.trim(a for waiting in self._models.values() for _, a, _ in waiting)
+
+    def _said_by_log(self, numbers: Iterable[int], error: str) -> None:
+        """Tell who asked what the log said. That it takes nothing, as it is set up, is no fault of a device: it keeps what it has."""
+        for number in numbers:
+            self._no(number, Status.LATER, f"not in the log: {error}") if error else self._done(number)
 
     def _fetch(self, effects: Iterator[Fetch | Gone]) -> Iterator[Effect]:
         for effect in effects:
@@ -490,6 +501,7 @@ class Gateway:
     def _land(self, key: Key) -> tuple[list[int], int]:
         """A delta block is not on its way any more."""
         numbers, size = self._flying.pop(key)
+        self._held -= size
         if box := self.boxes.get(key[0]):
             box.waiting -= size
         return numbers, size

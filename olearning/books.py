@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from olearning.happenings import kind_of
+from olearning.happenings import clean, kind_of
 from olearning.snapshot import BEHIND, NOBODY, OK, SILENT, STALLED, Identity, RoundPoint
 from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
 from schemas.messages import AggregatorReport, FleetReport
@@ -20,6 +20,8 @@ MOST_ROUNDS = 200
 """Rounds of a task in a zone whose outcome is kept."""
 MOST_REASONS = 50
 OTHER = "other reasons"
+MOST_OVER = 200
+"""Tasks that are over of which more is kept than the ledgers do: their curves and scores."""
 FORGET = 3_600_000
 """A process that was silent for so many ms is forgotten."""
 
@@ -75,6 +77,7 @@ class ZoneBook:
         self.losses: dict[str, float] = {}
         self.curves: dict[str, tuple[RoundPoint, ...]] = {}
         self.voids: dict[str, int] = {}
+        self._over: deque[str] = deque()
 
     @property
     def zone(self) -> Zone:
@@ -98,6 +101,8 @@ class ZoneBook:
                 self.moved[task] = record.timestamp
                 if isinstance(fact, Finalised):
                     self._finalised(fact, record.timestamp)
+                elif isinstance(fact, Retired):
+                    self._forget(task)
         return fact, void
 
     def _finalised(self, fact: Finalised, at: int) -> None:
@@ -106,6 +111,14 @@ class ZoneBook:
             self.losses[task] = fact.mean_loss
         point = RoundPoint(fact.round, self.zone.tasks[task].epoch, at, fact.devices, fact.samples, loss)
         self.curves[task] = (*self.curves.get(task, ()), point)[-MOST_ROUNDS:]
+
+    def _forget(self, task: str) -> None:
+        """A task is over: the curve of the one that was over `MOST_OVER` tasks before it goes."""
+        self._over.append(task)
+        if len(self._over) > MOST_OVER:
+            old = self._over.popleft()
+            self.curves.pop(old, None)
+            self.losses.pop(old, None)
 
     def total(self, task: str) -> Identity:
         """Since the task began here."""
@@ -224,7 +237,7 @@ class Letters:
         self._seen[key] = None
         if len(self._seen) > 10_000:
             self._seen.popitem(last=False)
-        count(self.reasons, reason)
+        count(self.reasons, clean(reason))
         return True
 
 

@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning.happenings import happened
-from olearning.tail import _clean
+from olearning.happenings import clean, happened
 from olearning.verify import lines, verdict
 from processors.audit import Audit
 from processors.oracle import COUNTED, OUTCOMES, Seen
@@ -109,7 +108,7 @@ def screen(a: Audit) -> RenderableType:
     mine, strangers = parts(a)
     told = _table(f"Round {a.round} of {a.task} in zone {a.zone}", ">ledger", "time (UTC)", "what")
     for offset, time, text in life(a):
-        told.add_row("" if offset < 0 else str(offset), _time(time), _clean(text))
+        told.add_row("" if offset < 0 else str(offset), _time(time), clean(text))
     commits = _table(
         "\nCommits", ">ledger", "time (UTC)", "holder", "shards: offsets", ">counted", ">other", ">devices"
     )
@@ -127,16 +126,16 @@ def screen(a: Audit) -> RenderableType:
         if p.owes is not None:
             said.append(f" (owes {len(p.owes)} of the model: {_runs(p.owes)})", QUIET)
         if p.reasons:
-            said.append(f" ({_clean('; '.join(p.reasons))})", QUIET)
+            said.append(f" ({clean('; '.join(p.reasons))})", QUIET)
         where = ", ".join(map(str, p.commits or ([p.done_in] if p.done_in is not None else []))) or "–"
         figures = (_weight(p), str(p.samples or "–"), loss, where)
-        slots.add_row(str(p.round), str(p.slot), _clean(p.device), str(p.shard), said, *figures)
+        slots.add_row(str(p.round), str(p.slot), clean(p.device), str(p.shard), said, *figures)
     out: list[RenderableType] = [told, commits, slots]
     if strangers:
         others = _table("\nOf no slot", ">shard", ">offset", "device or key", "outcome", ">commit", "reason")
         for s in strangers:
-            outcome, reason = s.outcome, _clean(s.reason)
-            others.add_row(str(s.shard), str(s.offset), _clean(s.device)[:60], outcome, str(s.commit), reason)
+            outcome, reason = s.outcome, clean(s.reason)
+            others.add_row(str(s.shard), str(s.offset), clean(s.device)[:60], outcome, str(s.commit), reason)
         out.append(others)
     return Group(*out, Text(), *map(Text, lines(a)))
 

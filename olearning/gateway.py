@@ -8,12 +8,14 @@ import asyncio
 import inspect
 import logging
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from device_sim.gateway import MOST_BYTES, Ask, Asked, Gateway, Poll, Reply, Say, Status
 from olearning.errors import USAGE, Trouble
@@ -26,7 +28,11 @@ MESSAGEPACK, BYTES = "application/msgpack", "application/octet-stream"
 LONGEST_POLL = 60.0
 """Seconds that a question for messages may wait."""
 SLOWEST = 30.0
-"""Seconds that the body of a request may take to arrive."""
+"""Seconds that the body of a request may take to arrive, an answer to be taken, and a token to be checked."""
+KEPT = 60.0
+"""Seconds that a connection lasts on which nothing is asked: the head of a request has so long to arrive."""
+MOST_OPEN = 32
+"""Requests of one device that are open at the same time: each may hold a body or a block of a model."""
 CODES = {
     Status.DONE: 200,
     Status.BAD: 400,
@@ -85,6 +91,22 @@ def _set(future: asyncio.Future[Reply], reply: Reply) -> None:
 
 # ------------------------------------------------------------------ HTTP
 
+BROKEN = (HttpProcessingError, web.RequestPayloadError, ConnectionError)
+"""What a stranger's bytes, or a link that breaks, make of a request."""
+http_log = logging.getLogger(f"{__name__}.http")
+
+
+@http_log.addFilter
+def _in_a_word(record: logging.LogRecord) -> bool:
+    """Of a request that is none only of which kind it is, and that for who debugs: the error would quote it, with the token in it."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, BROKEN):
+        return True
+    record.msg, record.args, record.exc_info = "a request is broken: %s", (type(error).__name__,), None
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return http_log.isEnabledFor(logging.DEBUG)
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -98,15 +120,17 @@ class Api:
 
     def __init__(self, hosted: Hosted, check: Check, clock: Callable[[], int]):
         self.hosted, self.check, self.clock = hosted, check, clock
+        self._open: Counter[str] = Counter()
+        """Requests by device."""
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BYTES, middlewares=[self._in_words])
         app.add_routes(
             [
                 web.get("/v1/health", self.health),
-                web.get("/v1/messages", self.messages),
-                web.post("/v1/messages", self.say),
-                web.get("/v1/models/{task}/{round}/{block}", self.block),
+                web.get("/v1/messages", partial(self._serve, answer=self.messages)),
+                web.post("/v1/messages", partial(self._serve, answer=self.say)),
+                web.get("/v1/models/{task}/{round}/{block}", partial(self._serve, answer=self.block)),
             ]
         )
         return app
@@ -131,22 +155,47 @@ class Api:
         if kind.lower() != "bearer" or not token:
             raise web.HTTPUnauthorized(reason="send your token: Authorization Bearer TOKEN")
         try:
-            got = self.check(token)
-            device = await got if inspect.isawaitable(got) else got
+            async with asyncio.timeout(SLOWEST):
+                got = self.check(token)
+                device = await got if inspect.isawaitable(got) else got
         except Exception:
             log.exception("the check of a token failed")
             raise web.HTTPServiceUnavailable(reason="the check of tokens fails, try again") from None
-        if not device or len(device) > MOST_ID:
+        if (
+            not device or len(device) > MOST_ID or not device.isprintable()
+        ):  # half a character is not, and JSON may say it
             raise web.HTTPUnauthorized(reason="this token is not known")
         return device
+
+    async def _serve(
+        self, request: web.Request, answer: Callable[[web.Request, str], Awaitable[web.Response]]
+    ) -> web.Response:
+        """Answer a device that is let in, and see that it takes the answer: one that does not is cut off."""
+        device = await self._device(request)
+        if self._open[device] >= MOST_OPEN:
+            return no(429, f"{MOST_OPEN} requests are open: ask one after the other")
+        self._open[device] += 1
+        try:
+            response = await answer(request, device)
+            try:
+                async with asyncio.timeout(SLOWEST):
+                    await response.prepare(request)
+                    await response.write_eof()
+            except (TimeoutError, ConnectionError):
+                if request.transport:
+                    request.transport.abort()
+            return response
+        finally:
+            self._open[device] -= 1
+            if not self._open[device]:
+                del self._open[device]
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         if self.hosted.gateway.ready:
             return web.Response(text="ready\n")
         return no(503, "it reads what is announced")
 
-    async def messages(self, request: web.Request) -> web.StreamResponse:
-        device = await self._device(request)
+    async def messages(self, request: web.Request, device: str) -> web.Response:
         try:
             wait = min(max(0.0, float(request.query.get("wait", "0"))), LONGEST_POLL)
         except ValueError:
@@ -156,17 +205,19 @@ class Api:
             await self.hosted.ask(device, Poll(after, self.clock() + round(1000 * wait))), MESSAGEPACK
         )
 
-    async def say(self, request: web.Request) -> web.StreamResponse:
-        device = await self._device(request)
+    async def say(self, request: web.Request, device: str) -> web.Response:
         try:
             async with asyncio.timeout(SLOWEST):
                 body = await request.read()
         except TimeoutError:
             return no(408, f"the body took longer than {SLOWEST:g} s")
+        except ConnectionError:
+            return no(408, "the body broke off: send it again")
+        except web.RequestPayloadError:
+            return no(400, "the body is not packed as its headers say")
         return self._response(await self.hosted.ask(device, Say(body)), MESSAGEPACK)
 
-    async def block(self, request: web.Request) -> web.StreamResponse:
-        device = await self._device(request)
+    async def block(self, request: web.Request, device: str) -> web.Response:
         task, round_, block = (request.match_info[x] for x in ("task", "round", "block"))
         try:
             asked = Ask(task, int(round_), int(block))
@@ -188,7 +239,9 @@ class Server:
     """Listens while it is open, on all addresses if `host` is empty; `url` says where. `certificate`: (certificate, key) files, for HTTPS."""
 
     def __init__(self, api: Api, host: str, port: int, certificate: tuple[str, str] | None = None):
-        self._runner = web.AppRunner(api.app(), access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            api.app(), access_log=None, logger=http_log, shutdown_timeout=1.0, keepalive_timeout=KEPT
+        )
         self._host, self._port, self._tls = host, port, None
         if certificate:
             self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

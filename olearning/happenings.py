@@ -40,15 +40,23 @@ TASK, EPOCH, ROUND, SHARD, LEADER, VOID, EVALUATION, LETTER, OBJECTION, LOSS, TE
 )  # fmt: skip
 
 
+def clean(text: str) -> str:
+    """No control characters: keys, reasons and wishes are anybody's, and a terminal obeys them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened at `at` (ms, the log's time) in a zone, or in the globe."""
+    """Something happened at `at` (ms, the log's time) in a zone, or in the globe. `text` is one line, and clean."""
 
     at: int
     zone: str
     kind: str
     text: str
     values: dict[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", clean(self.text))
 
 
 def kind_of(fact: Message | None) -> str:

@@ -138,8 +138,11 @@ def places_table(s: Snapshot) -> Table:
     """By zone its time of day, and who leads it."""
     table = titled("Places", "zone", "time of day", ">devices seen", "led by")
     for z in s.zones:
-        silent = Text(f"? {z.leader}, silent", BAD) if z.leader_silent else z.leader or Text("✗ nobody", BAD)
-        table.add_row(z.zone, time_of_day(z), "–" if z.seen is None else f"{z.seen:,}", silent)
+        if z.leader_silent or not z.leader:
+            leader = Text(f"? {z.leader}, silent" if z.leader else "✗ nobody", BAD)
+        else:
+            leader = Text(z.leader)
+        table.add_row(z.zone, time_of_day(z), "–" if z.seen is None else f"{z.seen:,}", leader)
     if not s.zones:
         table.add_row(Text("none joined yet", QUIET))
     return table
@@ -175,7 +178,13 @@ def shards_panel(s: Snapshot) -> RenderableType:
             upto = "  ".join(f"{task} {n:,}" for task, n in sorted(x.next.items()))
             word = Text(f"{sign} {x.word}", style)
             table.add_row(
-                z.zone, str(x.shard), word, x.holder or Text("nobody", BAD), str(x.token), f"{x.unread:,}", upto
+                z.zone,
+                str(x.shard),
+                word,
+                Text(x.holder or "nobody", "" if x.holder else BAD),
+                str(x.token),
+                f"{x.unread:,}",
+                upto,
             )
     if not table.row_count:
         table.add_row(Text("none", QUIET))

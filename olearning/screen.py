@@ -191,7 +191,7 @@ def shards_table(s: Snapshot) -> Table:
             tokens = sorted({x.token for x in group})
             table.add_row(
                 z.zone,
-                holder or Text("nobody", BAD),
+                Text(holder or "nobody", "" if holder else BAD),
                 Text(f"{sign} {group[0].word}", style),
                 _runs([x.shard for x in group]),
                 ", ".join(map(str, tokens)),

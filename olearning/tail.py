@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from learning.codecs import read_values
+from olearning.happenings import clean
 from schemas.blocks import DeltaBlock, Manifest, ModelBlock, SumBlock, codec
 from schemas.topics import read
 from schemas.wire import Malformed
@@ -130,7 +131,7 @@ def as_line(record: Record) -> str:
     """A record in one line: time (UTC), partition@offset, key, type, fields."""
     m = as_map(record)
     when = datetime.fromtimestamp(m["timestamp"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    head = [when, f"{m['partition']}@{m['offset']}", _clean(m["key"]) if m["key"] is not None else "–", m["type"]]
+    head = [when, f"{m['partition']}@{m['offset']}", clean(m["key"]) if m["key"] is not None else "–", m["type"]]
     rest = {k: m[k] for k in ("reason", "hex", "cause") if k in m} | m.get("fields", {})
     return " ".join([*head, *(f"{k}={_short(v)}" for k, v in rest.items())])
 
@@ -189,10 +190,5 @@ def _short(value: Any) -> str:
         case None:
             text = "–"
         case _:
-            text = _clean(str(value))
+            text = clean(str(value))
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def _clean(text: str) -> str:
-    """No control characters: a key is anybody's, and a terminal obeys them."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

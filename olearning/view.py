@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from device_sim.availability import is_night
-from olearning.books import GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
-from olearning.happenings import Event, dead, evaluated, happened, objected
+from olearning.books import MOST_OVER, GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
+from olearning.happenings import Event, clean, dead, evaluated, happened, objected
 from olearning.snapshot import (
     LocalView,
     RoundView,
@@ -231,6 +231,7 @@ class View:
                 scores[epoch] = message
                 if len(scores) > MOST_EPOCHS:
                     del scores[min(e for e in scores if e)]
+                self._forget_scores()
                 if known is None or (known.version, known.accuracy) != (message.version, message.accuracy):
                     self._tell(evaluated(message))
             case Objection():
@@ -239,6 +240,13 @@ class View:
                 where = f"{message.topic}/{message.partition}/{message.offset}"
                 if self.letters.add(where, message.reason):
                     self._tell(dead(message, record.timestamp))
+
+    def _forget_scores(self) -> None:
+        """Of the tasks that are over only the last are kept."""
+        if len(self.accuracy) > MOST_OVER:
+            over = [task for task in self.accuracy if (t := self.globe.tasks.get(task)) and t.state == "ended"]
+            for task in over[:-MOST_OVER]:
+                del self.accuracy[task]
 
     def _time(self, record: Record, now: int) -> int:
         """While the past is read it counts as heard when it was written; then clocks of others do not matter."""
@@ -320,7 +328,15 @@ class View:
         tasks = [self._task(g, now) for g in globe.tasks.values()]
         tasks += [
             TaskView(
-                name, "", "refused", 0, 0, {}, why=r.reason, since=self.globe_book.moved.get(name, 0), phase="refused"
+                name,
+                "",
+                "refused",
+                0,
+                0,
+                {},
+                why=clean(r.reason),
+                since=self.globe_book.moved.get(name, 0),
+                phase="refused",
             )
             for name, r in globe.refused.items()
             if name not in globe.tasks
@@ -363,7 +379,7 @@ class View:
             accuracy={n: x.accuracy for n, x in sorted(self.accuracy.get(task, {}).items())},
             waits=waits,
             since=max(self.globe_book.moved.get(task, 0), *moved, 0) if waits else 0,
-            why=g.why,
+            why=clean(g.why),
             phase=phase(g),
             losses={n: x.loss for n, x in sorted(self.accuracy.get(task, {}).items())},
         )

@@ -280,9 +280,14 @@ def families(samples: Iterable[Sample]) -> Iterator[Family]:
 
 
 def histogram(metric: Metric, found: Iterable[tuple[tuple[str, ...], Sequence[int], float]]) -> Family:
-    """Of each series: its labels, how many fell between the metric's bounds (and above the last), and their sum."""
+    """Of each series: its labels, how many fell between the metric's bounds (and above the last), and their sum; what comes twice
+    is one series, as in `families`."""
     family = HistogramMetricFamily(metric.name, metric.about, labels=metric.labels)
+    series: dict[tuple[str, ...], tuple[Sequence[int], float]] = {}
     for labels, counts, total in found:
+        before, so_far = series.get(labels, ([0] * len(counts), 0.0))
+        series[labels] = [a + b for a, b in zip(before, counts, strict=True)], so_far + total
+    for labels, (counts, total) in series.items():
         buckets, below = [], 0
         for bound, n in zip((*(str(b) for b in metric.bounds), "+Inf"), counts, strict=True):
             below += n
@@ -323,6 +328,8 @@ No port: no server. `olearning up --metrics-port P` gives P to its own view, and
 
 - Metrics from the fold of a ledger (`blocks`, `identity_ok`, rounds, admissions) are shown by every coordinator of a zone, the one that leads and those
   that stand by, and are equal: ask with `max by (zone, task) (…)`. They go on where they were after a restart.
+- Where a person gives up partials that are lost (`olearning abandon`), their blocks go from `counted` to `lost`: the one case in which a counter
+  goes down, and `rate` shows one jump.
 - What is counted "since it started" begins at 0 in each process, as Prometheus expects.
 - Series of a task are left out once it is over. There is no label with a device's name.
 - State is read between two inputs of a processor, when Prometheus asks; a role that trains or scores meanwhile and does not answer within 5 s shows what does not

@@ -118,9 +118,12 @@ class Traced:
             case Registration():
                 self._note((t.zone, message.task, message.round, message.device), said)
             case Announcement():
-                self.ledgers[t.zone, message.task] = message.cause.ledger, len(message.sizes)
-                self._note((t.zone, message.task, message.round, ""), said)
-                self._forget(t.zone, message.task, message.round + KEPT * message.over)
+                key = t.zone, message.task, message.round, ""
+                first = key not in self.since
+                self.ledgers[key[:2]] = message.cause.ledger, len(message.sizes)
+                self._note(key, said)
+                if first:  # it is said again every few seconds
+                    self._forget(t.zone, message.task, message.round + KEPT * message.over)
             case Admission():
                 key = t.zone, message.task, message.round, str(message.slot)
                 self._note(key, said)
@@ -222,13 +225,14 @@ class Traced:
             self.since[closed] = at, None
             for key in [k for k in self.since if k[1:3] == where[1:] and k[3]]:
                 del self.since[key]  # registrations that came to nothing
+        else:
+            began, _ = self.since.pop(closed, (at, None))
         if not (p.reading.caught_up and leads(before, p.name, p.life)):
             return
         root, ids = step(p.zone.ledger, fact.task, fact.round), (p.zone.ledger, fact.task, fact.round)
         if isinstance(fact, Closed):
             self._span(GATHER, step(*ids, GATHER), root, r.opened_time, at, *where, why=fact.why)
             return
-        began, _ = self.since.pop(closed, (at, None))
         failed = "" if fact.manifest else "too few devices"
         self._span(FINALISE, step(*ids, FINALISE), root, began, at, *where, error=failed)
         got, samples = fact.devices, fact.samples

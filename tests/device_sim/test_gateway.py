@@ -320,6 +320,27 @@ def test_one_device_asks_only_so_much_at_once_and_the_others_go_on(world):
     world.refused(world.say(world.delta(), "greedy"), Status.BUSY, "wait to be in the log")
 
 
+def test_all_together_have_only_so_much_waiting_and_the_last_of_it_is_for_who_has_nothing_there(world, monkeypatch):
+    monkeypatch.setattr(gateway, "MOST_HELD", 400)
+    world.memory.network = lambda host, sent: [2_000]
+    first = world.say(world.delta(0, "a", size=150), "a")
+    world.refused(world.say(world.delta(1, "a", size=100), "a"), Status.LATER, "150 bytes of all devices wait")
+    second = world.say(world.delta(0, "b", size=150), "b")
+    world.refused(world.say(world.delta(0, "c", size=150), "c"), Status.LATER, "300 bytes of all devices wait")
+    assert all(world.got(n, 2_100).status is Status.DONE for n in (first, second))
+    assert world.got(world.say(world.delta(0, "c", size=150), "c"), 2_100).status is Status.DONE
+    assert world.link.gateway._held == 0
+
+
+def test_a_log_that_takes_nothing_costs_no_device_its_delta(world):
+    """As when an operator forgot an ACL: it is to be sent again, not thrown away as if it were wrong."""
+    for m, what in ((world.delta(), "deltas.t"), (CheckIn(ME), "checkins")):
+        logs = world.memory.topics.pop(f"{NS}.{Z}.{what}")
+        world.refused(world.say(m), Status.LATER, "not in the log: ")
+        world.memory.topics[f"{NS}.{Z}.{what}"] = logs
+        assert world.got(world.say(m)).status is Status.DONE
+
+
 def test_a_round_that_is_over_before_its_delta_could_go_is_late(world):
     world.memory.append(send(topic(NS, Z, "credits"), Credits("s", Z, world.memory.now, 0, {}, 0, "none"), Z))
     world.run(50)

@@ -1,6 +1,7 @@
 """The gateway from end to end: real sockets, two phones, a plane in memory on the real clock. And what HTTP refuses, in words."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,8 @@ import pytest
 
 from device_sim.device import Device
 from device_sim.fleet import Manner
-from device_sim.gateway import MOST_BYTES, Gateway
+from device_sim.gateway import MOST_BYTES, Gateway, Reply, Status
+from olearning import gateway
 from olearning.errors import Trouble
 from olearning.gateway import Api, Hosted, Server
 from olearning.phone import Phone
@@ -227,11 +229,85 @@ async def drip(port: int, authorization: str) -> asyncio.StreamWriter:
     return writer
 
 
+async def raw(port: int, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which this was said."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(text.encode())
+    await writer.drain()
+    return reader, writer
+
+
+def test_what_is_no_request_is_no_line_in_the_log_that_has_a_device_s_token(caplog: pytest.LogCaptureFixture) -> None:
+    """aiohttp quotes what it cannot read, with the headers, and a link that breaks is no failure of ours."""
+    token = TOKENS.token("imei-35693803")
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}"
+
+    async def play() -> None:
+        async with house() as h:
+            for bad, code in (
+                (f"{head}\x01\r\n\r\n", b" 400 "),
+                (f"{head}{'x' * 9_000}\r\n\r\n", b" 400 "),
+                (f"{head}\r\nContent-Encoding: deflate\r\nContent-Length: 5\r\n\r\nhello", b" 400 "),
+            ):
+                reader, writer = await raw(h.port, bad)
+                assert code in await reader.readline()
+                writer.close()
+            _, writer = await raw(h.port, f"{head}\r\nContent-Length: 100\r\n\r\nx")
+            await asyncio.sleep(0.1)
+            writer.close()
+            await asyncio.sleep(0.1)
+
+    for level in (logging.INFO, logging.DEBUG):
+        caplog.clear()
+        with caplog.at_level(level):
+            asyncio.run(play())
+        assert "imei" not in caplog.text
+        assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+        assert ("a request is broken: BadHttpMessage" in caplog.text) == (level == logging.DEBUG)
+
+
+def test_a_device_that_takes_no_answer_is_cut_off_and_has_so_many_open_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Heavy:
+        """Answers with more than the sockets between hold."""
+
+        async def ask(self, device: str, asked: object) -> Reply:
+            return Reply(0, Status.DONE, bytes(2**24))
+
+    monkeypatch.setattr(gateway, "SLOWEST", 2.0)
+    monkeypatch.setattr(gateway, "MOST_OPEN", 3)
+    monkeypatch.setattr(gateway, "KEPT", 1.0)
+
+    async def play() -> None:
+        api = Api(Heavy(), TOKENS, lambda: 0)  # type: ignore[arg-type]
+        async with Server(api, "127.0.0.1", 0) as server:
+            port = int(server.url.rpartition(":")[2])
+
+            async def ask(device: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+                return await raw(port, f"GET /v1/models/t/1/0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS.token(device)}\r\n\r\n")  # fmt: skip
+
+            dumb, half = await raw(port, "GET /v1/health HTTP/1.1\r\nHost: x\r\n")
+            deaf = [await ask("deaf") for _ in range(3)]
+            await until(lambda: api._open["deaf"] == 3, 5)
+            for device, code in (("deaf", b" 429 "), ("other", b" 200 ")):
+                reader, writer = await ask(device)
+                assert code in await reader.readline()
+                writer.close()
+            await until(lambda: not api._open, 10)
+            assert await asyncio.wait_for(dumb.read(), 5) == b""
+            half.close()
+            for reader, writer in deaf:
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await reader.readexactly(2**24)
+                writer.close()
+
+    asyncio.run(play())
+
+
 def test_a_check_of_one_s_own_and_one_that_fails() -> None:
     async def own(token: str) -> str | None:
         if token == "down":
             raise OSError("the accounts are away")
-        return {"ann's": "ann"}.get(token)
+        return {"ann's": "ann", "odd": "\ud800"}.get(token)
 
     async def play() -> list[int]:
         async with house() as h:
@@ -240,7 +316,8 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
             assert h.server
             async with aiohttp.ClientSession(h.server.url) as http:
                 asked = [
-                    http.get("/v1/messages", headers={"Authorization": f"Bearer {t}"}) for t in ("ann's", "no", "down")
+                    http.get("/v1/messages", headers={"Authorization": f"Bearer {t}"})
+                    for t in ("odd", "ann's", "no", "down")
                 ]
                 codes = [(await said(a))[0] for a in asked]
             phone = Phone(h.server.url, "no", "east", Device("x", 0), Arithmetic(), print)
@@ -251,7 +328,7 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
                 await asyncio.wait_for(phone.run(), 30)
             return codes
 
-    assert asyncio.run(play()) == [200, 401, 503]
+    assert asyncio.run(play()) == [401, 200, 401, 503]
 
 
 # ------------------------------------------------------------------ tokens

@@ -250,6 +250,16 @@ def test_a_sample_that_is_not_as_the_list_says_is_refused():
         list(m.families([(m.IDENTITY, ("east",), 1.0)]))
 
 
+def test_two_roles_of_one_process_have_one_series():
+    """Else Prometheus would refuse all that the process shows."""
+    counts = [1] * (len(m.TO_CLOSE.bounds) + 1)
+    family = m.histogram(m.TO_CLOSE, [(("east",), counts, 2.0), (("west",), counts, 1.0), (("east",), counts, 3.0)])
+    found = {(s.name, *s.labels.values()): s.value for s in family.samples}
+    assert len(found) == len(family.samples)
+    assert found["olearning_round_close_seconds_sum", "east"] == 5
+    assert found["olearning_round_close_seconds_count", "east"] == 2 * len(counts)
+
+
 def test_names_are_in_base_units():
     assert len({x.name for x in m.METRICS}) == len(m.METRICS)
     for x in m.METRICS:

@@ -2,11 +2,13 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from olearning.screen import _runs, span, status_screen, tasks_table, to_json
+from olearning.panels import shards_panel, zones_panel
+from olearning.screen import _runs, shards_table, span, status_screen, tasks_table, to_json
 from streams.memory import Memory
 from streams.processor import Send
 from tests.olearning.watched import finished, watch
@@ -80,6 +82,16 @@ def test_what_comes_first_and_how_many_aggregators_it_takes(width):
     assert "is silent: nobody goes by this" in " ".join(shown(status_screen(view, view.now), width).split())
     out = json.loads(json.dumps(to_json(view, view.now)))
     assert out["zones"][0]["schedule"]["order"] == ["toy"]
+
+
+def test_a_name_that_looks_like_markup_is_a_name(troubled):
+    s = troubled.snapshot(troubled.now)
+    east = s.zones[0]
+    odd = replace(east, leader="l[/b]", shards=tuple(replace(x, holder="h[/b]") for x in east.shards))
+    s = replace(s, zones=(odd,))
+    assert "h[/b]" in shown(shards_table(s), 140)
+    assert "h[/b]" in shown(shards_panel(s), 140)
+    assert "l[/b]" in shown(zones_panel(s), 140)
 
 
 def test_before_anything_is_there():

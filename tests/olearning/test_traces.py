@@ -152,6 +152,19 @@ def test_a_strangers_set_of_blocks_ends_no_fleet(blocks):
     assert plane.memory.run(lambda: plane.ended("toy"), 120_000)
 
 
+def test_a_coordinator_that_reads_the_past_keeps_nothing_of_rounds_that_are_over():
+    """Nor does one that stands by: each round of the zone's life would be one more."""
+    plane = TracedPlane(zones=("east",))
+    plane.submit(spec(epochs=1, rounds=3))
+    assert plane.memory.run(lambda: plane.ended("toy"), 60_000)
+    zone = plane.hosts["zone-east"]
+    zone.crash()
+    zone.restart()
+    plane.memory.run(limit=3_000)
+    assert zone.processor.inner.zone.tasks["toy"].round == 3
+    assert not zone.processor.since
+
+
 def test_what_is_not_sampled_is_not_sent_and_says_so():
     plane = TracedPlane(ALWAYS_OFF, zones=("east",))
     plane.submit(spec(epochs=1, rounds=1))

@@ -3,6 +3,8 @@
 import pytest
 from msgspec.structs import replace as changed
 
+import olearning.books
+import olearning.view
 import streams.ledger
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
@@ -10,8 +12,8 @@ from olearning.books import MOST_REASONS, OTHER, Letters, Sources
 from olearning.screen import problems
 from olearning.view import View
 from processors.aggregator import Aggregator
-from schemas.facts import Committed, Counts, Finalised, Rules, Stretch
-from schemas.messages import AggregatorReport, FleetReport, Priorities, TaskLoad
+from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
+from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
@@ -367,6 +369,24 @@ def test_garbage_is_told_and_harms_nothing():
     assert {e.kind for e in late.drain()} >= {"void", "letter"}
 
 
+def test_words_of_strangers_move_no_terminal():
+    """A device may say that its delta is in a codec of any name, and the dead letter repeats it."""
+    plane, _ = finished(seed=5)
+    late = watch(plane)
+    codec, letters = "\x1b]0;mine\x07\n", topic(NS, GLOBAL, "dead-letters")
+    letter = DeadLetter(f"{NS}.east.deltas.toy", 0, 1, f"codec {codec} is not known", "a", None, None)
+    plane.memory.append(send(letters, letter))
+    plane.memory.append(send(topic(NS, GLOBAL, "metrics"), Objection("fleet", 1, "toy", codec)))
+    plane.memory.append(send(topic(NS, GLOBAL, "ledger"), TaskRefused(late.globe.leader.token, "bad", 1, codec)))
+    plane.memory.run(limit=1_500)
+    s = late.snapshot(late.now)
+    assert list(s.letters) == ["codec \\x1b]0;mine\\x07\\x0a is not known"]
+    told = late.drain()
+    assert {e.kind for e in told} >= {"letter", "objection"}
+    assert all(e.text.isprintable() for e in told)
+    assert all(t.why.isprintable() for t in s.tasks)
+
+
 def test_unknown_rules_stop_it_in_words():
     fresh = Plane(Memory(seed=6))
     view = View(NS)
@@ -400,6 +420,21 @@ def test_letters_and_sources_stay_bounded():
 def replace_at(r: AggregatorReport, at: int, blocks: int, size: int) -> AggregatorReport:
     load = changed(r.tasks[0], blocks=blocks, bytes=size)
     return changed(r, at=at, tasks=(load,))
+
+
+def test_of_tasks_that_are_over_only_the_last_have_curves_and_scores(monkeypatch):
+    monkeypatch.setattr(olearning.books, "MOST_OVER", 1)
+    monkeypatch.setattr(olearning.view, "MOST_OVER", 1)
+    plane = Plane(Memory(seed=5), zones=("east",), devices=2)
+    view = watch(plane)
+    for task in ("one", "two", "three"):
+        plane.submit(spec(task=task, epochs=1, rounds=1, demand=2, minimum=1))
+        assert plane.memory.run(lambda task=task: plane.ended(task), 60_000)
+        plane.memory.run(limit=500)
+        score(plane, 1, 0.9, task)
+    plane.memory.run(limit=1_000)
+    assert set(view.books["east"].curves) == set(view.books["east"].losses) == set(view.accuracy) == {"three"}
+    assert [t.state for t in view.snapshot(view.now).tasks] == ["ended"] * 3
 
 
 def test_an_evaluation_said_twice_is_told_once():
