@@ -316,7 +316,7 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
             assert h.server
             async with aiohttp.ClientSession(h.server.url) as http:
                 asked = [
-                    http.get("/v1/messages", headers={"Authorization": f"Bearer {t}"})
+                    http.get("/v1/messages?wait=0", headers={"Authorization": f"Bearer {t}"})
                     for t in ("odd", "ann's", "no", "down")
                 ]
                 codes = [(await said(a))[0] for a in asked]

@@ -82,8 +82,8 @@ def test_a_tenant_is_set_and_the_verdict_said(command):
     ("words", "said"),
     [
         (("acme",), "say what to set: --weight, --tasks, --devices or --bytes"),
-        (("acme", "--weight", "0"), "> 0"),
-        (("acme", "--weight", "nan"), "> 0"),
+        (("acme", "--weight", "0"), "above 0"),
+        (("acme", "--weight", "nan"), "above 0"),
         (("acme", "--tasks", "-1"), "--tasks"),
         (("Acme!", "--tasks", "1"), "tenant"),
     ],

@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from learning.modular.derivation import Derivation, Limits
-from processors.derivation import AHEAD, FULL, Deriver
+from processors import derivation
+from processors.derivation import AHEAD, Deriver
 from schemas.blocks import Manifest, Place
 from schemas.facts import LEADERSHIP, Claimed, Founded, TaskAdmitted, TaskEnded, ZoneJoined
 from schemas.modules import Cost, Modules, Profile, Structure, Submodel
@@ -122,21 +123,22 @@ def test_what_is_no_profile_is_a_dead_letter_and_holds_up_nobody():
     assert len(letters) == 4
 
 
-def test_a_flood_waits_in_the_log():
+def test_a_flood_waits_in_the_log(monkeypatch):
     """Of profiles whose task nobody knows yet only so many are in memory; all are answered."""
+    monkeypatch.setattr(derivation, "FULL", 50)
     w = World()
     w.memory.run(limit=2_000)
-    for n in range(3 * FULL):
+    for n in range(150):
         w.ask("d", "u", asked=n)
     most = 0
 
     def watch() -> bool:
         nonlocal most
         most = max(most, *(len(p.waiting) for p in w.hosts[0].processor.parts.values()))
-        return len(w.answers()) == 3 * FULL
+        return len(w.answers()) == 150
 
     assert w.memory.run(watch, 60_000)
-    assert 0 < most <= FULL
+    assert 0 < most <= 50
 
 
 @pytest.mark.parametrize("seed", range(12))
