@@ -172,7 +172,8 @@ class Phone:
         cursor = ""
 
         async def ask() -> bytes | None:
-            async with self.http.get("/v1/messages", params={"after": cursor, "wait": f"{POLL:g}"}) as response:
+            wait = POLL if cursor else 0  # whose gateway this is, is to be known at once
+            async with self.http.get("/v1/messages", params={"after": cursor, "wait": f"{wait:g}"}) as response:
                 return await self._read("messages", response)
 
         while True:
