@@ -31,7 +31,7 @@ from experiments.eclm.ways import (
     rounds,
     trained,
 )
-from experiments.eclm.worlds import Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import Subject, each, load, models_folder, subject, world
 
 CLOSE = 0.9
 WAYS = {
@@ -86,23 +86,8 @@ Results = Mapping[int, Mapping[str, Sequence[Mapping[str, Any]]]]
 """By partition and way the results, one a seed."""
 
 
-def har(asked: Asked) -> None:
-    """Table 1's row of human activities, and Fig. 7's."""
-    run(asked, worlds.HAR)
-
-
-def cifar10(asked: Asked) -> None:
-    """Table 1's rows of CIFAR-10, and Fig. 7's."""
-    run(asked, worlds.CIFAR)
-
-
-def speech(asked: Asked) -> None:
-    """Table 1's rows of speech, and Fig. 7's."""
-    run(asked, worlds.WORDS)
-
-
 def run(asked: Asked, whole: Subject) -> None:
-    """All ways on all partitions; what there is is shown after each seed."""
+    """Table 1, and Fig. 7's bytes: all ways on all partitions; what there is is shown after each seed."""
     s = subject(asked, whole)
     data = load(asked, s)
     of: dict[int, dict[str, list[Mapping[str, Any]]]] = {p: {way: [] for way in WAYS} for p in s.partitions}
@@ -120,6 +105,9 @@ def run(asked: Asked, whole: Subject) -> None:
                 asked.say(f"{s.name} {partition}, seed {seed}, {way}: {found['fetched']:.4f} {found['adapted']:.4f}")
                 of[partition][way].append(found)
         show(of, s, asked)
+
+
+har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
 
 
 def measured(cloud: Cloud, way: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from experiments.eclm.ways import (
     participants,
     trained,
 )
-from experiments.eclm.worlds import Device, Samples, Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import Device, Samples, Subject, each, load, models_folder, subject, world
 
 STEPS, QUICK = 30, 2
 HALF = 0.5
@@ -66,23 +66,8 @@ PAPER = {
 FASTER = {"har": "14.5", "cifar10": "45.5", "speech": "75.3"}
 
 
-def har(asked: Asked) -> None:
-    """Figs. 10 and 11 for human activities."""
-    run(asked, worlds.HAR)
-
-
-def cifar10(asked: Asked) -> None:
-    """Figs. 10 and 11 for CIFAR-10."""
-    run(asked, worlds.CIFAR)
-
-
-def speech(asked: Asked) -> None:
-    """Figs. 10 and 11 for speech."""
-    run(asked, worlds.WORDS)
-
-
 def run(asked: Asked, whole: Subject) -> None:
-    """All ways over all steps, a seed after another."""
+    """Figs. 10 and 11: all ways over all steps, a seed after another."""
     s, data = subject(asked, whole), None
     steps, partition = (QUICK if asked.quick else STEPS), s.partitions[0]
     of: dict[str, list[Mapping[str, Any]]] = {way: [] for way in WAYS}
@@ -107,6 +92,9 @@ def run(asked: Asked, whole: Subject) -> None:
                 + ", ".join(f"{fmean(map(fmean, v['accuracy'])):.4f}" for v in found.values())
             )
         show(of, s, asked)
+
+
+har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
 
 
 def watched(there: Cloud) -> list[Device]:

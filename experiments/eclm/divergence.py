@@ -19,28 +19,13 @@ from experiments.drawing import COLOURS, band, markdown, panels, save, spread
 from experiments.eclm import worlds
 from experiments.eclm.cloud import Cloud, Offline
 from experiments.eclm.ways import Eclm, FedAvg, participants
-from experiments.eclm.worlds import ALL, Float32, Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import ALL, Float32, Subject, each, load, models_folder, subject, world
 
 ROUNDS, QUICK = 10, 2
 
 
-def har(asked: Asked) -> None:
-    """Fig. 14 for human activities."""
-    run(asked, worlds.HAR)
-
-
-def cifar10(asked: Asked) -> None:
-    """Fig. 14 for CIFAR-10."""
-    run(asked, worlds.CIFAR)
-
-
-def speech(asked: Asked) -> None:
-    """Fig. 14 for speech."""
-    run(asked, worlds.WORDS)
-
-
 def run(asked: Asked, whole: Subject) -> None:
-    """All lines, a seed after another."""
+    """Fig. 14: all lines, a seed after another."""
     s = subject(asked, whole)
     data, number = load(asked, s), QUICK if asked.quick else ROUNDS
     lines = [
@@ -57,6 +42,9 @@ def run(asked: Asked, whole: Subject) -> None:
             of[way, partition].append(asked.runs.of(settings, partial(measured, there, way, number)))
             asked.say(f"{s.name} {partition}, seed {seed}, {way}")
         show(of, s, asked)
+
+
+har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
 
 
 def measured(there: Cloud, way: str, number: int) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ from experiments.asked import Asked
 from experiments.drawing import markdown, panels, save, spread
 from experiments.eclm import worlds
 from experiments.eclm.cloud import Cloud, Offline
-from experiments.eclm.worlds import Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import Subject, each, load, models_folder, subject, world
 from learning.modular.assignment import matrix
 from learning.modular.model import routes
 
@@ -31,18 +31,8 @@ ALIKE: Mapping[str, Sequence[tuple[tuple[int, str], tuple[int, str]]]] = {
 """Pairs of like classes: number and name."""
 
 
-def har(asked: Asked) -> None:
-    """Fig. 12 for human activities."""
-    run(asked, worlds.HAR)
-
-
-def cifar10(asked: Asked) -> None:
-    """Fig. 12 for CIFAR-10."""
-    run(asked, worlds.CIFAR)
-
-
 def run(asked: Asked, whole: Subject) -> None:
-    """With and without enhancing."""
+    """Fig. 12: with and without enhancing."""
     s = subject(asked, whole)
     data = load(asked, s)
     of: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
@@ -52,6 +42,9 @@ def run(asked: Asked, whole: Subject) -> None:
             settings = {"subject": s.name, "seed": seed, "enhanced": enhanced, "passes": list(s.passes)}
             of[enhanced].append(asked.runs.of(settings, partial(measured, there, enhanced)))
         show(of, s, asked)
+
+
+har, cifar10 = each(run, worlds.HAR, worlds.CIFAR)
 
 
 def measured(there: Cloud, enhanced: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from experiments.eclm import worlds
 from experiments.eclm.accuracy import CLOSE, reached
 from experiments.eclm.cloud import Cloud, Offline, with_form
 from experiments.eclm.ways import LOCAL, Eclm, FedAvg, participants, rounds
-from experiments.eclm.worlds import BEST, Device, Samples, Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import BEST, Device, Samples, Subject, each, load, models_folder, subject, world
 from learning.modular.costs import measure
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 1.0)
@@ -30,27 +30,12 @@ SPEED, BAND, MEDIAN = 2e9, 1e6, 6.1
 """Multiplications and bytes a second of a phone of CPU score `MEDIAN`, the table's median."""
 
 
-def har(asked: Asked) -> None:
-    """Fig. 15 for human activities."""
-    run(asked, worlds.HAR)
-
-
-def cifar10(asked: Asked) -> None:
-    """Fig. 15 for CIFAR-10."""
-    run(asked, worlds.CIFAR)
-
-
-def speech(asked: Asked) -> None:
-    """Fig. 15 for speech."""
-    run(asked, worlds.WORDS)
-
-
 Line = tuple[str, float]
 Results = Mapping[Line, Sequence[Mapping[str, Any]]]
 
 
 def run(asked: Asked, whole: Subject) -> None:
-    """All three panels."""
+    """Fig. 15: all three panels."""
     s = subject(asked, whole)
     data, partition = load(asked, s), s.partitions[0]
     shares, modules, many = ((0.5,), (4,), (2, 3)) if asked.quick else (SHARES, MODULES, MANY)
@@ -75,6 +60,9 @@ def run(asked: Asked, whole: Subject) -> None:
             of[line].append(found)
             if line in (lines[len(shares) + len(modules) - 1], lines[-1]):
                 show({at: rows for at, rows in of.items() if len(rows) == seed + 1}, s, asked)
+
+
+har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
 
 
 def measured(there: Cloud, line: Line) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from experiments.drawing import COLOURS, band, markdown, panels, save, spread
 from experiments.eclm import worlds
 from experiments.eclm.cloud import Cloud, Offline
 from experiments.eclm.ways import Eclm, accuracy
-from experiments.eclm.worlds import ALL, Subject, load, models_folder, subject, world
+from experiments.eclm.worlds import ALL, Subject, each, load, models_folder, subject, world
 from learning.modular.model import sub_model
 from schemas.modules import Choice
 
@@ -29,23 +29,8 @@ QUICK = (0.2, 1.0)
 KINDS = {"random": "random", "derived": "derived"}
 
 
-def har(asked: Asked) -> None:
-    """Fig. 13 for human activities."""
-    run(asked, worlds.HAR)
-
-
-def cifar10(asked: Asked) -> None:
-    """Fig. 13 for CIFAR-10."""
-    run(asked, worlds.CIFAR)
-
-
-def speech(asked: Asked) -> None:
-    """Fig. 13 for speech."""
-    run(asked, worlds.WORDS)
-
-
 def run(asked: Asked, whole: Subject) -> None:
-    """With and without enhancing, on all partitions."""
+    """Fig. 13: with and without enhancing, on all partitions."""
     s = subject(asked, whole)
     data, shares = load(asked, s), QUICK if asked.quick else SHARES
     of: dict[tuple[int, bool], list[Mapping[str, Any]]] = {}
@@ -65,6 +50,9 @@ def run(asked: Asked, whole: Subject) -> None:
                 asked.say(f"{s.name} {partition}, seed {seed}, {'enhanced' if enhanced else 'plain'}")
                 of.setdefault((partition, enhanced), []).append(found)
         show(of, s, shares, asked)
+
+
+har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
 
 
 def measured(there: Cloud, enhanced: bool, shares: Sequence[float]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Ours where the paper is silent: a phone has room for that share of the modules' 
 transfer) and CPU score (multiplications), a third in the middle; samples come again only where a device's cells have too few.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,6 +90,19 @@ def subject(asked: Asked, whole: Subject) -> Subject:
     if asked.data is None:
         return DIGITS
     return replace(whole, passes=(1, 1, 1), rounds=2, every=1, tested=2, devices=6, participants=3)
+
+
+def each(run: Callable[[Asked, Subject], None], *subjects: Subject) -> list[Callable[[Asked], None]]:
+    """What the catalogue names: `run` for each of these."""
+
+    def of(whole: Subject) -> Callable[[Asked], None]:
+        def one(asked: Asked) -> None:
+            run(asked, whole)
+
+        one.__doc__ = f"{run.__doc__} Of {whole.name}."
+        return one
+
+    return [of(whole) for whole in subjects]
 
 
 @dataclass(frozen=True)
