@@ -33,13 +33,11 @@ from device_sim.submodels import Own, limits, worth_sending
 from device_sim.whims import Mishap, Whims
 from learning.modular.derivation import Limits
 from learning.rewards import ABSURD, first_quality, quality
-from schemas.messages import Admission, Announcement, Refusal
+from schemas.messages import DEVICE_STATES, Admission, Announcement, Refusal
 from schemas.modules import Profile, Shares, Submodel
 from schemas.sharing import Abilities, SharingPlan, meets
 
-ASLEEP, IDLE, REGISTERED, TRAINING = "asleep", "idle", "registered", "training"
-ASKING = "asking"
-"""It waits for a sub-model: it looks at its data, or has asked the cloud."""
+ASLEEP, IDLE, ASKING, REGISTERED, TRAINING = DEVICE_STATES
 ADMITTED, UPLOADING = "admitted", "uploading"
 """A job's steps that a device's state does not show."""
 PATIENCE = 5_000

@@ -17,10 +17,6 @@ from device_sim import device
 from device_sim.availability import Clock
 from device_sim.device import (
     ADMITTED,
-    ASKING,
-    ASLEEP,
-    IDLE,
-    REGISTERED,
     TRAINING,
     UPLOADING,
     Begin,
@@ -44,6 +40,7 @@ from learning.words import said
 from schemas import sets
 from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
 from schemas.messages import (
+    DEVICE_STATES,
     Admission,
     Announcement,
     CheckIn,
@@ -393,7 +390,7 @@ class Fleet:
         if now - self.reported >= self.manner.report:
             self.reported = now
             states = [d.state for d in self.devices]
-            count = {s: states.count(s) for s in (ASLEEP, IDLE, ASKING, REGISTERED, TRAINING)}
+            count = {s: states.count(s) for s in DEVICE_STATES}
             models = self.edge.fetched, self.edge.handed
             waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
             local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None

@@ -5,7 +5,6 @@ Every state is a sign and a word, as there. `narrow` leaves what a filter asks f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,7 +19,9 @@ from olearning.screen import (
     SIGNS,
     WARN,
     adds_up,
+    clock,
     letters_table,
+    phase_text,
     problems,
     rounds_table,
     schedule_tables,
@@ -30,7 +31,7 @@ from olearning.screen import (
     traffic_tables,
     waits_text,
 )
-from olearning.snapshot import Identity, Snapshot, TaskView, ZoneView
+from olearning.snapshot import Identity, Snapshot, ZoneView
 from olearning.tables import queue_table, tenants_table
 
 WIDE = 150
@@ -80,10 +81,6 @@ def head(s: Snapshot, where: str, held: bool = False) -> Text:
     return line.append("\n✓ nothing to look at" if s.caught_up else "\n", GOOD)
 
 
-def clock(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000).strftime("%H:%M:%S")
-
-
 # ------------------------------------------------------------------ panels
 
 
@@ -107,17 +104,13 @@ def tasks_panel(s: Snapshot, width: int = WIDE) -> RenderableType:
     for t in s.tasks:
         waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
         epoch = f"{t.epoch}/{t.epochs}" if t.epochs else "–"
-        row = (t.task, t.tenant, state(t), epoch, curve(t.accuracy), curve(t.losses))
+        row = (t.task, t.tenant, phase_text(t), epoch, curve(t.accuracy), curve(t.losses))
         table.add_row(*row, *([waits] if roomy else []))
         if waits.plain and not roomy:
             below.add_row(t.task, waits)
     if not s.tasks:
         table.add_row(Text("none", QUIET))
     return Group(table, below) if below.row_count else table
-
-
-def state(t: TaskView) -> Text:
-    return {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
 
 
 def curve(by_epoch: dict[int, float]) -> Text:

@@ -3,6 +3,7 @@
 Every state is told by a sign and a word; the colour only repeats it, in blue and orange, which all eyes can tell apart.
 """
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -10,14 +11,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning.snapshot import BEHIND, NOBODY, OK, SHARD_WORDS, SILENT, STALLED, Identity, ShardView, Snapshot, ZoneView
+from olearning.snapshot import (
+    BEHIND,
+    NOBODY,
+    OK,
+    SHARD_WORDS,
+    SILENT,
+    STALLED,
+    Identity,
+    ShardView,
+    Snapshot,
+    TaskView,
+    ZoneView,
+)
 from olearning.view import View
 from olearning.waiting import STANDS_STILL
+from schemas.messages import DEVICE_STATES
 
 GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
 SIGNS = {OK: ("✓", GOOD), BEHIND: ("▲", WARN), STALLED: ("■", BAD), SILENT: ("?", BAD), NOBODY: ("✗", BAD)}
 MOST_LETTERS = 5
-STATES = ("asleep", "idle", "asking", "registered", "training")
 
 
 def status_screen(view: View, now: int) -> RenderableType:
@@ -124,11 +137,16 @@ def _tasks(s: Snapshot) -> Table:
     for t in s.tasks:
         rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
         waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
-        state = {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
-        table.add_row(t.task, state, f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits)
+        table.add_row(
+            t.task, phase_text(t), f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits
+        )
     if not s.tasks:
         table.add_row(Text("none yet", QUIET))
     return table
+
+
+def phase_text(t: TaskView) -> Text:
+    return {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
 
 
 def _accuracy(by_epoch: dict[int, float]) -> str:
@@ -202,7 +220,7 @@ def shards_table(s: Snapshot) -> Table:
 
 def traffic_tables(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = titled("\nDevices", "zone", *(f">{x}" for x in STATES), ">seen", ">fleets", ">sent")
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">seen", ">fleets", ">sent")
     blocks = titled(
         "\nBlocks",
         "zone",
@@ -222,7 +240,7 @@ def traffic_tables(s: Snapshot) -> Group:
         silent = sum(f.silent for f in z.fleets)
         seen = "–" if z.seen is None else f"{z.seen:,}"
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in STATES), seen, fleets, size(z.sent_bytes))
+        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), seen, fleets, size(z.sent_bytes))
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
         blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), adds_up(i))
@@ -259,6 +277,11 @@ def _runs(numbers: list[int]) -> str:
         else:
             out.append([n, n])
     return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in out)
+
+
+def clock(ms: int) -> str:
+    """A time by this machine's clock."""
+    return datetime.fromtimestamp(ms / 1000).strftime("%H:%M:%S")
 
 
 def span(ms: int) -> str:

@@ -217,6 +217,10 @@ class LocalTime(Part, frozen=True):
     day: Annotated[int, msgspec.Meta(ge=1)]
 
 
+DEVICE_STATES = ("asleep", "idle", "asking", "registered", "training")
+"""A device is in one of these; `asking`: it waits for a sub-model."""
+
+
 class FleetReport(Message, frozen=True):
     """`global.metrics`: how many of a fleet's devices are in which state, and what it sent since its start.
 

@@ -8,6 +8,7 @@ from olearning.happenings import VOID, Event
 from olearning.monitor import charts
 from olearning.monitor.board import Board
 from olearning.monitor.facts import (
+    STATES,
     Facts,
     Say,
     Tile,
@@ -65,9 +66,7 @@ class ZoneLine(Shows[tuple[Facts, ZoneView]]):
         self.name.text = z.zone
         self.time.show(local_say(z))
         self.light.show(f.zone_light(z))
-        self.bar.show(
-            [(x if x in ("training", "registered", "idle", "asleep") else "other", n) for x, n in states(z.devices)]
-        )
+        self.bar.show([(x if x in STATES else "other", n) for x, n in states(z.devices)])
         open_ = sum(r.state in ("open", "closed") for r in z.rounds)
         self.devices.text = f"{states_words(z.devices)} · {open_} round{'' if open_ == 1 else 's'} open"
 

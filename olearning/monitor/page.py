@@ -1,6 +1,5 @@
 """The page: a head that says whether a person is needed, and tabs. One for each browser that looks."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from olearning.monitor.board import Board
 from olearning.monitor.details import Deltas, Events, Sharing, Tasks, Zones
 from olearning.monitor.overview import Overview
 from olearning.monitor.parts import Pool, Saying, Shows, Text
+from olearning.screen import clock
 
 STYLE = Path(__file__).with_name("page.css").read_text()
 WATCH = Path(__file__).with_name("page.js").read_text()
@@ -23,11 +23,6 @@ MARK = (
 
 class Tab(Protocol):
     def show(self) -> None: ...
-
-
-def when(at: int) -> str:
-    """A time of the log by this machine's clock."""
-    return datetime.fromtimestamp(at / 1000).strftime("%H:%M:%S")
 
 
 class Problem(Shows[str]):
@@ -88,7 +83,7 @@ class Page:
     def _make(self, name: str) -> Tab:
         match name:
             case "Overview":
-                return Overview(self.board, self.open_task, when)
+                return Overview(self.board, self.open_task, clock)
             case "Tasks":
                 self.tasks = Tasks(self.board, self.open_task)
                 return self.tasks
@@ -98,7 +93,7 @@ class Page:
                 return Deltas(self.board)
             case "Sharing":
                 return Sharing(self.board)
-        return Events(self.board, when)
+        return Events(self.board, clock)
 
     def open_task(self, task: str) -> None:
         """Show a task in full; "": close it."""
@@ -128,7 +123,7 @@ class Page:
         f = self.board.facts
         self.namespace.text = f"{f.s.namespace} · led by {f.s.leader or 'nobody'}"
         self.light.show(f.light)
-        self.live.show(f.live(when(f.s.at)))
+        self.live.show(f.live(clock(f.s.at)))
         self.pulse.text = str(self.beat)
         self.problems_box.set_visibility(len(f.problems) > 0)
         self.problems.show(f.problems_shown)

@@ -221,7 +221,7 @@ DEVICES = _m(
     GAUGE,
     "devices",
     "zone state",
-    "devices of a fleet, or that a gateway heard of within the hour: asleep, idle, registered, training",
+    "devices of a fleet, or that a gateway heard of within the hour: asleep, idle, asking, registered, training",
 )
 GIVEN = _m(EDGE, COUNTER, "delta_blocks_sent", "zone", "delta blocks that were sent")
 GIVEN_BYTES = _m(EDGE, COUNTER, "delta_bytes_sent", "zone", "their records' bytes")

@@ -14,6 +14,7 @@ from processors.scheduler import Scheduler
 from processors.standing import standings
 from processors.zone import ZoneCoordinator
 from schemas.facts import Counts
+from schemas.messages import DEVICE_STATES
 from schemas.topics import DAY
 from streams.ledger import Globe, Zone, identity, shards_of
 from streams.processor import Processor
@@ -178,7 +179,6 @@ def _view(p: View) -> Iterator[Sample]:
 
 def _edge(p: Processor, now: int) -> Iterable[Sample]:
     """Fleets and gateways. Imported here: where one is hosted, it is there already."""
-    from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING
     from device_sim.fleet import Fleet
     from device_sim.gateway import Gateway
 
@@ -189,7 +189,7 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
     else:
         return
     zone = (p.zone,)
-    for state in (ASLEEP, IDLE, REGISTERED, TRAINING):
+    for state in DEVICE_STATES:
         yield m.DEVICES, (*zone, state), states[state]
     yield m.GIVEN, zone, p.blocks
     yield m.GIVEN_BYTES, zone, p.bytes
