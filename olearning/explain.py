@@ -1,6 +1,5 @@
 """Who contributed what to a round, and how the round went: `olearning explain`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from olearning.figures import listed, runs
 from olearning.happenings import clean, happened
 from olearning.verify import lines, verdict
 from processors.audit import Audit
@@ -124,7 +124,7 @@ def screen(a: Audit) -> RenderableType:
         loss = f"{p.loss / 1e6 / p.samples:.4f}" if p.samples else "–"
         said = Text(_blocks(p))
         if p.owes is not None:
-            said.append(f" (owes {len(p.owes)} of the model: {_runs(p.owes)})", QUIET)
+            said.append(f" (owes {len(p.owes)} of the model: {listed(p.owes, ' ')})", QUIET)
         if p.reasons:
             said.append(f" ({clean('; '.join(p.reasons))})", QUIET)
         where = ", ".join(map(str, p.commits or ([p.done_in] if p.done_in is not None else []))) or "–"
@@ -145,7 +145,7 @@ def _blocks(p: Part) -> str:
     if not p.blocks:
         return "whole" if p.done_in is not None else "nothing came"
     known = [o for o in (*OUTCOMES, *p.blocks) if o in p.blocks]
-    return ", ".join(f"{len(p.blocks[o])} {o}: {_runs(p.blocks[o])}" for o in dict.fromkeys(known))
+    return ", ".join(f"{len(p.blocks[o])} {o}: {listed(p.blocks[o], ' ')}" for o in dict.fromkeys(known))
 
 
 def _weight(p: Part) -> str:
@@ -153,21 +153,6 @@ def _weight(p: Part) -> str:
     if p.weight is None:
         return f"{min(p.weights.values())}–{max(p.weights.values())}"
     return str(p.weight or "–")
-
-
-def _runs(offsets: Iterable[int]) -> str:
-    return " ".join(f"{a}–{b - 1}" if b - a > 1 else str(a) for a, b in runs(offsets))
-
-
-def runs(offsets: Iterable[int]) -> list[list[int]]:
-    """[from, to) of each run of offsets."""
-    out: list[list[int]] = []
-    for o in sorted(offsets):
-        if out and out[-1][1] == o:
-            out[-1][1] = o + 1
-        else:
-            out.append([o, o + 1])
-    return out
 
 
 def _table(title: str, *columns: str) -> Table:
