@@ -432,7 +432,7 @@ def test_receipts_and_reports_are_counted():
     fleet: Any = e.host.processor
     assert fleet.outcomes == {"counted": 2, "late": 1}
     last = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, FleetReport)][-1]
-    assert (last.blocks, last.bytes) == (4, fleet.bytes)
+    assert (last.blocks, last.bytes) == (4, fleet.outboxes[Z].sent_bytes)
     assert last.states == {"asleep": 0, "idle": 2, "asking": 0, "registered": 0, "training": 0}
 
 

@@ -149,7 +149,7 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
                 task.cancel()
             await asyncio.gather(*at_work, return_exceptions=True)
             shown = {(m.name, labels): n for m, labels, n in samples_of(h.hosted.gateway, h.plane.now())}
-            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.blocks > 0
+            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.outbox.sent > 0
             assert shown["olearning_receipts", ("east", "counted")] > 0
             assert shown["olearning_model_handed_bytes", ("east",)] > 0
             assert sum(n for (name, _), n in shown.items() if name == "olearning_devices") == 2
