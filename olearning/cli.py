@@ -152,6 +152,11 @@ def _outcome(words: list[str]) -> int:
         return USAGE if isinstance(e, BadName | security.BadConfig) else NO_BROKER
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except OSError as e:
+        if e.filename is None:
+            raise
+        complain(f"cannot use {e.filename}: {e.strerror}")
+        return USAGE
     except ModuleNotFoundError as e:
         if (extra := EXTRAS.get(e.name or "")) is None:
             raise
@@ -694,11 +699,14 @@ def simulate(
     from msgspec.structs import replace
 
     from olearning import scenario
-    from olearning.outcome import lines
-    from olearning.watching import follow
 
     load_code(load)
     loaded = scenario.load(file)
+    if out:
+        out.touch()  # what cannot be written is said now, not after the run
+    from olearning.outcome import lines
+    from olearning.watching import follow
+
     if seed is not None:
         loaded = scenario.Loaded(replace(loaded.scenario, seed=seed), loaded.specs, loaded.offsets)
     try:
