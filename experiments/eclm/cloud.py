@@ -16,12 +16,15 @@ import torch
 from torch import nn
 
 from device_sim.trainer import fit, one_thread
-from experiments.eclm.worlds import Float32, Subject, World
+from experiments.eclm.worlds import BY_CELL, BY_CLASS, Float32, Subject, World
 from learning.models import build, load_vector, to_vector
 from learning.modular import model as modular
 from learning.modular.assignment import MODULES
+from learning.modular.costs import structure_of
 from learning.modular.model import Modular, modularise
+from learning.modular.stages import stages
 from learning.modular.training import Settings, enhance, optimiser_of, plan, pretrain
+from schemas.modules import Structure
 from schemas.task import Training
 
 BATCH, RATE = 64, 0.001
@@ -30,13 +33,26 @@ BATCH, RATE = 64, 0.001
 @dataclass(frozen=True)
 class Offline:
     """How the modular model is trained. `enhanced`: with fine-tuning, else as many passes end to end. `load`: κ1 in mean loads, 0 for
-    the library's own; `modules`: κ2."""
+    the library's own; `modules`: κ2. `subtasks`: what is one. `residual`: whether the model has its residual modules."""
 
     balance: float = 0.01
     guide: float = 0.1
     load: float = 0.0
     modules: int = MODULES
     enhanced: bool = True
+    subtasks: str = BY_CELL
+    residual: bool = True
+
+
+def trainings(people: bool) -> dict[str, Offline]:
+    """What is compared, by how it is said. Where cells are `people`, sub-tasks may be classes instead."""
+    usual = {"enhanced": Offline(), "not enhanced": Offline(enhanced=False)}
+    return usual | ({"enhanced by class": Offline(subtasks=BY_CLASS)} if people else {})
+
+
+def named(how: Offline) -> dict[str, Any]:
+    """Of `trainings`, as a run's settings have it."""
+    return {"enhanced": how.enhanced} | ({} if how.subtasks == BY_CELL else {"subtasks": how.subtasks})
 
 
 class Cloud:
@@ -67,13 +83,15 @@ class Cloud:
         s, world, how = self.world.subject, self.world, how or Offline()
         network = self.network()
         load_vector(network, self.plain())
-        model = modularise(network, s.shape, s.form, seed=world.seed)
+        layers = stages(network, s.form.norm, s.form.last, s.form.hidden)
+        shrunk = (tuple(range(s.form.modules - 1)),) * len(layers)
+        model = modularise(network, s.shape, s.form, None if how.residual else shrunk, seed=world.seed)
         _, first, then = s.passes
 
         def make() -> Float32:
             settings = Settings(BATCH, RATE, how.balance, how.guide)
             optimiser = optimiser_of(model, settings)
-            x, y, t = world.proxy.x, world.proxy.y, world.subtasks
+            x, y, t = world.proxy.x, world.proxy.y, world.subtasks[how.subtasks]
             for number in range(first if how.enhanced else first + then):
                 pretrain(model, optimiser, x, y, settings, world.seed, number)
             if how.enhanced:
@@ -86,6 +104,11 @@ class Cloud:
         what = {"passes": s.passes, "form": repr(s.form), "how": repr(how)}
         modular.load_vector(model, self.kept("modular", what, make))
         return model.eval()
+
+    def structure(self) -> Structure:
+        """What the parts of the modular model cost."""
+        s = self.world.subject
+        return structure_of(modularise(self.network(), s.shape, s.form, seed=0))
 
     def kept(self, name: str, what: Mapping[str, Any], make: Callable[[], Float32]) -> Float32:
         """The vector of a model, from disk or made."""
