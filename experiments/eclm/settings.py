@@ -5,9 +5,8 @@
 k, λ of the load-balancing loss, λ of the divergence, κ1 (in mean loads), κ2, and whether a layer has a residual module; more than one of
 these, which have no parameters, would be the same function again. Each model is that of the offline stage. Said of it: accuracy of all
 modules, and of sub-models derived with room for `SMALL` and `MIDDLE` of the modules, as fetched and after three passes over a device's own
-data, means over devices; and the coefficient of variation of modules' loads on held-out samples, the mean over layers: 0 if all have as many.
-
-What acts before fine-tuning is said of models that are not enhanced, too; κ1, κ2 and λ of the divergence there are none of.
+data, means over `TESTED` devices; and the coefficient of variation of modules' loads on held-out samples, the mean over layers: 0 if all have
+as many. The start, and λ of the load-balancing loss, also of models that are not enhanced: fine-tuning is without that loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +35,9 @@ FACTORS: Mapping[str, Sequence[float]] = {
     "modules": (2, 8),
     "residual": (0,),
 }
-BEFORE = ("k", "balance", "residual")
-"""What acts without enhancing, too."""
+BEFORE = ("balance",)
+"""What is tried without enhancing, too."""
+TESTED = 30
 WORDS = {
     "k": "k",
     "balance": "λ, balance",
@@ -105,7 +105,7 @@ def measured(there: Cloud, line: Line) -> dict[str, float]:
         enhanced=line.enhanced,
         residual=bool(at["residual"]),
     )
-    whole, devices = there.modular(how), there.world.devices[: there.world.subject.tested]
+    whole, devices = there.modular(how), there.world.devices[: min(TESTED, there.world.subject.tested)]
     out = {"variation": variation(routes(whole, there.world.test.x))}
     out["all"] = fmean(accuracy(whole, there.world.of(d)[1]) for d in devices)
     for name, share in (("small", SMALL), ("middle", MIDDLE)):

@@ -67,4 +67,5 @@ def form_of(model: str, how: Modules) -> Form:
         k=min(usual.k, how.modules or usual.modules) if how.k is None else how.k,
         last=usual.last if how.last is None else how.last,
         norm=usual.norm if how.norm is None else how.norm,
+        hidden=usual.hidden if how.hidden is None else how.hidden,
     )

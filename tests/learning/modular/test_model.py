@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from learning import models
 from learning.models import build
-from learning.modular.forms import FORMS, Form
+from learning.modular.forms import FORMS, Form, form_of
 from learning.modular.gating import top_k
 from learning.modular.model import (
     Blueprint,
@@ -26,6 +26,7 @@ from learning.modular.modules import Bypass, ModuleLayer
 from learning.modular.stages import stages
 from learning.modular.structure import NOISE, SELECTOR, blocks_of, cut, owners, paste
 from schemas.blocks import BLOCK, STATISTICS
+from schemas.modules import Modules
 
 
 def parameters(module: nn.Module) -> int:
@@ -127,7 +128,8 @@ def test_the_mlp_of_har_has_one_layer_in_the_middle():
 
 def test_a_run_of_hidden_layers_is_one_stage_the_first_among_them():
     """HAR's MLP, ρ 16: modules of two layers, 369 → 16 → 256, and nothing shared but the head and the selector."""
-    form = Form(ratio=16, hidden="run")
+    form = form_of("mlp", Modules(ratio=16, hidden="run"))
+    assert form == Form(ratio=16, hidden="run")
     network = build("mlp", {"inputs": 369, "hidden": "256,256", "classes": 6}, 0)
     original = parameters(network)
     model = modularise(network, (369,), form)
