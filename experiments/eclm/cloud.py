@@ -4,6 +4,7 @@ The modular model begins as the original network that was trained first, its mod
 model", §3); then end-to-end training and, unless it is left out, fine-tuning for its modules' abilities (§4.3).
 """
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ class Cloud:
     def __init__(self, world: World, folder: Path | None):
         one_thread()
         self.world, self.folder = world, folder
+        self._first: dict[tuple[float, bool], tuple[Modular, torch.optim.Optimizer]] = {}
 
     def network(self, **changed: Any) -> nn.Module:
         """The original network, untrained, with other arguments if so `changed`."""
@@ -80,30 +82,44 @@ class Cloud:
 
     def modular(self, how: Offline | None = None) -> Modular:
         """The modular model, trained."""
-        s, world, how = self.world.subject, self.world, how or Offline()
-        network = self.network()
+        s, how = self.world.subject, how or Offline()
+        model = self._new(how)
+        what = {"passes": s.passes, "form": repr(s.form), "how": repr(how)}
+        modular.load_vector(model, self.kept("modular", what, lambda: self._trained(how)))
+        return model.eval()
+
+    def _new(self, how: Offline) -> Modular:
+        s, network = self.world.subject, self.network()
         load_vector(network, self.plain())
         layers = stages(network, s.form.norm, s.form.last, s.form.hidden)
         shrunk = (tuple(range(s.form.modules - 1)),) * len(layers)
-        model = modularise(network, s.shape, s.form, None if how.residual else shrunk, seed=world.seed)
+        return modularise(network, s.shape, s.form, None if how.residual else shrunk, seed=self.world.seed)
+
+    def _trained(self, how: Offline) -> Float32:
+        s, world, proxy = self.world.subject, self.world, self.world.proxy
         _, first, then = s.passes
-
-        def make() -> Float32:
-            settings = Settings(BATCH, RATE, how.balance, how.guide)
-            optimiser = optimiser_of(model, settings)
-            x, y, t = world.proxy.x, world.proxy.y, world.subtasks[how.subtasks]
-            for number in range(first if how.enhanced else first + then):
-                pretrain(model, optimiser, x, y, settings, world.seed, number)
+        settings, t = Settings(BATCH, RATE, how.balance, how.guide), world.subtasks[how.subtasks]
+        model, optimiser = self._begun(how, settings)
+        if how.enhanced:
+            most = how.load * (int(t.max()) + 1) / s.form.modules if how.load else None
+            guide = plan(model, proxy.x, t, most, how.modules).targets
+        for number in range(first, first + then):
             if how.enhanced:
-                most = how.load * (int(t.max()) + 1) / s.form.modules if how.load else None
-                guide = plan(model, x, t, most, how.modules).targets
-                for number in range(then):
-                    enhance(model, optimiser, x, y, t, guide, settings, world.seed, first + number)
-            return modular.to_vector(model)
+                enhance(model, optimiser, proxy.x, proxy.y, t, guide, settings, world.seed, number)
+            else:
+                pretrain(model, optimiser, proxy.x, proxy.y, settings, world.seed, number)
+        return modular.to_vector(model)
 
-        what = {"passes": s.passes, "form": repr(s.form), "how": repr(how)}
-        modular.load_vector(model, self.kept("modular", what, make))
-        return model.eval()
+    def _begun(self, how: Offline, settings: Settings) -> tuple[Modular, torch.optim.Optimizer]:
+        """Copies of model and optimiser after the passes with which trainings begin, whatever comes then."""
+        key = how.balance, how.residual
+        if key not in self._first:
+            model, proxy = self._new(how), self.world.proxy
+            optimiser = optimiser_of(model, settings)
+            for number in range(self.world.subject.passes[1]):
+                pretrain(model, optimiser, proxy.x, proxy.y, settings, self.world.seed, number)
+            self._first[key] = model, optimiser
+        return copy.deepcopy(self._first[key])
 
     def structure(self) -> Structure:
         """What the parts of the modular model cost."""

@@ -78,10 +78,13 @@ def run(asked: Asked, whole: Subject) -> None:
     data, partition, there = load(asked, s), s.partitions[0], lines(asked.quick)
     of: dict[Line, list[Mapping[str, Any]]] = {line: [] for line in there}
     for seed in range(asked.seeds):
+        clouds: dict[int, Cloud] = {}  # by k: trainings of a model begin alike
         for line in there:
             settings = {"subject": s.name, "partition": partition, "seed": seed, "passes": list(s.passes)}
-            form = with_form(s, k=min(int(line.value), s.form.modules)) if line.factor == "k" else s
-            cloud = Cloud(world(data, form, partition, seed), models_folder(asked))
+            k = min(int(line.value if line.factor == "k" else START["k"]), s.form.modules)
+            if k not in clouds:
+                clouds[k] = Cloud(world(data, with_form(s, k=k), partition, seed), models_folder(asked))
+            cloud = clouds[k]
             found = asked.runs.of(settings | line._asdict(), partial(measured, cloud, line))
             said = ", ".join(f"{name} {found[name]:.3f}" for name in (*POINTS, "variation"))
             asked.say(
