@@ -99,6 +99,7 @@ COMMANDS = [
     ("no broker for a gateway", ["gateway", "--zone", "east", "--secret", "much.toml"], NO_BROKER, "no broker is known"),
     ("no device", ["token", "a b", "--secret", "much.toml"], USAGE, "a device's ID has 1 to 200"),
     ("no gateway", ["phone", "here:80", "--zone", "east", "--token", "x"], USAGE, "begins with http://"),
+    ("no ability", ["phone", "http://here:80", "--zone", "east", "--token", "x", "--ability", "legs=2"], USAGE, "--ability legs=2: write NAME=AMOUNT, as in memory=800"),
     ("a port that is none", ["status", "--bootstrap", "here:there"], USAGE, "--bootstrap here:there: write HOST:PORT"),
     ("no host", ["watch", "--bootstrap", "a:1,:9092"], USAGE, "write HOST:PORT"),
     ("a weight of nothing", ["tenant", "set", "acme", "--weight", "0"], USAGE, "--weight 0: above 0"),

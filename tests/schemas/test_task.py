@@ -63,6 +63,7 @@ def test_a_full_task_reads_back():
             "k": 8,
             "last": 3,
             "norm": "group",
+            "hidden": "run",
             "transfer_s": 12.5,
             "sample_ms": 40.0,
         }
