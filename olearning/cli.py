@@ -722,7 +722,7 @@ def simulate(
     if out:
         out.touch()  # what cannot be written is said now, not after the run
     from olearning.outcome import lines
-    from olearning.watching import follow
+    from olearning.simulating import follow
 
     if seed is not None:
         loaded = scenario.Loaded(replace(loaded.scenario, seed=seed), loaded.specs, loaded.offsets)
