@@ -496,7 +496,7 @@ def _steer(task: str, change: Change, by: str, namespace: str, bootstrap: str) -
 @app.command()
 def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
     """The tasks, their state and their accuracy."""
-    from olearning.screen import tasks_table, to_json
+    from olearning.status import tasks_table, to_json
 
     view = look(namespace, bootstrap)
     show(to_json(view, wall_clock())["tasks"] if as_json else tasks_table(view, wall_clock()))
@@ -505,7 +505,7 @@ def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", a
 @app.command("status")
 def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
     """One screen: rounds, who holds what, what waits for what since when."""
-    from olearning.screen import status_screen, to_json
+    from olearning.status import status_screen, to_json
 
     view = look(namespace, bootstrap)
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))

@@ -1,12 +1,10 @@
-"""A snapshot on one screen, and the same facts as JSON.
+"""A snapshot's tables for the terminal, and its problems in words: what `status`, `watch` and the page have in common.
 
 Every state is told by a sign and a word; the colour only repeats it, in blue and orange, which all eyes can tell apart.
 """
 
 from datetime import datetime
-from typing import Any
 
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -24,32 +22,12 @@ from olearning.snapshot import (
     TaskView,
     ZoneView,
 )
-from olearning.view import View
 from olearning.waiting import STANDS_STILL
 from schemas.messages import DEVICE_STATES
 
 GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
 SIGNS = {OK: ("✓", GOOD), BEHIND: ("▲", WARN), STALLED: ("■", BAD), SILENT: ("?", BAD), NOBODY: ("✗", BAD)}
 MOST_LETTERS = 5
-
-
-def status_screen(view: View, now: int) -> RenderableType:
-    """How things stand at `now` (ms), for 80 columns and more."""
-    return render(view.snapshot(now))
-
-
-def tasks_table(view: View, now: int) -> RenderableType:
-    """The tasks alone."""
-    return _tasks(view.snapshot(now))
-
-
-def to_json(view: View, now: int) -> dict[str, Any]:
-    """The same as plain maps and lists; `problems` says in words what is not as it should be."""
-    s = view.snapshot(now)
-    out: dict[str, Any] = msgspec.to_builtins(s, str_keys=True)
-    for zone, plain in zip(s.zones, out["zones"], strict=True):
-        plain["identity"] = msgspec.to_builtins(zone.identity) | {"ok": zone.identity.ok}
-    return out | {"problems": problems(s)}
 
 
 def problems(s: Snapshot) -> list[str]:
@@ -84,27 +62,11 @@ def _start(role: str, z: ZoneView) -> str:
     return f"olearning run {role} --zone {z.zone}"
 
 
-def render(s: Snapshot) -> RenderableType:
-    """A snapshot on one screen."""
-    parts: list[RenderableType] = [
-        _head(s),
-        Text(),
-        _tasks(s),
-        rounds_table(s),
-        *schedule_tables(s),
-        shards_table(s),
-        traffic_tables(s),
-    ]
-    if s.letters:
-        parts.append(letters_table(s))
-    return Group(*parts)
-
-
 def titled(title: str, *columns: str) -> Table:
     """Left-aligned columns; those that begin with '>' hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), expand=True)
     for c in columns:
-        wide = c in ("waits for", "why", "reason")
+        wide = c in ("waits for", "why", "reason", "open tasks")
         table.add_column(
             c.removeprefix(">"),
             justify="right" if c.startswith(">") else "left",
@@ -116,45 +78,8 @@ def titled(title: str, *columns: str) -> Table:
     return table
 
 
-def _head(s: Snapshot) -> Text:
-    bad = problems(s)
-    line = Text.assemble((s.namespace, "bold"), f"  led by {s.leader or 'nobody'}  ")
-    if not s.caught_up:
-        line.append("… still reading the past", WARN)
-    elif bad:
-        line.append(f"▲ {len(bad)} to look at", BAD)
-        for text in bad[:4]:
-            line.append(f"\n  ▲ {text}", BAD)
-        if len(bad) > 4:
-            line.append(f"\n  … and {len(bad) - 4} more", BAD)
-    else:
-        line.append("✓ nothing to look at", GOOD)
-    return line
-
-
-def _tasks(s: Snapshot) -> Table:
-    table = titled("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
-    for t in s.tasks:
-        rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
-        waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
-        table.add_row(
-            t.task, phase_text(t), f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits
-        )
-    if not s.tasks:
-        table.add_row(Text("none yet", QUIET))
-    return table
-
-
 def phase_text(t: TaskView) -> Text:
     return {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
-
-
-def _accuracy(by_epoch: dict[int, float]) -> str:
-    """The last, and where it began."""
-    if not by_epoch:
-        return "–"
-    first, last = min(by_epoch), max(by_epoch)
-    return f"{by_epoch[last]:.3f}" if first == last else f"{by_epoch[first]:.3f} → {by_epoch[last]:.3f}"
 
 
 def waits_text(words: str, since: int, now: int) -> Text:

@@ -100,10 +100,6 @@ def ago(ms: int) -> str:
     return span(ms).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "–"
-
-
 class Facts:
     """A snapshot with what the page looks up in it."""
 

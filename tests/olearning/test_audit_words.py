@@ -12,7 +12,8 @@ import olearning.hosting
 from olearning import abandon, explain, verify
 from olearning.cli import outcome
 from olearning.errors import FAILED, OK
-from olearning.screen import problems, status_screen
+from olearning.screen import problems
+from olearning.status import status_screen
 from olearning.view import View
 from schemas.blocks import SumBlock
 from schemas.facts import Committed

@@ -27,7 +27,8 @@ from olearning.telemetry.exporter import Exporter, watched
 from olearning.telemetry.sources import samples_of, unready
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Stretch
-from schemas.topics import topic
+from schemas.sharing import SHARING, Quota, Sharing, Tenant
+from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
 from streams.processor import Send, send
 from tests.olearning.watched import watch
@@ -88,6 +89,9 @@ def shown() -> Shown:
     """In the middle of a task, and a commit of nobody's has come."""
     plane = Plane(Memory(seed=3), scheduler=True)
     shown = Shown(plane)
+    tenants = topic(NS, GLOBAL, "tenants")
+    plane.memory.append(send(tenants, Sharing("srsf"), SHARING))
+    plane.memory.append(send(tenants, Tenant("default", quota=Quota(devices=900)), "default"))
     plane.submit(spec(epochs=1, rounds=50))
     east = plane.hosts["zone-east"].processor
     assert plane.memory.run(lambda: "toy" in east.zone.tasks and east.zone.tasks["toy"].round == 4, 120_000)
@@ -117,6 +121,12 @@ def test_what_roles_show_is_what_the_ledgers_say(shown):
     assert found["olearning_shards_held", "east"] == plane.partitions, "both aggregators together"
     assert sum(found["olearning_devices", "east", s] for s in ("asleep", "idle", "registered", "training")) == 6
     assert found["olearning_tenant_weight", "default"] == 1
+    assert found["olearning_sharing_policy_info", "srsf"] == 1
+    assert found["olearning_plan_place", "east", "toy", "srsf"] == 1
+    assert found["olearning_tenant_quota", "default", "devices"] == 900
+    assert ("olearning_tenant_quota", "default", "bytes") not in found, "there is no limit"
+    r = t.rounds[t.round]
+    assert found["olearning_tenant_rounds_waiting", "east", "default"] == (t.state == "open" and r.met_at is None)
     names = {pseudonym for h in plane.hosts.values() for pseudonym in getattr(h.processor, "names", {}).values()}
     assert names
     assert not names & {label for key in found for label in key}

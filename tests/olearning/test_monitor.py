@@ -10,7 +10,7 @@ from olearning.cli import outcome
 from olearning.errors import FAILED, USAGE, Trouble
 from olearning.happenings import LOSS, ROUND, VOID, Event
 from olearning.monitor import charts
-from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching, percent
+from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching
 from olearning.monitor.trend import KEPT_MS, SMOOTH, Trend
 from olearning.snapshot import (
     NOBODY,
@@ -264,7 +264,7 @@ def test_charts_hold_the_values_and_say_them():
     assert words == "Loss by round: east 0.800 in round 5"
     options, words = charts.held_out(task())
     assert [s["data"] for s in options["series"]] == [[[0, 0.1], [1, 0.8]], [[0, 2.3], [1, 0.7]]]
-    rows = [TenantView("a", 3.0, ("x",), 0, 1, 0, 0, 0), TenantView("b", 1.0, ("y",), 0, 3, 0, 0, 0), TenantView("c", 9.0, (), 0, 0, 0, 0, 0)]  # fmt: skip
+    rows = [TenantView("a", 3.0, ("x",), 0, 1, 0, 0, 0, 0.75, 0.25), TenantView("b", 1.0, ("y",), 0, 3, 0, 0, 0, 0.25, 0.75), TenantView("c", 9.0, (), 0, 0, 0, 0, 0)]  # fmt: skip
     options, words = charts.shares(rows)
     assert [s["data"] for s in options["series"]] == [[75.0, 25.0], [25.0, 75.0]]
     assert "a 75 % by weight, 25 % of devices at work" in words
@@ -280,10 +280,6 @@ def test_lines_differ_without_colour():
     options, _ = charts.accuracy([task(f"t{n}") for n in range(6)])
     looks = {(s["symbol"], s["lineStyle"]["type"]) for s in options["series"]}
     assert len(looks) == 6
-
-
-def test_percent_of_nothing():
-    assert (percent(1, 4), percent(0, 0)) == ("25 %", "–")
 
 
 # ------------------------------------------------------------------ the command

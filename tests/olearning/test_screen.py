@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from olearning.panels import shards_panel, zones_panel
-from olearning.screen import _runs, shards_table, span, status_screen, tasks_table, to_json
+from olearning.screen import _runs, shards_table, span
+from olearning.status import status_screen, tasks_table, to_json
 from streams.memory import Memory
 from streams.processor import Send
 from tests.olearning.watched import finished, watch
