@@ -514,9 +514,16 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
 @app.command()
 def monitor(
     host: Annotated[
-        str, typer.Option(help="The address to listen at; 0.0.0.0: all. Whoever reaches it can look.")
+        str,
+        typer.Option(help="The address to listen at; 0.0.0.0: all, which needs a password or --open."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
+    password_file: Annotated[
+        Path | None, typer.Option(help="A file of who may look: a line USER:PASSWORD for each. None: no password.")
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Without a password whoever reaches it may look, from other machines too.")
+    ] = False,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     metrics_port: MetricsPort = 0,
@@ -524,7 +531,7 @@ def monitor(
     """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
     from olearning.monitor.serve import monitor as run_page
 
-    run_page(host, port, namespace, bootstrap, metrics_port)
+    run_page(host, port, namespace, bootstrap, metrics_port, password_file, open_)
 
 
 @app.command()
