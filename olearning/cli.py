@@ -16,7 +16,18 @@ try:
     from olearning.connect import Broker, address, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
-    from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
+    from olearning.hosting import (
+        PATIENCE,
+        complain,
+        drive,
+        emit,
+        emit_or_end,
+        host,
+        narrator,
+        nobody_reads,
+        on_terminate,
+        visit,
+    )
     from olearning.loading import load_code
     from olearning.modular import modular
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
@@ -682,11 +693,12 @@ def up(
         modules=any(s.modules for s in specs) if modules is None else modules,
     )  # fmt: skip
     tasks = [submitter(file, namespace, seed, wait_s=120) for file in files]  # the plane starts just now
-    folder = run_folder(runs)
+    folder, say = run_folder(runs), narrator("up")
+    logs.set_up(about={"role": "up"})
     if memory:
-        emit_or_end("log: in memory, as asked; all roles in this one process, nothing survives it")
-    with Broker("") if memory else choose(folder / "broker", emit_or_end, bootstrap) as chosen:
-        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end, metrics_port))
+        say("log: in memory, as asked; all roles in this one process, nothing survives it")
+    with Broker("") if memory else choose(folder / "broker", say, bootstrap) as chosen:
+        drive(lambda: run_plane(shape, folder, chosen, tasks, say, metrics_port))
 
 
 @app.command()

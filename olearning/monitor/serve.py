@@ -14,11 +14,12 @@ from nicegui import ui
 
 from olearning.connect import Broker, attended, find
 from olearning.errors import USAGE, Trouble
-from olearning.hosting import complain, drive, emit_or_end, must_exist
+from olearning.hosting import complain, drive, must_exist, narrator
 from olearning.monitor.board import Board
 from olearning.monitor.guard import Guard, User, may_listen, read_users
 from olearning.monitor.page import Page
 from olearning.roles import new_life
+from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
 from olearning.view import View
 from schemas.topics import GLOBAL, topic
@@ -121,6 +122,7 @@ def monitor(
 ) -> None:
     """Read a namespace and serve its page until told to end. Raises `Trouble` if it cannot be read, or not any more; and where others could
     reach it without a password, unless it is to be open."""
+    logs.set_up(about={"role": "monitor"})
     users = read_users(password_file) if password_file else []
     may_listen(host, bool(users), open_)
     ledger = topic(namespace, GLOBAL, "ledger").name
@@ -133,7 +135,7 @@ def monitor(
             must_exist(await kafka.topics(), where, namespace, ledger)
             sock = listen(host, port)
             asks = "asks for a password" if users else "asks for no password"
-            emit_or_end(
+            narrator("monitor")(
                 f"the page of {namespace} is at {address(host, sock.getsockname()[1])} (Ctrl-C ends it; it only reads, and {asks})"
             )
             watching = asyncio.create_task(kafka.host(view))

@@ -218,6 +218,34 @@ def test_what_ends_a_role_is_a_line_of_json_too():
     assert "no Kafka broker answers" in line["message"]
 
 
+def test_what_up_tells_is_json_where_logs_are(tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "olearning",
+        "--log-format",
+        "json",
+        "up",
+        "--memory",
+        "--devices",
+        "0",
+        "--no-evaluator",
+    ]
+    with subprocess.Popen([*words, "--runs", str(tmp_path)], stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout
+        lines = [json.loads(up.stdout.readline())]
+        while lines[-1]["event"] != "leader":
+            lines.append(json.loads(up.stdout.readline()))
+        up.terminate()
+        lines += map(json.loads, up.stdout)
+    assert up.returncode == 0
+    assert {x["role"] for x in lines} == {"up"}
+    assert lines[0]["event"] == "up"
+    assert lines[0]["message"].startswith("log: in memory, as asked")
+    leader = next(x for x in lines if x["event"] == "leader")
+    assert (leader["level"], leader["zone"] in leader["message"], bool(leader["holder"])) == ("info", True, True)
+
+
 def test_health_says_what_stands_still(monkeypatch):
     monkeypatch.setattr(exporters, "STANDS_STILL", 0.3)
     monkeypatch.setattr(exporters, "PATIENCE", 0.2)
