@@ -315,6 +315,14 @@ def fleet(
     phones: Annotated[
         str, typer.Option(help="What devices report of themselves: usual, or a phones file (.npz).")
     ] = "",
+    busy: Annotated[
+        float,
+        typer.Option(
+            help="The share of their time in which devices have other work, which takes 20 to 80 % of their memory and speed.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0,
     drop: Annotated[float, typer.Option(help="The share of runs that a device leaves.", min=0, max=1)] = 0.0,
     slow: Annotated[float, typer.Option(help="The share of runs that take three times as long.", min=0, max=1)] = 0.0,
     late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
@@ -335,7 +343,14 @@ def fleet(
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
     more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions, "offsets": offsets}
-    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth, "phones": phones}
+    habits = {
+        "travel": travel,
+        "day": day,
+        "capacity": capacity,
+        "bandwidth": bandwidth,
+        "phones": phones,
+        "busy": busy,
+    }
     fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
     options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
     if room_mb is not None:

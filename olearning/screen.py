@@ -145,7 +145,7 @@ def shards_table(s: Snapshot) -> Table:
 
 def traffic_tables(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">seen", ">fleets", ">sent")
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">busy", ">seen", ">fleets", ">sent")
     blocks = titled(
         "\nBlocks",
         "zone",
@@ -165,7 +165,9 @@ def traffic_tables(s: Snapshot) -> Group:
         silent = sum(f.silent for f in z.fleets)
         seen = "–" if z.seen is None else f"{z.seen:,}"
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), seen, fleets, size(z.sent_bytes))
+        devices.add_row(
+            z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), str(z.busy), seen, fleets, size(z.sent_bytes)
+        )
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
         blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), adds_up(i))

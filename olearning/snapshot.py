@@ -191,6 +191,8 @@ class ZoneView:
     """None: no fleet that reports knows it."""
     leader_silent: bool = False
     """A round is open, and nobody repeats that it is."""
+    busy: int = 0
+    """Devices of which other work takes a share; they are in any state but asleep."""
 
     def queued(self, task: str) -> bool:
         """Whether the task waits for devices here."""

@@ -11,6 +11,7 @@ from rich.text import Text
 from olearning.places import place_words
 from olearning.screen import BAD, GOOD, QUIET, WARN, size, span, titled
 from olearning.snapshot import Place, Snapshot, TenantView
+from schemas.messages import DEVICE_STATES
 
 
 def tenants_table(s: Snapshot) -> RenderableType:
@@ -123,10 +124,10 @@ def queue_table(s: Snapshot) -> RenderableType:
 
 def devices_table(s: Snapshot) -> RenderableType:
     """By zone, who checked in within a day, and what the fleets that report have."""
-    states = sorted({x for z in s.zones for x in z.devices})
-    out = titled("Devices", "zone", ">seen within a day", *(f">{x}" for x in states))
+    states = [*DEVICE_STATES, *sorted({x for z in s.zones for x in z.devices} - set(DEVICE_STATES))]
+    out = titled("Devices", "zone", ">seen within a day", *(f">{x}" for x in states), ">busy")
     for z in s.zones:
-        out.add_row(z.zone, _count(z.seen), *(f"{z.devices.get(x, 0):,}" for x in states))
+        out.add_row(z.zone, _count(z.seen), *(f"{z.devices.get(x, 0):,}" for x in states), f"{z.busy:,}")
     if not s.zones:
         out.add_row(Text("no zone joined yet", QUIET))
     return out

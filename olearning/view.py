@@ -426,9 +426,11 @@ class View:
         zone = book.zone
         fleets, aggregators = self.sources.of(FleetReport, name), self.sources.of(AggregatorReport, name)
         devices: dict[str, int] = {}
+        busy = 0
         for fleet in fleets.values():
             if isinstance(fleet.report, FleetReport) and not self._silent(fleet.heard, now):
                 devices |= {k: devices.get(k, 0) + n for k, n in fleet.report.states.items()}
+                busy += fleet.report.busy
         logs = {task: book.logs.get(task, Log()) for task in zone.tasks}
         unread = {task: logs[task].unread(t) for task, t in zone.tasks.items()}
         shards = []
@@ -452,6 +454,7 @@ class View:
             rounds=rounds,
             shards=tuple(shards),
             devices=devices,
+            busy=busy,
             fleets=tuple(self._source(n, fleets, now) for n in fleets),
             aggregators=tuple(self._source(n, aggregators, now) for n in aggregators),
             voids=dict(book.voids),

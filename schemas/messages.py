@@ -240,6 +240,8 @@ class FleetReport(Message, frozen=True):
     left: Count = 0
     local: LocalTime | None = None
     """At `at`. None: its devices have no days, or live by several clocks."""
+    busy: Count = 0
+    """Devices awake, in whichever state, of which other work takes a share of their memory and speed."""
 
 
 class Eligible(Part, frozen=True):

@@ -169,7 +169,7 @@ class Zones:
             fits = z.schedule.wanted == z.schedule.workers
             wanted = Say(f"{there}, {z.schedule.wanted} wanted: {z.schedule.wanted_why}", "" if fits else "warn", "" if fits else "▲")  # fmt: skip
         seen = "–" if z.seen is None else f"{z.seen:,}"
-        return z.zone, f.zone_light(z), local_say(z), leader, states_words(z.devices), seen, wanted, f"{z.unread:,}"
+        return z.zone, f.zone_light(z), local_say(z), leader, states_words(z), seen, wanted, f"{z.unread:,}"
 
 
 class Deltas:

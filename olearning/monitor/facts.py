@@ -11,13 +11,15 @@ from heapq import nsmallest
 from olearning.happenings import LETTER, LOSS, OBJECTION, VOID, Event
 from olearning.screen import BAD, GOOD, QUIET, SIGNS, WARN, problems, span, zone_problems
 from olearning.snapshot import COUNTS, OK, SHARD_WORDS, Identity, RoundView, Snapshot, TaskView, ZoneView
+from schemas.messages import DEVICE_STATES
 
 TONES = {GOOD: "good", WARN: "warn", BAD: "bad", QUIET: "quiet", "": ""}
 """The screen's styles as the page's classes."""
 SLOW_FACTOR, SLOW_LEAST, SLOW_UNKNOWN = 3, 10_000, 120_000
 """A wait is slow after so many of its usual rounds, but not before so many ms; or, where none is known, after so many ms."""
 MOST_PROBLEMS = 6
-STATES = ("training", "registered", "idle", "asleep")
+STATES = tuple(reversed(DEVICE_STATES))
+"""Of a device, those at work first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,9 @@ def states(devices: dict[str, int]) -> list[tuple[str, int]]:
     return [(x, devices.get(x, 0)) for x in (*STATES, *sorted(devices.keys() - set(STATES)))]
 
 
-def states_words(devices: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {x}" for x, n in states(devices) if n) or "no fleet reports any"
+def states_words(z: ZoneView) -> str:
+    words = ", ".join(f"{n:,} {x}" for x, n in states(z.devices) if n) or "no fleet reports any"
+    return words + (f"; {z.busy:,} busy with other work" if z.busy else "")
 
 
 def ago(ms: int) -> str:

@@ -239,6 +239,13 @@ DEVICES = _m(
     "zone state",
     "devices of a fleet, or that a gateway heard of within the hour: asleep, idle, asking, registered, training",
 )
+BUSY = _m(
+    EDGE,
+    GAUGE,
+    "devices_busy",
+    "zone",
+    "devices of a fleet, in whichever state but asleep, of which other work takes a share",
+)
 GIVEN = _m(EDGE, COUNTER, "delta_blocks_sent", "zone", "delta blocks that were sent")
 GIVEN_BYTES = _m(EDGE, COUNTER, "delta_bytes_sent", "zone", "their records' bytes")
 FETCHED = _m(EDGE, COUNTER, "model_fetched_bytes", "zone", "bytes of models that were read from the log")

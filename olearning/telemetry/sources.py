@@ -200,6 +200,7 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
 
     if isinstance(p, Fleet):
         states, boxes = Counter(d.state for d in p.devices), list(p.outboxes.values())
+        yield m.BUSY, (p.zone,), sum(d.busy_now for d in p.devices)
     elif isinstance(p, Gateway):
         states, boxes = Counter(box.state(now) for box in p.boxes.values()), [p.outbox]
     else:

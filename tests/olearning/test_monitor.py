@@ -1,8 +1,10 @@
 """What the live page says, as functions of a snapshot; and that it says it in words, not in colour alone."""
 
+import re
 import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from olearning.cli import outcome
 from olearning.errors import FAILED, USAGE, Trouble
 from olearning.happenings import LOSS, ROUND, VOID, Event
 from olearning.monitor import charts
-from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching
+from olearning.monitor.facts import STATES, Facts, Say, adds_up, equation, event_say, hands, matching
 from olearning.monitor.trend import KEPT_MS, SMOOTH, Trend
 from olearning.snapshot import (
     NOBODY,
@@ -26,6 +28,7 @@ from olearning.snapshot import (
     TenantView,
     ZoneView,
 )
+from schemas.messages import DEVICE_STATES
 
 NOW = 1_800_000_000_000
 GOOD = Identity(10, 7, 1, 1, 1, 0)
@@ -274,6 +277,18 @@ def test_charts_hold_the_values_and_say_them():
 def test_a_small_curve(points):
     svg = charts.spark(points)
     assert svg.count("<polyline") == (len(points) > 1)
+
+
+def test_each_state_of_a_device_has_a_colour_of_its_own():
+    style = (Path(charts.__file__).parent / "page.css").read_text()
+    assert set(STATES) == set(DEVICE_STATES)
+    found = {
+        s: set(re.findall(rf"\.part\.{s}\b[^{{]*{{[^}}]*background:[^;}}]*(var\(--\w+\))", style))
+        for s in (*DEVICE_STATES, "other")
+    }
+    assert all(len(colours) == 1 for colours in found.values()), found
+    assert len(set.union(*found.values())) == len(found)
+    assert all(style.count(f"--{s}: #") == 2 for s in found), "light and dark"
 
 
 def test_lines_differ_without_colour():
