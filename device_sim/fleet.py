@@ -395,7 +395,8 @@ class Fleet:
             waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
             local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
             busy = sum(d.busy_now for d in self.devices)
-            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits, local, busy)
+            elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
+            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits, local, busy, elsewhere)
             yield send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
