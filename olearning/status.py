@@ -9,13 +9,10 @@ from rich.text import Text
 
 from olearning.screen import (
     BAD,
-    GOOD,
     QUIET,
-    WARN,
     letters_table,
-    phase_text,
-    problems,
     rounds_table,
+    said,
     schedule_tables,
     shards_table,
     titled,
@@ -25,6 +22,7 @@ from olearning.screen import (
 from olearning.snapshot import Snapshot
 from olearning.tables import tenants_table
 from olearning.view import View
+from olearning.words import light, phase_say, problems
 
 
 def status_screen(view: View, now: int) -> RenderableType:
@@ -66,17 +64,12 @@ def render(s: Snapshot) -> RenderableType:
 
 def _head(s: Snapshot) -> Text:
     bad = problems(s)
-    line = Text.assemble((s.namespace, "bold"), f"  led by {s.leader or 'nobody'}  ")
-    if not s.caught_up:
-        line.append("… still reading the past", WARN)
-    elif bad:
-        line.append(f"▲ {len(bad)} to look at", BAD)
+    line = Text.assemble((s.namespace, "bold"), f"  led by {s.leader or 'nobody'}  ").append_text(said(light(s, bad)))
+    if s.caught_up:
         for text in bad[:4]:
             line.append(f"\n  ▲ {text}", BAD)
         if len(bad) > 4:
             line.append(f"\n  … and {len(bad) - 4} more", BAD)
-    else:
-        line.append("✓ nothing to look at", GOOD)
     return line
 
 
@@ -86,7 +79,12 @@ def _tasks(s: Snapshot) -> Table:
         rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
         waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
         table.add_row(
-            t.task, phase_text(t), f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits
+            t.task,
+            said(phase_say(t)),
+            f"{t.epoch}/{t.epochs}" if t.epochs else "–",
+            rounds,
+            _accuracy(t.accuracy),
+            waits,
         )
     if not s.tasks:
         table.add_row(Text("none yet", QUIET))

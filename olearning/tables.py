@@ -8,8 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from olearning.figures import size, span
 from olearning.places import place_words
-from olearning.screen import BAD, GOOD, QUIET, WARN, size, span, titled
+from olearning.screen import BAD, GOOD, QUIET, WARN, titled
 from olearning.snapshot import Place, Snapshot, TenantView
 from schemas.messages import DEVICE_STATES
 

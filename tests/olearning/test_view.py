@@ -13,8 +13,9 @@ from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
 from olearning.monitor.facts import states_words
-from olearning.screen import problems, traffic_tables
+from olearning.screen import traffic_tables
 from olearning.view import View
+from olearning.words import problems
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
 from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
@@ -67,7 +68,7 @@ def test_snapshot_is_what_the_ledgers_say(run):
         assert z.identity.ok
         assert z.unread == 0
         assert sum(z.devices.values()) == plane.devices
-        assert z.sent_bytes == plane.hosts[f"fleet-{z.zone}"].processor.bytes
+        assert z.sent_bytes == plane.hosts[f"fleet-{z.zone}"].processor.outboxes[z.zone].sent_bytes
 
 
 def test_attached_late_it_knows_the_same(run):
