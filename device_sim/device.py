@@ -278,6 +278,11 @@ class Device:
             return REGISTERED
         return ASKING if any(o.waits or o.looks for o in self.own.values()) else IDLE
 
+    @property
+    def busy_now(self) -> bool:
+        """Is it awake, and did it see other work when it looked last?"""
+        return self.awake and self.free < 1
+
     def die(self, *what: str | int, most: int) -> int:
         """A throw in [0, most), the same each time for the same device, seed and name."""
         return seed_of(self.habit.seed, self.id, *what) % most if most else 0

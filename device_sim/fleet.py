@@ -399,7 +399,9 @@ class Fleet:
             models = self.edge.fetched, self.edge.handed
             waits = self.outboxes[self.zone].waiting, sum(box.left for box in boxes)
             local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
-            report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local)
+            busy = sum(d.busy_now for d in self.devices)
+            elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
+            report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local, busy, elsewhere)
             yield send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:

@@ -16,7 +16,18 @@ try:
     from olearning.connect import Broker, address, broker_folder, choose, find
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
     from olearning.files import data
-    from olearning.hosting import PATIENCE, complain, drive, emit, emit_or_end, host, nobody_reads, on_terminate, visit
+    from olearning.hosting import (
+        PATIENCE,
+        complain,
+        drive,
+        emit,
+        emit_or_end,
+        host,
+        narrator,
+        nobody_reads,
+        on_terminate,
+        visit,
+    )
     from olearning.loading import load_code
     from olearning.modular import modular
     from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespace, TaskName, look, show, whoever
@@ -310,6 +321,14 @@ def fleet(
     phones: Annotated[
         str, typer.Option(help="What devices report of themselves: usual, or a phones file (.npz).")
     ] = "",
+    busy: Annotated[
+        float,
+        typer.Option(
+            help="The share of their time in which devices have other work, which takes 20 to 80 % of their memory and speed.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0,
     drop: Annotated[float, typer.Option(help="The share of runs that a device leaves.", min=0, max=1)] = 0.0,
     slow: Annotated[float, typer.Option(help="The share of runs that take three times as long.", min=0, max=1)] = 0.0,
     late: Annotated[float, typer.Option(help="The share of runs that begin late.", min=0, max=1)] = 0.0,
@@ -330,7 +349,14 @@ def fleet(
     """Simulated devices of a zone, behind one edge."""
     given = {"count": count, "first": first, "day-seconds": day_seconds, "utc-offset": utc_offset}
     more = {"origin-ms": origin_ms, "resend": resend, "seed": seed, "partitions": partitions, "offsets": offsets}
-    habits = {"travel": travel, "day": day, "capacity": capacity, "bandwidth": bandwidth, "phones": phones}
+    habits = {
+        "travel": travel,
+        "day": day,
+        "capacity": capacity,
+        "bandwidth": bandwidth,
+        "phones": phones,
+        "busy": busy,
+    }
     fails = {"drop": drop, "slow": slow, "late": late, "interrupted": interrupted}
     options = {k: str(v) for k, v in (given | more | habits | fails).items() if v != ""}
     if room_mb is not None:
@@ -518,7 +544,7 @@ def _steer(task: str, change: Change, by: str, namespace: str, bootstrap: str) -
 @app.command()
 def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
     """The tasks, their state and their accuracy."""
-    from olearning.screen import tasks_table, to_json
+    from olearning.status import tasks_table, to_json
 
     view = look(namespace, bootstrap)
     show(to_json(view, wall_clock())["tasks"] if as_json else tasks_table(view, wall_clock()))
@@ -527,7 +553,7 @@ def tasks(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", a
 @app.command("status")
 def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "", as_json: AsJson = False) -> None:
     """One screen: rounds, who holds what, what waits for what since when."""
-    from olearning.screen import status_screen, to_json
+    from olearning.status import status_screen, to_json
 
     view = look(namespace, bootstrap)
     show(to_json(view, wall_clock()) if as_json else status_screen(view, wall_clock()))
@@ -536,9 +562,16 @@ def show_status(namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap =
 @app.command()
 def monitor(
     host: Annotated[
-        str, typer.Option(help="The address to listen at; 0.0.0.0: all. Whoever reaches it can look.")
+        str,
+        typer.Option(help="The address to listen at; 0.0.0.0: all, which needs a password or --open."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0: a free one.", min=0, max=65535)] = 8090,
+    password_file: Annotated[
+        Path | None, typer.Option(help="A file of who may look: a line USER:PASSWORD for each. None: no password.")
+    ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Without a password whoever reaches it may look, from other machines too.")
+    ] = False,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     metrics_port: MetricsPort = 0,
@@ -546,7 +579,7 @@ def monitor(
     """The live page: zones, tasks, devices, deltas and who waits for what, from the topics alone. Start and stop it at will."""
     from olearning.monitor.serve import monitor as run_page
 
-    run_page(host, port, namespace, bootstrap, metrics_port)
+    run_page(host, port, namespace, bootstrap, metrics_port, password_file, open_)
 
 
 @app.command()
@@ -697,11 +730,12 @@ def up(
         modules=any(s.modules for s in specs) if modules is None else modules,
     )  # fmt: skip
     tasks = [submitter(file, namespace, seed, wait_s=120) for file in files]  # the plane starts just now
-    folder = run_folder(runs)
+    folder, say = run_folder(runs), narrator("up")
+    logs.set_up(about={"role": "up"})
     if memory:
-        emit_or_end("log: in memory, as asked; all roles in this one process, nothing survives it")
-    with Broker("") if memory else choose(folder / "broker", emit_or_end, bootstrap) as chosen:
-        drive(lambda: run_plane(shape, folder, chosen, tasks, emit_or_end, metrics_port))
+        say("log: in memory, as asked; all roles in this one process, nothing survives it")
+    with Broker("") if memory else choose(folder / "broker", say, bootstrap) as chosen:
+        drive(lambda: run_plane(shape, folder, chosen, tasks, say, metrics_port))
 
 
 @app.command()

@@ -16,6 +16,7 @@ import typer
 
 from olearning.connect import Broker, attended, find
 from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
+from olearning.happenings import Event
 from olearning.roles import Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
@@ -53,6 +54,15 @@ def emit_or_end(text: str) -> None:
     """Print a line; when nobody reads any more, end in good order."""
     if not emit(text):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def narrator(role: str) -> Callable[..., None]:
+    """How a command that stays tells what it does, and what happens (`event`): a line each, JSON where logs are."""
+
+    def narrate(text: str, event: Event | None = None) -> None:
+        emit_or_end(logs.line(text, role, event) if logs.wanted() is logs.Format.JSON else text)
+
+    return narrate
 
 
 def nobody_reads() -> None:

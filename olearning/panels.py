@@ -170,18 +170,17 @@ def blocks_panel(s: Snapshot) -> RenderableType:
 def tenants_panel(s: Snapshot) -> RenderableType:
     """Whose share of the devices is how large, beside what its weight would give it; and its quotas."""
     table = titled("Shares", "tenant", ">weight", "by weight", ">at work", "of all at work")
-    weights, devices = sum(t.weight for t in s.tenants), sum(t.devices for t in s.tenants)
     for t in s.tenants:
-        table.add_row(t.tenant, f"{t.weight:g}", bar(t.weight, weights), str(t.devices), bar(t.devices, devices))
+        table.add_row(t.tenant, f"{t.weight:g}", bar(t.share), str(t.devices), bar(t.share_now))
     return Group(table, Text(), tenants_table(s)) if s.tenants else tenants_table(s)
 
 
-def bar(part: float, whole: float, width: int = 10) -> Text:
+def bar(share: float | None, width: int = 10) -> Text:
     """A share of a whole, as a bar and in percent."""
-    if not whole:
+    if share is None:
         return Text("–", QUIET)
-    full = round(width * part / whole)
-    return Text.assemble(("█" * full, GOOD), ("░" * (width - full), QUIET), f" {part / whole:4.0%}")
+    full = round(width * share)
+    return Text.assemble(("█" * full, GOOD), ("░" * (width - full), QUIET), f" {share:4.0%}")
 
 
 def events_panel(events: Sequence[Event], most: int | None = None) -> RenderableType:

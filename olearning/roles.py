@@ -136,6 +136,7 @@ def population(zone: str, options: Mapping[str, str]) -> "Population":
         bandwidth=o.get("bandwidth", ""),
         phones=o.get("phones", ""),
         travel=float(o.get("travel", 0)),
+        busy=float(o.get("busy", 0)),
         whims=whims,
         seed=seed,
     )

@@ -43,6 +43,7 @@ class Phones(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth: str = ""
     phones: str = ""
     travel: Share = 0.0
+    busy: Share = 0.0
     drop: Share = 0.0
     slow: Share = 0.0
     late: Share = 0.0

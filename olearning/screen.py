@@ -1,11 +1,8 @@
-"""A snapshot on one screen, and the same facts as JSON.
+"""A snapshot's tables for the terminal, which `status` and `watch` share.
 
 The words are those of all views (`words.py`); colours repeat their tones, in blue and orange, which all eyes can tell apart.
 """
 
-from typing import Any
-
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,49 +13,13 @@ from olearning.snapshot import (
     ShardView,
     Snapshot,
 )
-from olearning.view import View
-from olearning.words import Say, adds_up, light, phase_say, problems, shard_say
+from olearning.words import Say, adds_up, shard_say
 from schemas.messages import DEVICE_STATES
 
 GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
 STYLES = {"good": GOOD, "warn": WARN, "bad": BAD, "quiet": QUIET, "": ""}
 """Of tones."""
 MOST_LETTERS = 5
-
-
-def status_screen(view: View, now: int) -> RenderableType:
-    """How things stand at `now` (ms), for 80 columns and more."""
-    return render(view.snapshot(now))
-
-
-def tasks_table(view: View, now: int) -> RenderableType:
-    """The tasks alone."""
-    return _tasks(view.snapshot(now))
-
-
-def to_json(view: View, now: int) -> dict[str, Any]:
-    """The same as plain maps and lists; `problems` says in words what is not as it should be."""
-    s = view.snapshot(now)
-    out: dict[str, Any] = msgspec.to_builtins(s, str_keys=True)
-    for zone, plain in zip(s.zones, out["zones"], strict=True):
-        plain["identity"] = msgspec.to_builtins(zone.identity) | {"ok": zone.identity.ok}
-    return out | {"problems": problems(s)}
-
-
-def render(s: Snapshot) -> RenderableType:
-    """A snapshot on one screen."""
-    parts: list[RenderableType] = [
-        _head(s),
-        Text(),
-        _tasks(s),
-        rounds_table(s),
-        *schedule_tables(s),
-        shards_table(s),
-        traffic_tables(s),
-    ]
-    if s.letters:
-        parts.append(letters_table(s))
-    return Group(*parts)
 
 
 def said(say: Say) -> Text:
@@ -69,7 +30,7 @@ def titled(title: str, *columns: str) -> Table:
     """Left-aligned columns; those that begin with '>' hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), expand=True)
     for c in columns:
-        wide = c in ("waits for", "why", "reason")
+        wide = c in ("waits for", "why", "reason", "open tasks")
         table.add_column(
             c.removeprefix(">"),
             justify="right" if c.startswith(">") else "left",
@@ -79,43 +40,6 @@ def titled(title: str, *columns: str) -> Table:
             no_wrap=not wide,
         )
     return table
-
-
-def _head(s: Snapshot) -> Text:
-    bad = problems(s)
-    line = Text.assemble((s.namespace, "bold"), f"  led by {s.leader or 'nobody'}  ").append_text(said(light(s, bad)))
-    if s.caught_up:
-        for text in bad[:4]:
-            line.append(f"\n  ▲ {text}", BAD)
-        if len(bad) > 4:
-            line.append(f"\n  … and {len(bad) - 4} more", BAD)
-    return line
-
-
-def _tasks(s: Snapshot) -> Table:
-    table = titled("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
-    for t in s.tasks:
-        rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
-        waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
-        table.add_row(
-            t.task,
-            said(phase_say(t)),
-            f"{t.epoch}/{t.epochs}" if t.epochs else "–",
-            rounds,
-            _accuracy(t.accuracy),
-            waits,
-        )
-    if not s.tasks:
-        table.add_row(Text("none yet", QUIET))
-    return table
-
-
-def _accuracy(by_epoch: dict[int, float]) -> str:
-    """The last, and where it began."""
-    if not by_epoch:
-        return "–"
-    first, last = min(by_epoch), max(by_epoch)
-    return f"{by_epoch[last]:.3f}" if first == last else f"{by_epoch[first]:.3f} → {by_epoch[last]:.3f}"
 
 
 def waits_text(words: str, since: int, now: int) -> Text:
@@ -180,7 +104,7 @@ def shards_table(s: Snapshot) -> Table:
 
 def traffic_tables(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">seen", ">fleets", ">sent")
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">busy", ">seen", ">fleets", ">sent")
     blocks = titled(
         "\nBlocks",
         "zone",
@@ -200,7 +124,9 @@ def traffic_tables(s: Snapshot) -> Group:
         silent = sum(f.silent for f in z.fleets)
         seen = "–" if z.seen is None else f"{z.seen:,}"
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), seen, fleets, size(z.sent_bytes))
+        devices.add_row(
+            z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), str(z.busy), seen, fleets, size(z.sent_bytes)
+        )
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
         blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), said(adds_up(i, headed=True)))

@@ -179,7 +179,7 @@ def devices(
     view = look(namespace, bootstrap)
     s = view.snapshot(view.now)
     if not eligible_for:
-        out: Any = {z.zone: {"seen": z.seen, "states": z.devices} for z in s.zones}
+        out: Any = {z.zone: {"seen": z.seen, "states": z.devices, "busy": z.busy} for z in s.zones}
         show(out if as_json else devices_table(s))
         return
     known = view.globe.tasks.get(eligible_for)

@@ -12,11 +12,13 @@ from olearning.figures import many, span
 from olearning.happenings import Event
 from olearning.snapshot import COUNTS, OK, SHARD_WORDS, Identity, RoundView, Snapshot, TaskView, ZoneView
 from olearning.words import Say, adds_up, light, problems, shard_say, zone_problems
+from schemas.messages import DEVICE_STATES
 
 SLOW_FACTOR, SLOW_LEAST, SLOW_UNKNOWN = 3, 10_000, 120_000
 """A wait is slow after so many of its usual rounds, but not before so many ms; or, where none is known, after so many ms."""
 MOST_PROBLEMS = 6
-STATES = ("training", "registered", "idle", "asleep")
+STATES = tuple(reversed(DEVICE_STATES))
+"""Of a device, those at work first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,14 @@ def states(devices: dict[str, int]) -> list[tuple[str, int]]:
     return [(x, devices.get(x, 0)) for x in (*STATES, *sorted(devices.keys() - set(STATES)))]
 
 
-def states_words(devices: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {x}" for x, n in states(devices) if n) or "no fleet reports any"
+def states_words(z: ZoneView) -> str:
+    words = ", ".join(f"{n:,} {x}" for x, n in states(z.devices) if n) or "no fleet reports any"
+    return words + (f"; {z.busy:,} busy with other work" if z.busy else "")
 
 
 def ago(ms: int) -> str:
     """A span that does not break over two lines."""
     return span(ms).replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "–"
 
 
 class Facts:

@@ -57,7 +57,7 @@ class ZoneLine(Shows[tuple[Facts, ZoneView]]):
         self.light.show(f.zone_light(z))
         self.bar.show([(x if x in STATES else "other", n) for x, n in states(z.devices)])
         open_ = sum(r.state in ("open", "closed") for r in z.rounds)
-        self.devices.text = f"{states_words(z.devices)} · {open_} round{'' if open_ == 1 else 's'} open"
+        self.devices.text = f"{states_words(z)} · {open_} round{'' if open_ == 1 else 's'} open"
 
 
 class TaskCard(Shows[tuple[Facts, TaskView]]):
@@ -195,6 +195,6 @@ class Key:
 
     def __init__(self) -> None:
         with ui.element("p").classes("key note") as self.box:
-            for x in ("training", "registered", "idle", "asleep"):
+            for x in STATES:
                 ui.element("i").classes(f"part {x}").props("aria-hidden=true")
                 Text(x)

@@ -113,8 +113,20 @@ def tell(role: Processor, to: Callable[[int, Event], None] | None = None) -> Non
 
 
 def _say(level: int, event: Event) -> None:
-    fields = {"zone": event.zone, **event.values}
-    log.log(level, event.text, extra={"event": event.kind, "fields": fields})
+    log.log(level, event.text, extra=_extra(event))
+
+
+def _extra(event: Event) -> dict[str, Any]:
+    return {"event": event.kind, "fields": {"zone": event.zone, **event.values}}
+
+
+def line(text: str, role: str, event: Event | None = None) -> str:
+    """A line of JSON, as roles log it, of a command that tells on its standard output what it does (`event` None: its event is the role),
+    or what happened."""
+    level = _level(event) if event else logging.INFO
+    extra = _extra(event) if event else {"event": role, "fields": {}}
+    record = logging.getLogger(role).makeRecord(role, level, "", 0, text, (), None, extra=extra)
+    return Json({"role": role}).format(record)
 
 
 Say = Callable[[int, Event], None]

@@ -13,7 +13,7 @@ from olearning import abandon, explain, verify
 from olearning.cli import outcome
 from olearning.errors import FAILED, OK
 from olearning.figures import runs
-from olearning.screen import status_screen
+from olearning.status import status_screen
 from olearning.view import View
 from olearning.words import problems
 from schemas.blocks import SumBlock

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from olearning.figures import listed, span
 from olearning.panels import shards_panel, zones_panel
-from olearning.screen import shards_table, status_screen, tasks_table, to_json
+from olearning.screen import shards_table
+from olearning.status import status_screen, tasks_table, to_json
 from streams.memory import Memory
 from streams.processor import Send
 from tests.olearning.watched import finished, watch
