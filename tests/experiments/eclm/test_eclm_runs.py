@@ -9,6 +9,8 @@ from experiments.eclm import accuracy, adaptation, divergence, memory_latency, m
 from experiments.eclm.measured import measure
 from experiments.record import Runs
 
+pytestmark = pytest.mark.program
+
 QUICK = {
     "accuracy": (accuracy, accuracy.har, len(accuracy.WAYS)),
     "adaptation": (adaptation, adaptation.har, len(adaptation.RUNS)),
