@@ -5,7 +5,7 @@ types and any MessagePack viewer shows what it sees. Unknown fields are ignored;
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -82,17 +82,24 @@ def _order_of(t: inspect.Type) -> Order | None:
         case inspect.StructType(cls=kind):
             return _ordered if _plan(kind) else None
         case inspect.DictType(value_type=of):
-            inner = _order_of(of)
-            return (lambda v: {k: inner(v[k]) for k in sorted(v)}) if inner else lambda v: {k: v[k] for k in sorted(v)}
+            return partial(_map, _order_of(of))
         case inspect.SetType() | inspect.FrozenSetType():
             return sorted
         case inspect.VarTupleType(item_type=of) | inspect.ListType(item_type=of):
-            return (lambda v: [inner(x) for x in v]) if (inner := _order_of(of)) else None
+            return partial(_row, order) if (order := _order_of(of)) else None
         case inspect.TupleType(item_types=types) | inspect.UnionType(types=types):
             return _ordered if any(map(_order_of, types)) else None
         case _ if isinstance(t, _PLAIN):
             return None
     return _ordered
+
+
+def _map(order: Order | None, value: dict) -> dict:
+    return {k: order(value[k]) for k in sorted(value)} if order else {k: value[k] for k in sorted(value)}
+
+
+def _row(order: Order, values: Iterable[Any]) -> list:
+    return [order(v) for v in values]
 
 
 def _ordered(value: Any) -> Any:
