@@ -81,6 +81,10 @@ class Board:
         last = self.rounds.get(a.task)
         return last is None or last.cause.ledger != a.cause.ledger or last.cause.offset < a.cause.offset
 
+    def takes(self, task: str, round: int) -> bool:
+        """Whether a delta of that round may still count, as far as is announced."""
+        return (a := self.rounds.get(task)) is not None and a.takes(round)
+
     def replan(self, plan: SharingPlan) -> bool:
         """Note a plan; whether it is another one, and no older."""
         if self.plan and (plan == self.plan or plan.at < self.plan.at):

@@ -4,7 +4,7 @@ try:
     import json
     import os
     import sys
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, suppress
     from importlib import metadata
     from pathlib import Path
     from typing import Annotated
@@ -27,6 +27,7 @@ try:
     from processors import priorities
     from processors.aggregator import COMMIT_INTERVAL
     from processors.steerer import Change, Steerer
+    from schemas.sharing import ABILITIES
     from schemas.topics import DEFAULT_PARTITIONS, GLOBAL, BadName, check_zone, topic
     from schemas.wire import MOST_SEED
     from streams import security
@@ -152,6 +153,11 @@ def _outcome(words: list[str]) -> int:
         return USAGE if isinstance(e, BadName | security.BadConfig) else NO_BROKER
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except OSError as e:
+        if e.filename is None:
+            raise
+        complain(f"cannot use {e.filename}: {e.strerror}")
+        return USAGE
     except ModuleNotFoundError as e:
         if (extra := EXTRAS.get(e.name or "")) is None:
             raise
@@ -407,12 +413,28 @@ def token(
         emit(text)
 
 
+def _ability(text: str) -> tuple[str, float]:
+    """An ability of a device. Raises `Trouble` for what is none."""
+    name, _, amount = text.partition("=")
+    with suppress(ValueError):
+        if name in ABILITIES and 0 <= float(amount) <= 1e12:
+            return name, float(amount)
+    known = ", ".join(ABILITIES)
+    raise Trouble(f"--ability {text}: write NAME=AMOUNT, as in memory=800; names: {known}", USAGE)
+
+
 @app.command()
 def phone(
     url: Annotated[str, typer.Argument(help="A gateway, as in http://127.0.0.1:8080.")],
     zone: Zone,
     token: Annotated[str, typer.Option(help="This device's token.", envvar="OLEARNING_TOKEN")],
     number: Annotated[int, typer.Option(help="Its share of the data.", min=0)] = 0,
+    ability: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What it says it has, as in bandwidth=4: one of {', '.join(ABILITIES)}.", metavar="NAME=AMOUNT"
+        ),
+    ] = None,
     load: Load = None,
 ) -> None:
     """One device behind a gateway, which trains for real: the reference client."""
@@ -425,7 +447,7 @@ def phone(
         raise Trouble(f"{url}: a gateway's address begins with http:// or https://", USAGE)
     from olearning.phone import Phone
 
-    device = Device(f"phone-{number}", number)
+    device = Device(f"phone-{number}", number, abilities=dict(map(_ability, ability or ())))
     learner = learners()
     drive(lambda: Phone(url, token, zone, device, learner, complain).run())
 
@@ -694,11 +716,14 @@ def simulate(
     from msgspec.structs import replace
 
     from olearning import scenario
-    from olearning.outcome import lines
-    from olearning.watching import follow
 
     load_code(load)
     loaded = scenario.load(file)
+    if out:
+        out.touch()  # what cannot be written is said now, not after the run
+    from olearning.outcome import lines
+    from olearning.watching import follow
+
     if seed is not None:
         loaded = scenario.Loaded(replace(loaded.scenario, seed=seed), loaded.specs, loaded.offsets)
     try:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 import typer
@@ -198,4 +199,13 @@ def must_exist(there: set[str], where: str, namespace: str, name: str) -> None:
         raise Trouble(f"there is no namespace {namespace} at {where}; there: {there_are}. To go on: {hint}")
     if name not in there:
         mine = sorted(t.removeprefix(f"{namespace}.") for t in there if t.startswith(f"{namespace}."))
-        raise Trouble(f"there is no topic {name}; there: {', '.join(mine)}")
+        wanted = name.removeprefix(f"{namespace}.")
+        zones = {t.split(".")[0] for t in mine} - {GLOBAL}
+        zone, dot, _ = wanted.partition(".")
+        if dot and zone not in zones | {GLOBAL}:
+            raise Trouble(
+                f"there is no zone {zone} in namespace {namespace}; there: {', '.join(sorted(zones)) or 'none'}"
+            )
+        near = get_close_matches(wanted, mine)
+        near += [t for t in mine if t not in near and (not dot or t.startswith(f"{zone}."))]
+        raise Trouble(f"there is no topic {name}; there: {', '.join(near)}")

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from olearning.errors import USAGE, Trouble
+from schemas.misfit import misfit
 from schemas.sharing import Quota, Sharing, Tenant
-from schemas.task import BadTask, TaskSpec, parse
+from schemas.task import BadTask, TaskSpec, no_strangers, parse
 from schemas.topics import BadName, check_zone
 from schemas.wire import MOST_SEED, Count, Scalar, Slug
 
@@ -138,11 +139,14 @@ def load(path: Path) -> Loaded:
 def check(tree: dict[str, Any], where: str) -> Loaded:
     """The scenario that a file says. Raises `Trouble` that names what is wrong, and `where`."""
     try:
+        no_strangers(tree, Scenario)
         s = msgspec.convert(tree, Scenario)
         specs = tuple(parse(tree) for tree in s.tasks)
         for zone in s.zones:
             check_zone(zone)
-    except (msgspec.ValidationError, BadTask, BadName) as e:
+    except msgspec.ValidationError as e:
+        raise Trouble(f"{where}: {misfit(e)}", USAGE) from None
+    except (BadTask, BadName) as e:
         raise Trouble(f"{where}: {e}", USAGE) from None
     if s.days and not s.devices.day_seconds:
         raise Trouble(f"{where}: days ({s.days:g}) need a length: set devices.day_seconds", USAGE)

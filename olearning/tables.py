@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning.screen import BAD, GOOD, QUIET, WARN, size, span, titled
+from olearning.figures import size, span
+from olearning.screen import BAD, GOOD, QUIET, WARN, titled
 from olearning.snapshot import Snapshot
 
 

@@ -14,6 +14,7 @@ from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespac
 from olearning.snapshot import Snapshot
 from processors.steerer import Change, Steerer
 from processors.wisher import Wisher, said
+from schemas.misfit import misfit
 from schemas.sharing import SHARING, Sharing, Tenant
 from schemas.topics import check_zone
 from schemas.wire import SLUG, Message, Scalar
@@ -110,7 +111,7 @@ def _checked(wish: Message, kind: type[Message]) -> None:
     try:
         msgspec.convert(msgspec.to_builtins(wish), kind)
     except msgspec.ValidationError as e:
-        raise Trouble(str(e), USAGE) from None
+        raise Trouble(misfit(e), USAGE) from None
 
 
 # ------------------------------------------------------------------ a word on a task

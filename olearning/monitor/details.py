@@ -4,26 +4,20 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
+from olearning.figures import size, span
 from olearning.monitor import charts
 from olearning.monitor.board import Board
 from olearning.monitor.facts import (
     Facts,
-    Say,
-    adds_up,
-    equation,
-    event_say,
-    local_say,
     matching,
     percent,
-    phase_say,
-    shard_say,
     states_words,
 )
 from olearning.monitor.overview import Open, card
 from olearning.monitor.parts import Chart, Saying, Table, Text
-from olearning.screen import size, span
 from olearning.snapshot import SHARD_WORDS, RoundView, ZoneView
 from olearning.tables import queue_rows
+from olearning.words import Say, adds_up, equation, event_say, local_say, phase_say, shard_say
 
 KINDS = ("task", "epoch", "round", "shard", "leader", "tenant", "evaluation", "letter", "objection", "loss", "void")
 MORE_KINDS = 100

@@ -7,21 +7,10 @@ from nicegui import ui
 from olearning.happenings import VOID, Event
 from olearning.monitor import charts
 from olearning.monitor.board import Board
-from olearning.monitor.facts import (
-    STATES,
-    Facts,
-    Say,
-    Tile,
-    Wait,
-    event_say,
-    hands,
-    local_say,
-    phase_say,
-    states,
-    states_words,
-)
+from olearning.monitor.facts import STATES, Facts, Tile, Wait, hands, states, states_words
 from olearning.monitor.parts import Bar, Chart, Dial, Pager, Pool, Saying, Shows, Text
 from olearning.snapshot import TaskView, ZoneView
+from olearning.words import Say, event_say, local_say, phase_say
 
 Open = Callable[[str], None]
 MOST_TASKS, MOST_ZONES, MOST_WAITS, MOST_EVENTS = 6, 6, 5, 8

@@ -80,10 +80,15 @@ def wanted() -> Format:
     return Format(said) if said in set(Format) else Format.TEXT
 
 
+def _level_wanted(default: str) -> str:
+    """The same for the level."""
+    said = os.environ.get(LEVEL_ENV, "")
+    return said if said in set(Level) else default or Level.WARNING
+
+
 def set_up(level: str = "", about: Mapping[str, str] | None = None) -> None:
     """Log to standard error, in the format that is wanted. `level`: the default, if the environment says none. `about`: fields that all
     lines have."""
-    said = os.environ.get(LEVEL_ENV) or level or Level.WARNING
     _handler.setFormatter(Json(about or {}) if wanted() is Format.JSON else logging.Formatter(TEXT))
     root = logging.getLogger()
     if _handler not in root.handlers:
@@ -94,7 +99,7 @@ def set_up(level: str = "", about: Mapping[str, str] | None = None) -> None:
         )  # we were interrupted
         for loud in ("asyncio", "opentelemetry"):
             logging.getLogger(loud).setLevel(logging.WARNING)
-    root.setLevel(said.upper())
+    root.setLevel(_level_wanted(level).upper())
 
 
 def tell(role: Processor, to: Callable[[int, Event], None] | None = None) -> None:

@@ -191,8 +191,8 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
     zone = (p.zone,)
     for state in DEVICE_STATES:
         yield m.DEVICES, (*zone, state), states[state]
-    yield m.GIVEN, zone, p.blocks
-    yield m.GIVEN_BYTES, zone, p.bytes
+    yield m.GIVEN, zone, sum(box.sent for box in boxes)
+    yield m.GIVEN_BYTES, zone, sum(box.sent_bytes for box in boxes)
     yield m.FETCHED, zone, p.edge.fetched
     yield m.HANDED, zone, p.edge.handed
     yield m.UPLOADS, zone, sum(box.waiting for box in boxes)

@@ -27,6 +27,7 @@ from schemas.messages import (
     Refusal,
     Registration,
 )
+from schemas.modules import Modules
 from schemas.task import Training, Upload
 from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
 from schemas.wire import checksum
@@ -90,11 +91,13 @@ class Edge:
         over: bool = False,
         staleness: int = 0,
         partial: bool = False,
+        modules: Modules | None = None,
     ) -> None:
         a = Announcement(
             task="t", tenant="acme", round=n, open=open, cause=Ref("ledger-z", cause), model="m", model_args={}, data="d",
             data_args={}, training=Training(), sizes=SIZES, unit=-24, largest=65536.0, base=self.manifest,
             deadline=deadline, seed=1, codec=codec, keep=keep, reward=reward, over=over, staleness=staleness, partial=partial,
+            modules=modules,
         )  # fmt: skip
         for p in range(P):
             self.memory.append(send(topic(NS, Z, "announcements"), a, "t", p))
@@ -432,7 +435,7 @@ def test_receipts_and_reports_are_counted():
     fleet: Any = e.host.processor
     assert fleet.outcomes == {"counted": 2, "late": 1}
     last = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, FleetReport)][-1]
-    assert (last.blocks, last.bytes) == (4, fleet.bytes)
+    assert (last.blocks, last.bytes) == (4, fleet.outboxes[Z].sent_bytes)
     assert last.states == {"asleep": 0, "idle": 2, "asking": 0, "registered": 0, "training": 0}
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from olearning.cli import outcome
 from olearning.errors import FAILED, USAGE, Trouble
+from olearning.figures import clock
 from olearning.happenings import LOSS, ROUND, VOID, Event
 from olearning.monitor import charts
-from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching, percent
+from olearning.monitor.facts import Facts, hands, matching, percent
 from olearning.monitor.trend import KEPT_MS, SMOOTH, Trend
 from olearning.snapshot import (
     NOBODY,
@@ -26,6 +27,7 @@ from olearning.snapshot import (
     TenantView,
     ZoneView,
 )
+from olearning.words import Say, adds_up, equation, event_say, live
 
 NOW = 1_800_000_000_000
 GOOD = Identity(10, 7, 1, 1, 1, 0)
@@ -109,9 +111,10 @@ def test_the_light_says_what_holds():
     assert facts([zone(words=(SILENT, OK))]).light == Say("1 to look at", "bad", "▲")
     away = facts([zone()], away=61_000)
     assert (away.light.sign, away.light.tone) == ("✗", "bad")
-    assert "no answer from the log for 61\u00a0s" in away.light.text
-    assert away.live("09:00:00") == Say("as of 09:00:00", "bad", "✗")
-    assert facts([zone()]).live("09:00:00") == Say("live 09:00:00", "good", "●")
+    assert "no answer from the log for 61 s" in away.light.text
+    assert live(away.s) == Say(f"as of {clock(away.s.at)}", "bad", "✗")
+    here = facts([zone()]).s
+    assert live(here) == Say(f"live {clock(here.at)}", "good", "●")
 
 
 def test_every_tone_has_its_words_and_its_sign():

@@ -9,8 +9,8 @@ import streams.ledger
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
-from olearning.screen import problems
 from olearning.view import View
+from olearning.words import problems
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
 from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad

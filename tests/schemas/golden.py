@@ -74,6 +74,7 @@ _spec = task.TaskSpec(
         k=8,
         last=3,
         norm="group",
+        hidden="run",
         transfer_s=12.5,
         sample_ms=40.0,
         memory=0.25,
