@@ -234,6 +234,7 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
     assert b"east-1" not in everything
 
 
+@pytest.mark.program
 def test_phones_adapt_by_sub_models_through_a_gateway_that_is_killed_as_they_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -420,7 +421,6 @@ def test_a_device_that_takes_no_answer_is_cut_off_and_has_so_many_open_at_once(m
     asyncio.run(play())
 
 
-@pytest.mark.program
 def test_a_check_of_one_s_own_and_one_that_fails() -> None:
     async def own(token: str) -> str | None:
         if token == "down":
