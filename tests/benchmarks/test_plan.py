@@ -13,7 +13,7 @@ from benchmarks.line import Line
 from benchmarks.plan import Tried, best, longest, tried
 from benchmarks.plan_picture import below, draw, gain, latest, read, table
 from learning.knapsack import TABLE, Found
-from olearning.bench import bench_plan
+from olearning.commands.bench import bench_plan
 from olearning.errors import Trouble
 
 WAYS = {"by_reward", "greedy", "by_slot", "unhinted", "hinted", "plan"}

@@ -261,7 +261,7 @@ def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("olearning.cli.start_detached", interrupted)
+    monkeypatch.setattr("olearning.commands.broker.start_detached", interrupted)
     assert outcome(["broker", "start"]) == INTERRUPTED
     assert capsys.readouterr().err.endswith("olearning: interrupted\n")
 

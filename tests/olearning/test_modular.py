@@ -12,7 +12,7 @@ from learning.modular.training import Settings
 from olearning.model_files import read_model
 from olearning.offline import Stage, train
 from olearning.scenario import check
-from olearning.simulate import NAMESPACE, Simulation
+from olearning.simulation import NAMESPACE, Simulation
 from processors.derivation import Deriver
 from schemas.blocks import DeltaBlock
 from schemas.messages import Registration
