@@ -396,7 +396,7 @@ class View:
         out = []
         for name, s in standing.items():
             q, mine = s.quota, tuple(open_tasks(self.globe, name))
-            waits = {task: at for task in mine if (at := tuple(z.zone for z in zones if z.queued(task)))}
+            waits = {task: at for task in mine if (at := tuple(z.zone for z in zones if z.wants(task)))}
             part, now = (s.weight / weights, s.devices / devices if devices else None) if s in sharing else (None, None)
             has = (q.tasks, s.devices, q.devices, s.bytes, q.bytes)
             out.append(TenantView(name, s.weight, mine, *has, share=part, share_now=now, waits=waits))

@@ -21,7 +21,7 @@ from olearning.snapshot import (
     TaskView,
     ZoneView,
 )
-from olearning.waiting import STANDS_STILL
+from olearning.waiting import PAUSED, STANDS_STILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def zone_problems(z: ZoneView) -> list[str]:
             f"{z.leader} leads the zone and is silent: nobody admits devices or closes rounds ({_start('zone', z)})"
         )
     for r in z.rounds:
-        if r.waits.startswith(STANDS_STILL):
+        if r.waits.startswith(STANDS_STILL) and not r.waits.startswith(PAUSED):  # a pause somebody wanted
             out.append(f"{r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
     for word in (NOBODY, SILENT, STALLED):
         if bad := [x for x in z.shards if x.word == word]:

@@ -11,6 +11,7 @@ from heapq import nsmallest
 from olearning.figures import many, span
 from olearning.happenings import Event
 from olearning.snapshot import COUNTS, OK, SHARD_WORDS, Identity, RoundView, Snapshot, TaskView, ZoneView
+from olearning.waiting import PAUSED
 from olearning.words import Say, adds_up, light, problems, shard_say, zone_problems
 from schemas.messages import DEVICE_STATES
 
@@ -154,6 +155,8 @@ class Facts:
         text = r.waits + (f", since {ago(ms)}" if ms else "")
         if self.zone_bad[z.zone]:
             return Say(text, "bad", "▲")
+        if r.waits.startswith(PAUSED):
+            return Say(text, "quiet", "‖")
         if for_others(r):
             return Say(text, "", "◔")
         if (n := failed(r)) > 1:

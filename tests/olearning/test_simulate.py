@@ -213,6 +213,7 @@ class Watcher:
                 yield from self.reading.answer(event) or ()
 
 
+@pytest.mark.program
 def test_tenants_share_phones_as_their_scenario_says():
     """`scenarios/tenants.toml`, with arithmetic for training: the policy, what labs needs of a phone, and the quota of acme."""
     found = load(Path(__file__).parents[2] / "scenarios" / "tenants.toml")

@@ -1,6 +1,7 @@
 """The view knows what the topics say, whenever it is attached, and says in words what is waited for."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from msgspec.structs import replace as changed
@@ -12,11 +13,12 @@ import streams.ledger
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
-from olearning.monitor.facts import states_words
+from olearning.monitor.facts import Facts, states_words
 from olearning.screen import traffic_tables
 from olearning.view import View
 from olearning.words import problems
 from processors.aggregator import Aggregator
+from processors.steerer import Change, Steerer
 from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
 from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
@@ -293,6 +295,20 @@ def test_it_says_who_asks_for_a_sub_model_and_who_has_other_work():
     head, row = (line.split() for line in console.file.getvalue().splitlines()[2:4])
     said = dict(zip(head, row, strict=False))
     assert (said["training"], said["asking"], said["busy"]) == ("2", "3", "4"), "at 80 columns too"
+
+
+def test_a_pause_that_somebody_wanted_is_nothing_to_look_at():
+    plane = Plane(Memory(seed=2), zones=("east",))
+    view = watch(plane)
+    plane.submit(spec(rounds=50))
+    assert plane.memory.run(lambda: any(t.waits == {"toy": ("east",)} for t in view.snapshot(view.now).tenants), 5_000)
+    plane.memory.host(lambda life: Steerer(NS, "toy", Change("pause"), "ann"))
+    assert plane.memory.run(lambda: "paused" in waits(view), 20_000)
+    s = view.snapshot(view.now)
+    assert problems(s) == []
+    assert s.tenants[0].waits == {}, "it waits for a person, not for devices"
+    f = Facts(replace(s, at=s.at + 10**7))
+    assert (f.task_say(f.s.tasks[0]).sign, f.zone_light(f.s.zones[0]).text) == ("‖", "OK")
 
 
 def test_it_says_how_many_train():
