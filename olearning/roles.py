@@ -154,6 +154,11 @@ def _offsets(text: str) -> dict[str, float]:
     return out
 
 
+def named(name: str, kind: str) -> str:
+    """The name that a role is given, or one made up."""
+    return name or f"{kind}-{new_life()}"
+
+
 def new_life() -> str:
     """A life never used before."""
     return secrets.token_hex(6)

@@ -1,6 +1,5 @@
 """A scenario: zones, devices and tasks to simulate, as a TOML file says them."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from olearning.errors import USAGE, Trouble
+from olearning.tasks import read_toml
 from schemas.misfit import misfit
 from schemas.sharing import Quota, Sharing, Tenant
 from schemas.task import BadTask, TaskSpec, no_strangers, parse
@@ -129,12 +129,7 @@ def _hours(places: Mapping[str, float]) -> str:
 
 def load(path: Path) -> Loaded:
     """The scenario in a file. Raises `Trouble` that names what is wrong and where."""
-    try:
-        return check(tomllib.loads(path.read_text()), str(path))
-    except OSError as e:
-        raise Trouble(f"cannot read {path}: {e.strerror}", USAGE) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise Trouble(f"{path} is not TOML: {e}", USAGE) from None
+    return check(read_toml(path), str(path))
 
 
 def check(tree: dict[str, Any], where: str) -> Loaded:

@@ -60,9 +60,11 @@ MOST_EPOCHS = 1_000
 
 
 class View:
-    """`zones`: those that are there before they join the globe, if one knows them; the others are learnt from its ledger.
+    """How a plane stands, read from its topics: a processor to be hosted, by `Kafka` or `Memory`, which sends nothing.
 
-    `silent_ms`: who reports nothing for so long is taken for gone.
+    `zones`: those that are there before they join the globe, if one knows them; the others are learnt from its ledger.
+    `silent_ms`: who reports nothing for so long is taken for gone. Raises `BadName` (a `ValueError`) for a namespace or zone that
+    is no slug.
     """
 
     membership: Membership | None = None
@@ -350,6 +352,7 @@ class View:
     # ------------------------------------------------------------------ how things stand
 
     def snapshot(self, now: int) -> Snapshot:
+        """How things stand at `now` (ms since 1970). Where the log is silent, how they stood when it last said anything."""
         away = now - self.heard if self._silent(self.heard, now) else 0
         now -= away  # nobody is silent, and nothing late, because we hear nothing
         globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)

@@ -44,7 +44,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
                 raise olearning.errors.Trouble(host.stopped.reason)
             return host.stopped
 
-        monkeypatch.setattr("olearning.cli.visit", visit)
+        monkeypatch.setattr("olearning.commands.rounds.visit", visit)
         monkeypatch.setenv("COLUMNS", "140")
         capsys.readouterr()
         code = outcome([*words, "--namespace", NS])

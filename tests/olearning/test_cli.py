@@ -261,7 +261,7 @@ def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("olearning.cli.start_detached", interrupted)
+    monkeypatch.setattr("olearning.commands.broker.start_detached", interrupted)
     assert outcome(["broker", "start"]) == INTERRUPTED
     assert capsys.readouterr().err.endswith("olearning: interrupted\n")
 
@@ -589,6 +589,7 @@ def test_the_last_words_of_a_role(machine: Path) -> None:
     assert last_words(log) == ""
 
 
+@pytest.mark.program
 def test_in_memory_a_killed_role_is_replaced_and_comes_back() -> None:
     said: list[str] = []
     shape = Shape("tiny", ("east",), aggregators=2, evaluator=False, partitions=4)

@@ -190,6 +190,7 @@ def submits(life: str) -> Submitter:
     return Submitter(NS, life, TASK, LAYOUT, START, 1)
 
 
+@pytest.mark.program
 def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() -> None:
     said: list[str] = []
 
@@ -233,6 +234,7 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
     assert b"east-1" not in everything
 
 
+@pytest.mark.program
 def test_phones_adapt_by_sub_models_through_a_gateway_that_is_killed_as_they_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,7 +24,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 PROMISE = "OLEARNING_TEST_CHROMIUM"
 WAIT_MS = 45_000
 """A machine under load may take so long; else it is a second or two."""
-pytestmark = pytest.mark.xdist_group("page")  # one browser, one plane
+pytestmark = [pytest.mark.program, pytest.mark.xdist_group("page")]  # one browser, one plane
 
 
 def chromium() -> str:

@@ -9,7 +9,8 @@ from olearning.errors import Trouble
 from olearning.outcome import lines
 from olearning.roles import population
 from olearning.scenario import Loaded, load
-from olearning.simulate import Simulation
+from olearning.simulating import simulate
+from olearning.simulation import Simulation
 from olearning.sweeper import Sweeper
 from processors.quotas import working
 from schemas.facts import Admitted
@@ -38,6 +39,16 @@ model = "arithmetic"
 data = "none"
 rounds = {{ demand = 4, minimum = 2, deadline_s = 8, lease_s = 4 }}
 epochs = {{ count = 4, rounds = 3, deadline_s = 60 }}
+"""
+
+
+TASK = """
+[[tasks]]
+task = "d"
+model = "linear"
+data = "digits"
+rounds.demand = 2
+epochs = { count = 1, rounds = 1 }
 """
 
 
@@ -135,6 +146,23 @@ def test_a_scenario_that_cannot_be_is_refused_in_words(tmp_path, change, words):
     assert words in str(e.value)
 
 
+def test_from_code_a_scenario_is_a_file_or_a_dict(tmp_path):
+    task = {
+        "task": "d",
+        "model": "linear",
+        "data": "digits",
+        "rounds": {"demand": 2},
+        "epochs": {"count": 1, "rounds": 1},
+    }
+    scenario = {"zones": {"east": {"devices": 3}}, "tasks": [task], "evaluate": False}
+    (tmp_path / "s.toml").write_text("zones.east.devices = 3\nevaluate = false\n" + TASK)
+    of_dict, of_file = simulate(scenario), simulate(tmp_path / "s.toml")
+    assert of_dict.updates >= 2
+    assert of_dict.models == of_file.models
+    with pytest.raises(Trouble, match=r"^the scenario: no day 'always' is known; known: nights, habits$"):
+        simulate(scenario | {"devices": {"day": "always"}})
+
+
 def test_a_zone_s_devices_may_live_in_several_places(tmp_path):
     """Each is what it would be in a zone of that name."""
     places = "utc_offset = {{ east = 2, west = -2 }}"
@@ -185,6 +213,7 @@ class Watcher:
                 yield from self.reading.answer(event) or ()
 
 
+@pytest.mark.program
 def test_tenants_share_phones_as_their_scenario_says():
     """`scenarios/tenants.toml`, with arithmetic for training: the policy, what labs needs of a phone, and the quota of acme."""
     found = load(Path(__file__).parents[2] / "scenarios" / "tenants.toml")

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 import olearning.errors
 from device_sim.fleet import Manner
 from olearning.cli import outcome
+from olearning.commands.tenants import setting
 from olearning.errors import FAILED, OK, USAGE
 from olearning.places import nth, place_words, places
-from olearning.tenants import setting
 from olearning.view import View
 from schemas.messages import CheckIn, TenantsReport
 from schemas.sharing import Needs, Quota, Rule, SharingPlan, Tenant, Turn
@@ -44,9 +44,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
                 raise olearning.errors.Trouble(host.stopped.reason)
             return host.stopped
 
-        for where in ("olearning.tenants", "olearning.options"):
+        for where in ("olearning.commands.tenants", "olearning.options"):
             monkeypatch.setattr(f"{where}.visit", visit)
-        monkeypatch.setattr("olearning.cli.wall_clock", lambda: memory.now)
+        monkeypatch.setattr("olearning.commands.looking.wall_clock", lambda: memory.now)
         monkeypatch.setenv("COLUMNS", "160")
         monkeypatch.setenv("OLEARNING_NAMESPACE", NS)
         capsys.readouterr()

@@ -226,6 +226,7 @@ except typer.Exit as e:
 """
 
 
+@pytest.mark.program
 def test_sigterm_gives_the_terminal_back() -> None:
     mine, its = pty.openpty()
     before = termios.tcgetattr(its)

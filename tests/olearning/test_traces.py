@@ -176,6 +176,7 @@ def test_what_is_not_sampled_is_not_sent_and_says_so():
     assert flags == {b"00"}
 
 
+@pytest.mark.program
 def test_a_collector_that_is_away_holds_up_nobodys_end(monkeypatch):
     monkeypatch.setenv(ENDPOINTS[0], "http://127.0.0.1:9")
     made = provider("zone", "zone-east")

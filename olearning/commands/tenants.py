@@ -191,7 +191,3 @@ def devices(
     show(
         {"task": eligible_for, "needs": needs, "zones": rows} if as_json else eligible_table(rows, eligible_for, needs)
     )
-
-
-operators = (tenants, queue, devices)
-"""Commands by themselves."""
