@@ -19,6 +19,8 @@ from experiments.eclm import (
 from experiments.eclm.measured import measure
 from experiments.record import Runs
 
+pytestmark = pytest.mark.program
+
 QUICK = {
     "accuracy": (accuracy, accuracy.har, len(accuracy.WAYS) - 1),  # a digit's class is its cell
     "adaptation": (adaptation, adaptation.har, len(adaptation.RUNS)),
