@@ -1,7 +1,7 @@
 """The topic table: every topic there is. It creates them, documents them, and is what tests read."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from schemas import blocks, facts, messages, modules, sharing, task
@@ -94,10 +94,12 @@ class Topic:
     zone: str
     kind: Kind
     task: str = ""
+    name: str = field(init=False, compare=False)
+    """As Kafka knows it."""
 
-    @property
-    def name(self) -> str:
-        return ".".join(filter(None, (self.namespace, self.zone, self.kind.what, self.task)))
+    def __post_init__(self) -> None:
+        name = ".".join(filter(None, (self.namespace, self.zone, self.kind.what, self.task)))
+        object.__setattr__(self, "name", name)  # once: it is asked for with every record
 
     def partitions(self, p: int) -> int:
         """How many partitions it has in a zone (or globe) of `p`."""
