@@ -82,6 +82,8 @@ class Selector:
         self.admissions = topic(desk.namespace, desk.scope, "admissions")
         self.announcements = topic(desk.namespace, desk.scope, "announcements")
         self.waiting: dict[int, deque[Waits]] = {}
+        self.full: set[int] = set()
+        """Partitions that are not read on, since so many of theirs wait."""
         self.offered: Offer | None = None
         self.announced = 0
         self.look = False
@@ -116,10 +118,10 @@ class Selector:
         self.offered = None
         yield from self.plans.end()
         yield from (Unfollow(self.registrations.name, p) for p in self.waiting)
-        self.waiting = {}
+        self.waiting, self.full = {}, set()
 
     def _follow(self) -> Iterator[Effect]:
-        self.offered = None
+        self.offered, self.full = None, set()
         for p, offset in enumerate(self.desk.zone.registrations):
             self.waiting[p] = deque()
             yield Resume(self.registrations.name, p)
@@ -136,6 +138,13 @@ class Selector:
             if begin > 0:
                 queue.append((begin - 1, None))
             yield Follow(self.registrations.name, p, begin, ("registrations", p))
+            yield from self._resume(p)
+
+    def _resume(self, p: int) -> Iterator[Effect]:
+        """Read a partition on, if there is room again: not for one more, since what was read ahead is read again after each pause."""
+        if p in self.full and len(self.waiting[p]) <= FULL // 2:
+            self.full.discard(p)
+            yield Resume(self.registrations.name, p)
 
     # ------------------------------------------------------------------ inputs
 
@@ -147,7 +156,8 @@ class Selector:
             effects.append(dead_letter(self.desk.namespace, record, str(e), self.desk.name))
         if (queue := self.waiting.get(record.partition)) is not None:
             queue.append((record.offset, wish))
-            if len(queue) == FULL:
+            if len(queue) >= FULL and record.partition not in self.full:
+                self.full.add(record.partition)
                 effects.append(Pause(record.topic, record.partition))
         return effects
 
@@ -160,13 +170,10 @@ class Selector:
                     return
                 self.offered = None
                 for p, (_, end) in fact.ranges.items():
-                    queue, before = self.waiting[p], len(self.waiting[p])
+                    queue = self.waiting[p]
                     while queue and queue[0][0] < end:
                         queue.popleft()
-                    if (
-                        len(queue) <= FULL // 2 < before
-                    ):  # not at once: what was read ahead is read again after each pause
-                        yield Resume(self.registrations.name, p)
+                    yield from self._resume(p)
                 for p, answer in offer.others:
                     yield send(self.admissions, answer, answer.device, p)
                 yield from self._answers(zip(fact.slots, offer.where, strict=True), offset)
