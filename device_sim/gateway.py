@@ -1,7 +1,7 @@
 """A gateway: an edge for devices that are elsewhere, phones or any program, and speak to it over a link of their own.
 
-It reads Kafka once for all of them, as every edge does: announcements and plans go to whoever asks for messages, admissions, refusals
-and receipts to the device whose pseudonym they bear, blocks of models out of one copy (`device_sim/edge.py`). What a device says goes
+It reads Kafka once for all of them, as every edge does: announcements and plans go to whoever asks for messages, admissions, refusals,
+sub-models and receipts to the device whose pseudonym they bear, blocks of models out of one copy (`device_sim/edge.py`). What a device says goes
 to the log under its pseudonym; deltas as fast as the zone's credits allow (`device_sim/outbox.py`). It decides nothing and trains
 nothing, and what it knows of devices it may lose: they say it again.
 
@@ -21,13 +21,24 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from device_sim.device import ASLEEP, IDLE, REGISTERED, TRAINING, Board
+from device_sim.device import ASKING, ASLEEP, IDLE, REGISTERED, TRAINING, Board
 from device_sim.edge import ROOM, Edge, Gone, named, version
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.portion import blocks_of, portion
 from device_sim.pseudonym import pseudonym
 from schemas.blocks import DeltaBlock, slices
-from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Refusal, Registration
+from schemas.messages import (
+    DEVICE_STATES,
+    Admission,
+    Announcement,
+    CheckIn,
+    Credits,
+    FleetReport,
+    Receipt,
+    Refusal,
+    Registration,
+)
+from schemas.modules import Profile, Submodel
 from schemas.sharing import PLAN, SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed, Message, decode, encode
@@ -50,12 +61,14 @@ from streams.processor import (
 
 ME = "me"
 """What a device calls itself."""
-SAYS = (CheckIn, Registration, DeltaBlock)
+SAYS = (CheckIn, Registration, Profile, DeltaBlock)
 """The messages that devices send, as they are on their topics."""
 MOST_BYTES = 640 * 1024
 """Of what a device says: a delta block has 512 KiB at most."""
 MOST_WORDS = 16 * 1024
 """Of what it says beside delta blocks."""
+ASKS_EVERY = 2_000
+"""ms between two profiles of a device for a task: each takes the plane some milliseconds of a solver."""
 MOST_ASKED = 16
 """Questions of one device that wait for their answers."""
 MOST_WAITING = 16 * 2**20
@@ -132,6 +145,10 @@ class Box:
     waiting: int = 0
     wishes: set[str] = field(default_factory=set)
     """Tasks that it registered for and heard nothing of."""
+    profiled: dict[str, int] = field(default_factory=dict)
+    """By modular task, when it asked for a sub-model last."""
+    asks: set[str] = field(default_factory=set)
+    """Tasks of which it has no answer to that yet."""
     leases: dict[tuple[str, int], int] = field(default_factory=dict)
     """By task and round, until when it holds its slot."""
     names: set[str] = field(default_factory=set)
@@ -142,7 +159,7 @@ class Box:
             return ASLEEP
         if any(lease > now for lease in self.leases.values()):
             return TRAINING
-        return REGISTERED if self.wishes else IDLE
+        return REGISTERED if self.wishes else ASKING if self.asks else IDLE
 
 
 Key = tuple[str, str, int, int, int]
@@ -189,7 +206,6 @@ class Gateway:
         self._end: int | None = None
         self._read = 0
         self._reported = 0
-        self.blocks = self.bytes = 0
         self.outcomes: dict[str, int] = {}
         """Of its devices' blocks, how many had which, as the receipts said."""
 
@@ -199,7 +215,7 @@ class Gateway:
         return self._end is not None and self._read >= self._end
 
     def start(self, now: int) -> Iterator[Effect]:
-        for what in ("admissions", "receipts", "credits", "announcements"):
+        for what in ("admissions", "submodels", "receipts", "credits", "announcements"):
             yield Ends(self.requests.new(("from", what)), self._topic(what))
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
@@ -264,8 +280,26 @@ class Gateway:
                 name = self._name(device, box, a.tenant)
                 box.wishes.add(task)
                 yield self._send("registrations", replace(m, device=name), name, number)
+            case Profile():
+                yield from self._profile(number, device, box, m, now)
             case DeltaBlock():
                 yield from self._delta(number, device, box, m, now)
+
+    def _profile(self, number: int, device: str, box: Box, m: Profile, now: int) -> Iterator[Send]:
+        """Whether it fits the task's model who derives sub-models says, in words: here nobody knows the model."""
+        if (a := self.board.rounds.get(m.task)) is None:
+            self._no(number, Status.UNKNOWN, f"no task {m.task} is announced in zone {self.zone}")
+        elif a.modules is None:
+            self._no(number, Status.BAD, f"task {m.task} is not modular: register for it without a profile")
+        elif m.batch > a.training.batch:
+            self._no(number, Status.BAD, f"{m.task} is trained in batches of {a.training.batch} at most, not {m.batch}")
+        elif now - box.profiled.get(m.task, -ASKS_EVERY) < ASKS_EVERY:
+            self._no(number, Status.BUSY, f"a sub-model of {m.task} was asked for just now: wait for the answer")
+        else:
+            name = self._name(device, box, a.tenant)
+            box.profiled[m.task] = now
+            box.asks.add(m.task)
+            yield self._send("profiles", replace(m, device=name), name, number)
 
     def _send(self, what: str, m: Message, name: str, number: int) -> Send:
         tag = self.requests.new(("said", number))
@@ -408,14 +442,18 @@ class Gateway:
                 self._publish(PLAN, bytes(record.value or b""), now)
             case Credits():
                 self.outbox.hear(message, record.timestamp, now)
-            case Admission() | Refusal() | Receipt() if device := self._devices.get(message.device):
+            case Admission() | Refusal() | Submodel() | Receipt() if device := self._devices.get(message.device):
                 box = self.boxes[device]
-                if isinstance(message, Receipt):
-                    box.leases.pop((message.task, message.round), None)
-                    self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
-                else:
-                    box.wishes.discard(message.task)
-                    if isinstance(message, Admission):
+                match message:
+                    case Receipt():
+                        box.leases.pop((message.task, message.round), None)
+                        self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
+                    case Submodel():
+                        box.asks.discard(message.task)
+                    case Refusal():
+                        box.wishes.discard(message.task)
+                    case Admission():
+                        box.wishes.discard(message.task)
                         box.leases[message.task, message.round] = message.lease_until
                 self._seq += 1
                 box.mail.append((self._seq, what, encode(replace(message, device=ME))))
@@ -484,7 +522,7 @@ class Gateway:
         """Send the deltas that may go."""
 
         def over(parcel: Parcel) -> bool:
-            if (a := self.board.rounds.get(parcel.task)) and a.takes(parcel.round):
+            if self.board.takes(parcel.task, parcel.round):
                 return False
             _, key = self.requests.close(parcel.send.tag)
             for number in self._land(key)[0]:
@@ -493,10 +531,7 @@ class Gateway:
                 )
             return True
 
-        for sent in self.outbox.take(now, over):
-            self.blocks += 1
-            self.bytes += len(sent.value)
-            yield sent
+        yield from self.outbox.take(now, over)
 
     def _land(self, key: Key) -> tuple[list[int], int]:
         """A delta block is not on its way any more."""
@@ -508,7 +543,7 @@ class Gateway:
 
     def _tell(self, now: int) -> Iterator[Effect]:
         """How many devices are in which state; forget those that were silent for long."""
-        count = dict.fromkeys((ASLEEP, IDLE, REGISTERED, TRAINING), 0)
+        count = dict.fromkeys(DEVICE_STATES, 0)
         for device, box in list(self.boxes.items()):
             if now - box.heard > FORGET:
                 for name in box.names:
@@ -516,7 +551,10 @@ class Gateway:
                 del self.boxes[device]
                 continue
             box.leases = {k: lease for k, lease in box.leases.items() if lease > now}
+            box.profiled = {task: at for task, at in box.profiled.items() if now - at < ASKS_EVERY}
+            box.asks &= self.board.rounds.keys()
+            box.wishes &= self.board.rounds.keys()
             count[box.state(now)] += 1
-        models, waits = (self.edge.fetched, self.edge.handed), (self.outbox.waiting, self.outbox.left)
-        report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits)
+        out, models = self.outbox, (self.edge.fetched, self.edge.handed)
+        report = FleetReport(self.name, self.zone, now, count, out.sent, out.sent_bytes, *models, out.waiting, out.left)
         yield send(topic(self.namespace, GLOBAL, "metrics"), report, key=self.name)

@@ -1,6 +1,6 @@
 """Who contributed what to a round, and how the round went: `olearning explain`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from olearning.figures import listed, runs
 from olearning.happenings import clean, happened
 from olearning.verify import lines, verdict
 from processors.audit import Audit
@@ -39,6 +40,8 @@ class Part:
     """By block that counted, what it weighs."""
     owes: tuple[int, ...] | None = None
     """Its blocks, where it trains a part of the model."""
+    modules: dict[int, list[int]] | None = None
+    """By stage of a modular model, the modules that these blocks are; the shared part is always there."""
     samples: int = 0
     loss: int = 0
 
@@ -69,7 +72,10 @@ def parts(a: Audit) -> tuple[list[Part], list[Seen]]:
             shard = shard_of(seat.device, a.partitions)
             o = chapters[n].opened
             owes = sets.members(seat.blocks, len(o.sizes)) if o and seat.blocks else None
-            out[n, slot] = Part(n, slot, seat.device, shard, seat.admitted, done.get((n, slot)), owes=owes)
+            names = by_stage(a.owners, owes) if a.owners and owes else None
+            out[n, slot] = Part(
+                n, slot, seat.device, shard, seat.admitted, done.get((n, slot)), owes=owes, modules=names
+            )
         return out[n, slot]
 
     for slot in range(len(a.story.chapter.seats)):
@@ -83,6 +89,15 @@ def parts(a: Audit) -> tuple[list[Part], list[Seen]]:
         else:
             strangers.append(s)
     return [out[key] for key in sorted(out)], strangers
+
+
+def by_stage(owners: Sequence[str], blocks: Iterable[int]) -> dict[int, list[int]]:
+    """The modules that these blocks are, by their stage; what is no module's is left out."""
+    out: dict[int, list[int]] = {}
+    for name in dict.fromkeys(owners[b] for b in blocks if "/" in owners[b]):
+        stage, n = map(int, name.split("/"))
+        out.setdefault(stage, []).append(n)
+    return out
 
 
 def life(a: Audit) -> list[tuple[int, int, str]]:
@@ -124,7 +139,7 @@ def screen(a: Audit) -> RenderableType:
         loss = f"{p.loss / 1e6 / p.samples:.4f}" if p.samples else "–"
         said = Text(_blocks(p))
         if p.owes is not None:
-            said.append(f" (owes {len(p.owes)} of the model: {_runs(p.owes)})", QUIET)
+            said.append(f" (owes {len(p.owes)} of the model: {_owed(p)})", QUIET)
         if p.reasons:
             said.append(f" ({clean('; '.join(p.reasons))})", QUIET)
         where = ", ".join(map(str, p.commits or ([p.done_in] if p.done_in is not None else []))) or "–"
@@ -145,7 +160,15 @@ def _blocks(p: Part) -> str:
     if not p.blocks:
         return "whole" if p.done_in is not None else "nothing came"
     known = [o for o in (*OUTCOMES, *p.blocks) if o in p.blocks]
-    return ", ".join(f"{len(p.blocks[o])} {o}: {_runs(p.blocks[o])}" for o in dict.fromkeys(known))
+    return ", ".join(f"{len(p.blocks[o])} {o}: {listed(p.blocks[o], ' ')}" for o in dict.fromkeys(known))
+
+
+def _owed(p: Part) -> str:
+    """What it owes: of a modular model by stage and module, else by block."""
+    if p.modules is None:
+        return listed(p.owes or (), " ")
+    stages = [f"stage {i} module{'s' * (len(ns) > 1)} {listed(ns, ' ')}" for i, ns in p.modules.items()]
+    return "; ".join(["the shared part", *stages])
 
 
 def _weight(p: Part) -> str:
@@ -153,21 +176,6 @@ def _weight(p: Part) -> str:
     if p.weight is None:
         return f"{min(p.weights.values())}–{max(p.weights.values())}"
     return str(p.weight or "–")
-
-
-def _runs(offsets: Iterable[int]) -> str:
-    return " ".join(f"{a}–{b - 1}" if b - a > 1 else str(a) for a, b in runs(offsets))
-
-
-def runs(offsets: Iterable[int]) -> list[list[int]]:
-    """[from, to) of each run of offsets."""
-    out: list[list[int]] = []
-    for o in sorted(offsets):
-        if out and out[-1][1] == o:
-            out[-1][1] = o + 1
-        else:
-            out.append([o, o + 1])
-    return out
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -229,6 +237,7 @@ def as_json(a: Audit) -> dict[str, Any]:
                 "weight": p.weight,
                 "weights": {str(b): w for b, w in sorted(p.weights.items())},
                 "owes": list(p.owes) if p.owes is not None else None,
+                "modules": {str(i): ns for i, ns in p.modules.items()} if p.modules is not None else None,
                 "samples": p.samples,
                 "mean_loss": p.loss / 1e6 / p.samples if p.samples else None,
             }

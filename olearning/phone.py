@@ -28,7 +28,7 @@ POLL = 25.0
 """Seconds that a question for messages waits."""
 PAUSE = (0.2, 10.0)
 """Seconds before a question is asked again: at first, and at most."""
-SAID = ("checkins", "registrations", "deltas")
+SAID = ("checkins", "registrations", "profiles", "deltas")
 AT_ONCE = 4
 """Messages that are posted at the same time, at most."""
 MANNER = Manner(tick=50)
@@ -72,6 +72,8 @@ class Phone:
         """The gateway's clock minus ours, in ms."""
         self._seen = 0
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._saying: dict[tuple[str, str], asyncio.Task[None]] = {}
+        """By what and task, what it says beside deltas; or has said."""
 
     def now(self) -> int:
         """ms, by the gateway's clock as far as it is known."""
@@ -118,7 +120,7 @@ class Phone:
             case Send(topic=name, value=value):
                 what = parse(name).kind.what
                 if what in SAID:
-                    self._group.create_task(self._post(what, value))
+                    self._talk(what, name, value)
                 elif what == "metrics":
                     with suppress(Malformed):
                         if isinstance(message := read(name, value), Objection):
@@ -130,6 +132,16 @@ class Phone:
                 self._group.create_task(self._fetch(tag, here))
             case Stop(reason):
                 raise Trouble(reason)
+
+    def _talk(self, what: str, name: str, value: bytes) -> None:
+        """Say something. What it says anew, of a task, takes the place of what it could not say yet: a gateway that was away hears one
+        question, and not one for each time that the device lost patience."""
+        said = self._group.create_task(self._post(what, value))
+        if what != "deltas":
+            key = what, getattr(read(name, value), "task", "")
+            if before := self._saying.get(key):
+                before.cancel()
+            self._saying[key] = said
 
     # ------------------------------------------------------------------ HTTP
 
@@ -203,7 +215,8 @@ class Phone:
 
     def _where(self, name: str, key: str) -> tuple[Announcement, int] | None:
         """The round that names a block, and its number there."""
-        works = [*self.alone.rounds.values(), *(job.work for job in self.device.jobs.values())]
+        looking = (a for _, _, a in self.alone.looking.values())
+        works = [*self.alone.rounds.values(), *looking, *(job.work for job in self.device.jobs.values())]
         for a in works:
             for i, place in enumerate(a.base.blocks if a.base.topic == name else ()):
                 if place.key == key:

@@ -37,6 +37,8 @@ class Audit:
     story: Story
     ledger: str = ""
     partitions: int = 0
+    owners: tuple[str, ...] = ()
+    """By block of a modular model, whose it is (`learning/modular/structure.py`); () of any other."""
     differs: list[str] = field(default_factory=list)
     more: int = 0
     """Differences beyond `MOST`."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from learning.modular.structure import owners
 from processors.audit import Audit, Blocks, bitmap
 from processors.oracle import Bits, Oracle, join
 from processors.story import Chapter, Entry, Story, tiling
@@ -173,6 +174,8 @@ class Auditor:
             audit.missing.append(f"the round is {t.state if t.round == audit.round else 'not finalised'}{said}")
         for text in (*self.story.tiles, *tiling(c)):
             audit.differ(text)
+        g = self.globe.state.tasks.get(audit.task)
+        audit.owners = owners(g.layout) if g and g.structure else ()
         audit.begin()
         self.left = deque(c.commits)
         yield Starts(self.requests.new(("starts",)), self.deltas)

@@ -11,6 +11,7 @@ from learning.modular.structure import Masks, masks, objection
 from processors.desk import ZoneDesk
 from processors.devices import heard
 from processors.offers import AGAIN
+from processors.pacing import Pacing
 from processors.plans import Plans, short
 from processors.quotas import LATER, Allowance
 from schemas import sets
@@ -95,6 +96,7 @@ class Selector:
         self.masks: dict[str, Masks] = {}
         """By task whose rounds take parts of the model, what of it goes whole."""
         self.plans = Plans(desk)
+        self.pacing = Pacing(RETRY)
         self.refused: Counter[str] = Counter()
         """How many refusals were written since the start, by ground."""
 
@@ -231,13 +233,13 @@ class Selector:
                     rounds[task] = self._open(task, ended[task], now)
                 o = rounds[task]
                 if o is None or o.r.round != wish.round:
-                    others.append((p, self._refuse(wish, NOT_OPEN, f"round {wish.round} is not open")))
+                    others.append((p, self._refuse(wish, now, NOT_OPEN, f"round {wish.round} is not open")))
                 elif device in o.held:
                     others.append((p, self._admission(task, o.r, o.held[device], self.desk.ref(zone.admitted))))
                 elif device in o.mine:
                     pass  # it asked twice; one answer is under way
                 elif refusal := self._against(wish, o, allowance, now):
-                    others.append((p, self._refuse(wish, *refusal)))
+                    others.append((p, self._refuse(wish, now, *refusal)))
                 else:
                     number = len(o.held) + len(o.mine)
                     o.mine[device] = number
@@ -315,8 +317,10 @@ class Selector:
         self.held[task] = (r.round, held)
         return held
 
-    def _refuse(self, wish: Registration, ground: str, reason: str, retry: int = RETRY) -> Refusal:
+    def _refuse(self, wish: Registration, now: int, ground: str, reason: str, retry: int = RETRY) -> Refusal:
         self.refused[ground] += 1
+        g = self.desk.globe.state.tasks.get(wish.task)
+        retry = max(retry, self.pacing.retry(g.spec.tenant if g else "", wish.device, now))
         return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
     def _admission(self, task: str, r: Round, slot: int, cause: Ref) -> Admission:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from device_sim import gateway
 from device_sim.gateway import (
+    ASKS_EVERY,
     ME,
     MOST_ASKED,
     MOST_BYTES,
@@ -27,16 +28,20 @@ from device_sim.gateway import (
 )
 from device_sim.pseudonym import pseudonym
 from schemas.blocks import DeltaBlock
-from schemas.messages import Admission, Announcement, CheckIn, Credits, FleetReport, Receipt, Registration
+from schemas.messages import CheckIn, Credits, FleetReport, Receipt, Registration
+from schemas.modules import Modules, Profile, Submodel
 from schemas.sharing import PLAN, SharingPlan
-from schemas.topics import GLOBAL, task_topics, topic, zone_topics
-from schemas.wire import Message, decode, encode
+from schemas.topics import GLOBAL, read, task_topics, topic, zone_topics
+from schemas.wire import Message, encode
 from streams.memory import Host, Memory
 from streams.processor import Effect, Input, Membership, Send, Tick, send
 from tests.device_sim.test_fleet import Edge, P, Z
 from tests.plane import NS, START
 
 SALT = b"salt"
+CHOICE = ((0, 2), (1, 2))
+MODULAR = {"partial": True, "modules": Modules()}
+PROFILE = Profile(ME, "t", 1, ((512, 256, 256), (64, 900, 60)), batch=10)
 
 
 class Link:
@@ -103,8 +108,7 @@ class World(Edge):
         reply = self.got(number)
         assert reply.status is Status.DONE
         found = msgspec.msgpack.decode(reply.body)
-        types = {"announcements": (Announcement, SharingPlan), "admissions": (Admission,), "receipts": (Receipt,)}
-        return found["cursor"], [decode(encode(x["message"]), types[x["topic"]]) for x in found["messages"]]
+        return found["cursor"], [read(f"{NS}.{Z}.{x['topic']}", encode(x["message"])) for x in found["messages"]]
 
     def delta(self, block: int = 0, device: str = "a", n: int = 1, size: int = 8) -> DeltaBlock:
         return DeltaBlock("t", n, 0, ME, block, "int32", 0, 1, 1, 0, memoryview(bytes(size)))
@@ -175,13 +179,17 @@ def test_answers_go_to_the_device_that_asked_and_to_no_other(world):
     assert [m.device for m in world.wishes()] == [a, b]
     cursors = {x: world.poll(device=x)[0] for x in ("a", "b")}
     world.answer("a", by=a, slot=3)
+    world.run(50)
+    world.memory.append(send(topic(NS, Z, "submodels"), Submodel(a, "t", 1, 0, 0, CHOICE), a))
+    world.run(50)
     world.memory.append(send(topic(NS, Z, "receipts"), Receipt(a, "t", 1, 3, "counted", (0,), (7,)), a))
     world.run(50)
-    cursor, (admission, receipt) = world.poll(cursors["a"])
+    cursor, (admission, submodel, receipt) = world.poll(cursors["a"])
     assert (admission.device, admission.slot) == (ME, 3)
+    assert submodel == Submodel(ME, "t", 1, 0, 0, CHOICE)
     assert receipt == Receipt(ME, "t", 1, 3, "counted", (0,), (7,))
     assert world.poll(cursors["b"], device="b")[1] == []
-    assert len(world.poll(cursors["a"])[1]) == 2  # it did not say that it has them
+    assert len(world.poll(cursors["a"])[1]) == 3  # it did not say that it has them
     assert world.poll(cursor)[1] == []
     assert world.poll(cursors["a"])[1] == []
 
@@ -198,6 +206,24 @@ def test_kafka_sees_a_name_of_its_own_for_each_owner_and_never_who_it_is(world):
     assert wish.device == block.device == pseudonym(device, Z, "acme", SALT) != here.device
     for logs in world.memory.topics.values():
         assert not any(b"imei" in (r.value or b"") + (r.key or "").encode() for log in logs for r in log)
+
+
+def test_a_device_asks_for_its_modules_under_its_name_of_the_task_and_not_too_often(world):
+    world.announce(2, cause=8, **MODULAR)
+    world.run(50)
+    assert world.got(world.say(PROFILE)).status is Status.DONE
+    (asked,) = world.said("profiles")
+    name = pseudonym("a", Z, "acme", SALT)
+    assert asked == replace(PROFILE, device=name)
+    world.run(1_000)
+    assert [r for r in world.said("metrics", zone=GLOBAL) if isinstance(r, FleetReport)][-1].states["asking"] == 1
+    world.refused(world.say(replace(PROFILE, asked=2)), Status.BUSY, "just now: wait for the answer")
+    assert world.got(world.say(PROFILE, "b")).status is Status.DONE  # who asks too often holds up nobody
+    world.memory.append(send(topic(NS, Z, "submodels"), Submodel(name, "t", 1, 0, 0, CHOICE), name))
+    world.run(ASKS_EVERY)
+    assert world.link.gateway.boxes["a"].state(world.memory.now) == "idle"
+    assert world.got(world.say(replace(PROFILE, asked=2))).status is Status.DONE
+    assert [m.asked for m in world.said("profiles")] == [1, 1, 2]
 
 
 def test_a_delta_is_done_when_it_is_in_the_log_and_not_before(world):
@@ -287,6 +313,13 @@ def replace_key(place: Any) -> Any:
 # ------------------------------------------------------------------ what it refuses
 
 
+def test_a_profile_for_larger_batches_than_the_task_s_is_refused(world):
+    """Who derives keeps what it knows by size of batch: no device is to choose among many."""
+    world.announce(2, cause=8, **MODULAR)
+    world.run(50)
+    world.refused(world.say(replace(PROFILE, batch=11)), Status.BAD, "batches of 10 at most, not 11")
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
@@ -296,6 +329,10 @@ def replace_key(place: Any) -> Any:
         (encode(FleetReport("me", Z, 0, {}, 0, 0)), Status.BAD, "Invalid value 'fleet-report'"),
         (encode(CheckIn(ME, {f"n{i}": 1.0 for i in range(2_000)})), Status.LARGE, str(MOST_WORDS)),
         (encode(Registration(ME, "moon", 1)), Status.UNKNOWN, "no task moon is announced in zone z"),
+        (encode(replace(PROFILE, task="moon")), Status.UNKNOWN, "no task moon is announced in zone z"),
+        (encode(PROFILE), Status.BAD, "task t is not modular"),
+        (encode(replace(PROFILE, importance=((2_000,),))), Status.BAD, "<= 1024"),
+        (encode(replace(PROFILE, importance=((1_000,) * 9_000,))), Status.LARGE, str(MOST_WORDS)),
         (encode({"type": "registration", "device": ME, "task": "t", "round": -1}), Status.BAD, "round"),
         (encode(DeltaBlock("t", 7, 0, ME, 0, "int32", 0, 1, 1, 0, memoryview(b""))), Status.LATE, "leave it"),
         (encode(DeltaBlock("t", 1, 0, ME, 5, "int32", 0, 1, 1, 0, memoryview(b""))), Status.BAD, "no block 5"),

@@ -10,23 +10,15 @@ from device_sim.pace import Phone, Steady
 from device_sim.portion import Portion
 from device_sim.submodels import AGAIN, PATIENCE, Own, Watch, limits, used, worth_sending
 from learning.modular.derivation import Limits
-from schemas.blocks import Manifest, Place, Tensor, layout
+from schemas.blocks import Manifest, Place
 from schemas.messages import Announcement, Ref
-from schemas.modules import UNLIMITED, Cost, Modules, Structure, Submodel
+from schemas.modules import UNLIMITED, Modules, Submodel
 from schemas.task import Training
+from tests.modular import STRUCTURE, Known
 
-MODULE = Cost(values=10, parameters=10, activations=5, macs=100)
-STRUCTURE = Structure(Cost(values=20, parameters=20, activations=10, macs=200), ((*(MODULE,) * 3, Cost()),) * 2)
 SHARES = ((512, 256, 128, 128), (64, 32, 864, 64))
 WHOLE = ((0, 1, 2, 3), (0, 1, 2, 3))
 FREE = Limits(UNLIMITED, UNLIMITED, UNLIMITED)
-TENSORS = [("", 20), ("selector", 4), *((f"{i}/{n}", 10) for i in range(2) for n in range(3))]
-
-
-class Known:
-    structure = STRUCTURE
-    layout = layout(tuple(Tensor(f"t{i}", (n,), owner) for i, (owner, n) in enumerate(TENSORS)))
-    selector = (1,)
 
 
 def own(**how) -> Own:

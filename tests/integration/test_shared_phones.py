@@ -1,7 +1,6 @@
 """Two tenants share phones under IRS on real Kafka, every role of the plane a process; the zone's coordinator is killed on the way."""
 
 import asyncio
-import secrets
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from msgspec.structs import replace
 
 from device_sim.fleet import Fleet, Manner
 from device_sim.population import Population
-from olearning.planes import Processes
-from olearning.roles import Role
 from processors.quotas import working
 from processors.submitter import Submitter
 from processors.wisher import Wisher
@@ -22,11 +19,12 @@ from schemas.task import Epochs, Rounds, TaskSpec
 from streams.ledger import Zone
 from streams.processor import Record
 from tests.integration.scribe import Scribe
+from tests.integration.staged import Z, staged
 from tests.plane import LAYOUT, START, Arithmetic
 
 pytestmark = pytest.mark.kafka
 
-Z, DEVICES, QUOTA = "east", 40, 6
+DEVICES, QUOTA = 40, 6
 STRONG = Needs(public={"cpu": 7.0, "ram": 6.0}, private={"samples": 1.0})
 SPECS = [
     TaskSpec(task, "arithmetic", "none", tenant, rounds=rounds, epochs=Epochs(1, 5), needs=needs)
@@ -56,37 +54,23 @@ class Watcher(Scribe):
 
 
 async def on_kafka(bootstrap: str, folder: Path) -> tuple[Watcher, list[str]]:
-    namespace = f"shared-{secrets.token_hex(4)}"
-    said: list[str] = []
-    plane = Processes(bootstrap, folder, said.append, 6_000, 0.5)
-    p = {"partitions": "4"}
-    roles = [Role("global", "global", namespace, options={"zones": Z, **p}), Role("zone", "zone", namespace, Z, p)]
-    roles.append(Role("aggregator", "aggregator", namespace, Z, p))
-    watcher = Watcher(namespace, (Z,), tuple(s.task for s in SPECS))
-    devices = Population(Z, DEVICES, phones="usual", seed=3).devices()
-    manner = Manner(training=(100, 500), reaction=100)
-    tasks: list[asyncio.Task] = []
-    try:
-        await plane.start(roles)
+    async with staged(bootstrap, folder, "shared", 4) as stage:
+        namespace = stage.namespace
+        watcher = Watcher(namespace, (Z,), tuple(s.task for s in SPECS))
         for key, wish in (("gold", lambda t: replace(t, quota=Quota(devices=QUOTA))), (SHARING, Sharing("irs"))):
-            done = await plane.host(lambda life, k=key, w=wish: Wisher(namespace, k, w))
-            assert done.ok, done.reason
-        watching = asyncio.create_task(plane.host(lambda life: watcher))
+            await stage.does(lambda life, k=key, w=wish: Wisher(namespace, k, w))
+        watching = stage.hosts(watcher)
         for spec in SPECS:
-            done = await plane.host(lambda life, s=spec: Submitter(namespace, life, s, LAYOUT, START, 1, 60_000))
-            assert done.ok, done.reason
-        fleet = Fleet(namespace, Z, "fleet", "life", devices, Arithmetic(), manner)
-        tasks.append(asyncio.create_task(plane.host(lambda life: fleet)))
+            await stage.does(lambda life, s=spec: Submitter(namespace, life, s, LAYOUT, START, 1, 60_000))
+        devices = Population(Z, DEVICES, phones="usual", seed=3).devices()
+        manner = Manner(training=(100, 500), reaction=100)
+        stage.hosts(Fleet(namespace, Z, "fleet", "life", devices, Arithmetic(), manner))
         async with asyncio.timeout(120):
             await watcher.begun.wait()
-            plane.kill("zone")
+            stage.plane.kill("zone")
             ended = await watching
-        assert ended.ok, (ended.reason, said)
-    finally:
-        for t in tasks:
-            t.cancel()
-        await plane.stop()
-    return watcher, said
+        assert ended.ok, (ended.reason, stage.said)
+    return watcher, stage.said
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 """The gateway from end to end: real sockets, two phones, a plane in memory on the real clock. And what HTTP refuses, in words."""
 
 import asyncio
+import io
 import logging
+import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,17 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from rich.console import Console
 
+from device_sim import gateway as front
+from device_sim import submodels
 from device_sim.device import Device
-from device_sim.fleet import Manner
+from device_sim.fleet import Fleet, Manner
 from device_sim.gateway import MOST_BYTES, Gateway, Reply, Status
-from olearning import gateway
+from device_sim.pseudonym import pseudonym
+from learning.modular.derivation import Derivation
+from learning.modular.structure import blocks_of
+from olearning import explain, gateway
 from olearning.errors import Trouble
 from olearning.gateway import Api, Hosted, Server
 from olearning.phone import Phone
@@ -23,13 +31,17 @@ from olearning.planes import InMemory
 from olearning.roles import Role
 from olearning.telemetry.sources import samples_of, unready
 from olearning.tokens import Signed, device_check, find_check, read_secret, salt
+from processors.derivation import Deriver
 from processors.submitter import Submitter
 from schemas.messages import CheckIn, Registration
-from schemas.topics import zone_topics
+from schemas.sets import bitmap
+from schemas.topics import read, topic, zone_topics
 from schemas.wire import encode
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Host, Memory
+from tests import modular
 from tests.plane import LAYOUT, NS, START, Arithmetic, Plane, spec
+from tests.processors.test_auditor import audit
 
 SECRET = b"a secret of 24 bytes, so."
 TOKENS = Signed(SECRET)
@@ -40,7 +52,8 @@ TASK = spec(demand=2, minimum=2, epochs=1, rounds=ROUNDS)
 class House:
     """A plane in memory, a gateway before it, and whatever a test does with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: bool = False) -> None:
+        self.modules = modules
         self.plane = InMemory(print, pause=0.2)
         self.hosted: Hosted
         self.host: Host
@@ -55,6 +68,8 @@ class House:
             Role("zone", "zone-east", NS, "east", p),
             Role("aggregator", "agg-east", NS, "east", p | {"commit-interval": "100"}),
         ]
+        if self.modules:
+            roles.append(Role("modules", "modules-east", NS, "east", p))
         await self.plane.start(roles)
         for t in zone_topics(NS, "east"):
             self.plane.memory.create(t.name, t.partitions(4))
@@ -79,6 +94,12 @@ class House:
         assert self.server
         await self.server.__aexit__()
 
+    def said(self, what: str, task: str = "") -> list[Any]:
+        """What lies in the log of a zone's topic."""
+        t = topic(NS, "east", what, task)
+        records = [r for p in range(t.partitions(4)) for r in self.plane.memory.records(t.name, p)]
+        return [read(r.topic, r.value, r.headers) for r in records]
+
     def fold(self, zone: str) -> Any:
         ledger: Ledger = Ledger(Globe() if zone == "global" else Zone())
         for record in self.plane.memory.records(f"{NS}.{zone}.ledger"):
@@ -87,8 +108,8 @@ class House:
 
 
 @asynccontextmanager
-async def house() -> AsyncIterator[House]:
-    h = House()
+async def house(modules: bool = False) -> AsyncIterator[House]:
+    h = House(modules)
     await h.start()
     await h.open()
     try:
@@ -114,14 +135,62 @@ class Twice(Phone):
         await super()._post(what, value)
 
 
-def undisturbed() -> np.ndarray:
+class Noting(Phone):
+    """A phone that notes which blocks of models it fetches."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.fetched: set[int] = set()
+
+    def _where(self, name: str, key: str) -> Any:
+        if found := super()._where(name, key):
+            self.fetched.add(found[1])
+        return found
+
+
+Make = Callable[[str], Submitter]
+
+
+async def trained(
+    h: House,
+    phones: list[Any],
+    submitter: Make,
+    when: Callable[[], object],
+    meanwhile: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(0.5),
+) -> np.ndarray:
+    """The model of a task that phones train; when it is time, the gateway is killed, and starts again."""
+    at_work = [asyncio.create_task(phone.run()) for phone in phones]
+    submitted = h.plane.memory.host(submitter)
+    await until(lambda: submitted.stopped)
+    assert submitted.stopped.ok, submitted.stopped  # type: ignore[union-attr]
+    await until(when)
+    await h.kill()
+    await meanwhile()
+    await h.open()
+    await until(lambda: h.fold("global").tasks["toy"].state == "ended")
+    for task in at_work:
+        assert not task.done(), task
+        task.cancel()
+    await asyncio.gather(*at_work, return_exceptions=True)
+    assert h.lives == 2
+    return Plane.vector(h.plane, h.fold("global").tasks["toy"].manifest)  # type: ignore[arg-type]
+
+
+def undisturbed(devices: list[Device], learner: Any, submitter: Make) -> np.ndarray:
     """The same devices in a fleet, in virtual time, with nothing in between."""
-    plane = Plane(Memory(seed=3), zones=("east",), devices=2)
-    plane.submit(TASK)
+    plane = Plane(Memory(seed=3), zones=("east",), devices=0)
+    plane.memory.host(lambda life: Deriver(NS, "east", "modules", Derivation))
+    plane.memory.host(lambda life: Fleet(NS, "east", "fleet", life, devices, learner, plane.manner))
+    plane.memory.host(submitter)
     assert plane.memory.run(lambda: plane.ended("toy"), 120_000)
     return plane.model("toy")
 
 
+def submits(life: str) -> Submitter:
+    return Submitter(NS, life, TASK, LAYOUT, START, 1)
+
+
+@pytest.mark.program
 def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() -> None:
     said: list[str] = []
 
@@ -135,31 +204,22 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
                 )
                 for n, (kind, ms) in enumerate(((Phone, 700), (Twice, 50)))  # what comes twice comes while the round waits
             ]  # fmt: skip
-            at_work = [asyncio.create_task(phone.run()) for phone in phones]
-            h.plane.memory.host(lambda life: Submitter(NS, life, TASK, LAYOUT, START, 1))
-            await until(
-                lambda: (z := h.fold("east")).tasks and z.tasks["toy"].round == 2 and z.tasks["toy"].rounds[2].devices
+            model = await trained(
+                h,
+                phones,
+                submits,
+                lambda: (z := h.fold("east")).tasks and z.tasks["toy"].round == 2 and z.tasks["toy"].rounds[2].devices,
             )
-            await h.kill()
-            await asyncio.sleep(0.5)
-            await h.open()
-            await until(lambda: h.fold("global").tasks["toy"].state == "ended")
-            for task in at_work:
-                assert not task.done(), task
-                task.cancel()
-            await asyncio.gather(*at_work, return_exceptions=True)
             shown = {(m.name, labels): n for m, labels, n in samples_of(h.hosted.gateway, h.plane.now())}
-            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.blocks > 0
+            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.outbox.sent > 0
             assert shown["olearning_receipts", ("east", "counted")] > 0
             assert shown["olearning_model_handed_bytes", ("east",)] > 0
             assert sum(n for (name, _), n in shown.items() if name == "olearning_devices") == 2
             assert unready(h.hosted.gateway) == ""
-            manifest = h.fold("global").tasks["toy"].manifest
-            return Plane.vector(h.plane, manifest), h  # type: ignore[arg-type]
+            return model, h
 
     model, h = asyncio.run(play())
-    assert model.tobytes() == undisturbed().tobytes()
-    assert h.lives == 2
+    assert model.tobytes() == undisturbed([Device(f"east-{n}", n) for n in range(2)], Arithmetic(), submits).tobytes()
     counts = h.fold("east").tasks["toy"].tally.counts
     assert counts.counted == 2 * ROUNDS * len(LAYOUT.sizes)
     assert counts.duplicate > 0
@@ -172,6 +232,64 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
     )
     assert b"east-0" not in everything
     assert b"east-1" not in everything
+
+
+@pytest.mark.program
+def test_phones_adapt_by_sub_models_through_a_gateway_that_is_killed_as_they_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each fetches and sends its own modules alone, and no bit differs from what a fleet makes of it. The answers come while the gateway
+    is dead: they are asked for again."""
+    for of, name, ms in ((submodels, "PATIENCE", 200), (front, "ASKS_EVERY", 100)):
+        monkeypatch.setattr(of, name, ms)
+    known, task, said = modular.Known.layout, modular.spec(2, rounds=2), []
+
+    def devices() -> list[Device]:
+        """A module of each stage, and most of them."""
+        return [Device(f"d{n}", n, abilities={"bandwidth": b * modular.MBIT}) for n, b in enumerate((170, 300))]
+
+    def submits(life: str) -> Submitter:
+        return Submitter(NS, life, task, known, modular.START, 1, structure=modular.STRUCTURE)
+
+    async def play() -> tuple[np.ndarray, House, list[Noting]]:
+        async with house(modules=True) as h:
+            assert h.server
+            manner = Manner(training=(50, 50), reaction=50, tick=20)
+            phones = [
+                Noting(h.server.url, TOKENS.token(d.id), "east", d, modular.Learner(), said.append, manner, NS)
+                for d in devices()
+            ]
+            cloud = h.plane.hosts["modules-east"]
+            cloud.freeze()
+
+            async def answers() -> None:
+                cloud.thaw()
+                await until(lambda: len({m.device for m in h.said("submodels")}) == 2)
+
+            asked = lambda: len({m.device for m in h.said("profiles")}) == 2  # noqa: E731
+            return await trained(h, phones, submits, asked, answers), h, phones
+
+    model, h, phones = asyncio.run(play())
+    assert said == []
+    assert model.tobytes() == undisturbed(devices(), modular.Learner(), submits).tobytes()
+    asked = [m.asked for m in h.said("profiles") if m.device == h.said("profiles")[-1].device]
+    assert len(asked) < max(asked), "each time that it lost patience while the gateway was away is a question"
+    choices = {m.device: m.choice for m in h.said("submodels")}
+    told, _ = audit(h.plane.memory, "east", "toy", 1)
+    assert told.ok
+    out = io.StringIO()
+    Console(file=out, width=200).print(explain.screen(told))
+    for phone in phones:
+        name = pseudonym(phone.device.id, "east", "default", salt(SECRET))
+        choice = choices.pop(name)
+        blocks = blocks_of(known, choice, selector=False)
+        assert phone.fetched == set(blocks_of(known, choice)) < set(range(len(known.sizes)))
+        assert {m.block for m in h.said("deltas", "toy") if m.device == name} == set(blocks)
+        assert {m.blocks for m in h.said("registrations") if m.device == name} == {bitmap(blocks, len(known.sizes))}
+        (slot,) = [x for x in explain.as_json(told)["slots"] if x["device"] == name]
+        assert slot["modules"] == {str(i): list(layer[:-1]) for i, layer in enumerate(choice)}
+    assert choices == {}
+    assert re.search(r"owes 3 of the model: the shared part; stage 0 module \d; stage 1 module \d\)", out.getvalue())
 
 
 # ------------------------------------------------------------------ what HTTP refuses

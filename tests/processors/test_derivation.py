@@ -11,16 +11,16 @@ from processors import derivation
 from processors.derivation import AHEAD, Deriver
 from schemas.blocks import Manifest, Place
 from schemas.facts import LEADERSHIP, Claimed, Founded, TaskAdmitted, TaskEnded, ZoneJoined
-from schemas.modules import Cost, Modules, Profile, Structure, Submodel
+from schemas.modules import Modules, Profile, Structure, Submodel
 from schemas.topics import GLOBAL, topic, zone_topics
 from schemas.wire import decode, encode
 from streams.memory import Memory
 from streams.processor import Send, send
+from tests.modular import STRUCTURE
 from tests.plane import LAYOUT, NS, spec
+from tests.some import some
 
 PARTS = 4
-MODULE = Cost(values=10, parameters=10, activations=5, macs=100)
-STRUCTURE = Structure(Cost(values=20, parameters=20, activations=10, macs=200), ((*(MODULE,) * 3, Cost()),) * 2)
 GREEDY = partial(Derivation, solver=False)
 IMPORTANCE = ((512, 256, 128, 128), (64, 64, 832, 64))
 
@@ -141,7 +141,7 @@ def test_a_flood_waits_in_the_log(monkeypatch):
     assert 0 < most <= 50
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some(range(12), 3))
 def test_no_profile_stays_without_an_answer_whoever_dies(seed):
     """Nobody asks twice here. Two derivers crash, freeze and wake at random; answers are late, doubled, out of order."""
     w, dice = World(seed, derivers=2), Random(seed)
