@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from device_sim.fleet import Manner
 from olearning.commands.tenants import setting
 from olearning.errors import FAILED, OK, USAGE
-from olearning.places import nth, place, place_words
+from olearning.places import nth, place_words, places
 from olearning.view import View
 from schemas.messages import CheckIn, TenantsReport
 from schemas.sharing import Needs, Quota, Rule, SharingPlan, Tenant, Turn
@@ -269,14 +269,14 @@ def test_the_queue_says_the_place_in_the_plan_and_under_which_policy(command):
 def test_places_in_a_plan_of_several_rules():
     first, second = Turn(share=0.5, tasks=("a", "b")), Turn(share=0.5, tasks=("b", "a", "c"))
     plan = SharingPlan(zone="east", at=7, policy="mine", rules=(Rule(turns=(first, second)), Rule(turns=(second,))))
-    said = {t: place_words(place(plan, t), "mine") for t in "abcd"}
+    said = {t: place_words(places(plan).of(t), "mine") for t in "abcd"}
     assert said == {
         "a": "1st to 2nd of 3, under mine",
         "b": "1st to 2nd of 3, under mine",
         "c": "3rd of 3, under mine",
         "d": "not in the plan, under mine",
     }
-    failed = place(replace(plan, rules=(), chosen=True), "a")
+    failed = places(replace(plan, rules=(), chosen=True)).of("a")
     assert place_words(failed, "mine") == "devices choose by reward, under mine"
     assert place_words(None, "mine") == "no plan by mine heard yet"
     assert [nth(n) for n in (11, 12, 21, 103)] == ["11th", "12th", "21st", "103rd"]
