@@ -8,7 +8,7 @@ from msgspec.structs import replace as changed
 from rich.console import Console
 
 import olearning.books
-import olearning.view
+import olearning.following
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
@@ -463,7 +463,7 @@ def replace_at(r: AggregatorReport, at: int, blocks: int, size: int) -> Aggregat
 
 def test_of_tasks_that_are_over_only_the_last_have_curves_and_scores(monkeypatch):
     monkeypatch.setattr(olearning.books, "MOST_OVER", 1)
-    monkeypatch.setattr(olearning.view, "MOST_OVER", 1)
+    monkeypatch.setattr(olearning.following, "MOST_OVER", 1)
     plane = Plane(Memory(seed=5), zones=("east",), devices=2)
     view = watch(plane)
     for task in ("one", "two", "three"):
