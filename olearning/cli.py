@@ -32,7 +32,7 @@ try:
     from schemas.wire import MOST_SEED
     from streams import security
     from streams.broker import BrokerError, start_detached, status, stop_detached
-    from streams.kafka import BrokerGone, wall_clock
+    from streams.kafka import BrokerGone, Kafka, wall_clock
     from streams.processor import Processor
 except KeyboardInterrupt:  # Ctrl-C in the half second that this takes
     raise SystemExit(130) from None
@@ -384,8 +384,9 @@ def gateway(
     role = Role("gateway", _named(name, f"gateway-{zone}"), namespace, zone, options, own)
     tls = (certificate, key) if certificate else None
 
-    def face(processor: Processor) -> AbstractAsyncContextManager[None]:
+    def face(processor: Processor, kafka: Kafka) -> AbstractAsyncContextManager[None]:
         assert isinstance(processor, Hosted)
+        processor.wake = kafka.nudge
         return front(processor, checked, *place, tls)
 
     host(role, bootstrap, session_timeout, metrics_port, face)
