@@ -127,6 +127,8 @@ class _Case:
             f"limit_{each}": _us(bare["cpu_s"], n),
             f"phones_{each}": _us(mine["phones_cpu_s"], n),
             "busy": round(mine["cpu_s"] / mine["seconds"], 2),
+            "questions_meanwhile": round(mine["polls"]),
+            "limit_questions_meanwhile": round(bare["polls"]),
         } | more
         if "p50_ms" in mine:
             settings |= {name: round(mine[name], 1) for name in ("p50_ms", "p99_ms")}
