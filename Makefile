@@ -8,7 +8,7 @@ READY := .venv/.ready
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help env test test-docker unit proofs chaos lint format lock golden topics docs demo clean
+.PHONY: help env test test-docker unit programs proofs chaos lint format lock golden topics docs demo clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,8 +46,11 @@ plane-image: $(READY)  ## the plane's image, on the image BASE; what is installe
 	deploy/wheels.sh plane $$(docker run --rm --entrypoint python3 $(BASE) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	docker build -q -f deploy/Dockerfile --build-arg BASE=$(BASE) --build-arg PIP_NO_INDEX=1 -t olearning/plane .
 
-unit: $(READY)  ## the tests that need no broker and no minutes
-	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack and not proof"
+unit: $(READY)  ## the tests of a part each: no broker, no whole program, no exploration; under two minutes on two cores
+	$(BIN)/python -m pytest $(SPREAD) -m "not kafka and not stack and not proof and not program"
+
+programs: $(READY)  ## whole programs and experiments, the live page in a browser, the documents' site
+	$(BIN)/python -m pytest $(SPREAD) -m "program and not kafka and not stack"
 
 proofs: $(READY)  ## explorations, schedules, crash points, the state machine
 	$(BIN)/python -m pytest $(SPREAD) -m proof

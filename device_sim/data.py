@@ -59,7 +59,9 @@ def load(name: str, args: Mapping[str, Scalar]) -> Dataset:
     if name not in _data and (found := plugin(GROUP, name)) and name not in _data:  # its import may register it
         data(name)(found)
     if name not in _data:
-        raise UnknownData(f"no data {name!r} is known here; known: {', '.join(sorted({*_data, *names(GROUP)}))}")
+        raise UnknownData(
+            f"no data {name!r} is known here; known: {', '.join(sorted({*_data, *names(GROUP)}))}. Your own: --load its file"
+        )
     takes = inspect.signature(_data[name]).parameters
     if strangers := [a for a in args if a not in takes and a not in SPLIT]:
         raise ValueError(f"data {name!r} takes {', '.join([*takes, *SPLIT])}; not {', '.join(strangers)}")

@@ -81,6 +81,10 @@ class Board:
         last = self.rounds.get(a.task)
         return last is None or last.cause.ledger != a.cause.ledger or last.cause.offset < a.cause.offset
 
+    def takes(self, task: str, round: int) -> bool:
+        """Whether a delta of that round may still count, as far as is announced."""
+        return (a := self.rounds.get(task)) is not None and a.takes(round)
+
     def replan(self, plan: SharingPlan) -> bool:
         """Note a plan; whether it is another one, and no older."""
         if self.plan and (plan == self.plan or plan.at < self.plan.at):
@@ -273,6 +277,11 @@ class Device:
         if self.jobs:
             return REGISTERED
         return ASKING if any(o.waits or o.looks for o in self.own.values()) else IDLE
+
+    @property
+    def busy_now(self) -> bool:
+        """Is it awake, and did it see other work when it looked last?"""
+        return self.awake and self.free < 1
 
     def die(self, *what: str | int, most: int) -> int:
         """A throw in [0, most), the same each time for the same device, seed and name."""

@@ -81,7 +81,7 @@ def version(a: Announcement) -> str:
 
 def named(a: Announcement) -> str:
     """What is trained from in a round: the version, and if it is a part of it, which."""
-    return version(a) + (f" {','.join(map(str, a.blocks))}" if isinstance(a, Portion) else "")
+    return version(a) + (f" {a.name}" if isinstance(a, Portion) else "")
 
 
 def contents(a: Announcement) -> tuple[Block, ...]:

@@ -32,7 +32,7 @@ from device_sim.device import (
 from device_sim.edge import ROOM, Edge, Gone, named, version
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
-from device_sim.portion import blocks_of, owes, portion
+from device_sim.portion import Portion, blocks_of, owes, portion
 from device_sim.pseudonym import pseudonym, seed_of
 from device_sim.submodels import Model, Own
 from learning.codecs import read_values, write_values
@@ -178,7 +178,7 @@ class Fleet:
         self.edge = Edge(self.requests, manner.room)
         self.outboxes = {z: Outbox(name) for z in self.boards}
         self.outcomes: dict[str, int] = {}
-        self.blocks = self.bytes = self.reported = 0
+        self.reported = 0
         self.listening = False
         self.diverged: set[str] = set()
         """Tasks of which it was said that a run diverged."""
@@ -188,6 +188,8 @@ class Fleet:
         """The same, each once."""
         self.looking: dict[tuple[int, str], tuple[Device, str, Announcement]] = {}
         """By device and task, who is to look at its data, in which zone; the model's selector may still be on its way."""
+        self.selectors: dict[tuple[str, str], tuple[Announcement, Portion]] = {}
+        """By ledger and modular task, its last round and the part of it that is looked by."""
         self.waiting: list[tuple[Device, Job]] = []
         """Runs to train."""
         self.ready: list[tuple[Device, Job, Run | Exception]] = []
@@ -313,6 +315,7 @@ class Fleet:
         """A task is over in a zone. What devices know of it they keep while another zone of this fleet has it."""
         for known in (board.rounds, board.heard, board.objections):
             known.pop(a.task, None)
+        self.selectors.pop((a.cause.ledger, a.task), None)
         everywhere = not any(a.task in b.rounds for b in self.boards.values())
         if everywhere:
             self.diverged.discard(a.task)
@@ -391,10 +394,14 @@ class Fleet:
             self.reported = now
             states = [d.state for d in self.devices]
             count = {s: states.count(s) for s in DEVICE_STATES}
+            boxes = self.outboxes.values()
+            sent = sum(box.sent for box in boxes), sum(box.sent_bytes for box in boxes)
             models = self.edge.fetched, self.edge.handed
-            waits = self.outboxes[self.zone].waiting, sum(box.left for box in self.outboxes.values())
+            waits = self.outboxes[self.zone].waiting, sum(box.left for box in boxes)
             local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
-            report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits, local)
+            busy = sum(d.busy_now for d in self.devices)
+            elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
+            report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local, busy, elsewhere)
             yield send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
@@ -430,9 +437,13 @@ class Fleet:
         bounds = [b for r in plan.rules for b in (*r.meets, *r.lacks)] if plan else []
         return sorted({name for b in (job.work.needs.public, *bounds) for name in b})
 
-    def _selector(self, d: Device, a: Announcement) -> Announcement:
-        """Of a modular task's round, the selector's blocks: what a device profiles its data by."""
-        return portion(a, d.own[a.task].model.selector)
+    def _selector(self, d: Device, a: Announcement) -> Portion:
+        """Of a modular task's round, the selector's blocks: what a device profiles its data by. The same for all devices."""
+        key = a.cause.ledger, a.task
+        last = self.selectors.get(key)
+        if last is None or last[0] is not a:
+            last = self.selectors[key] = a, portion(a, d.own[a.task].model.selector)
+        return last[1]
 
     def _look(self, now: int) -> Iterator[Effect]:
         """Have devices see how important modules are for their data, and send what they ask."""
@@ -539,15 +550,8 @@ class Fleet:
 
     def _post(self, zone: str, now: int) -> Iterator[Send]:
         """Send what may go."""
-        rounds = self.boards[zone].rounds
-
-        def over(parcel: Parcel) -> bool:
-            return (a := rounds.get(parcel.task)) is None or not a.takes(parcel.round)
-
-        for sent in self.outboxes[zone].take(now, over):
-            self.blocks += 1
-            self.bytes += len(sent.value)
-            yield sent
+        board = self.boards[zone]
+        yield from self.outboxes[zone].take(now, lambda parcel: not board.takes(parcel.task, parcel.round))
 
     def _blocks(self, d: Device, job: Job, run: Run) -> Iterable[DeltaBlock]:
         a = job.work

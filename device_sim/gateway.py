@@ -211,7 +211,6 @@ class Gateway:
         self._end: int | None = None
         self._read = 0
         self._reported = 0
-        self.blocks = self.bytes = 0
         self.outcomes: dict[str, int] = {}
         """Of its devices' blocks, how many had which, as the receipts said."""
 
@@ -536,7 +535,7 @@ class Gateway:
         """Send the deltas that may go."""
 
         def over(parcel: Parcel) -> bool:
-            if (a := self.board.rounds.get(parcel.task)) and a.takes(parcel.round):
+            if self.board.takes(parcel.task, parcel.round):
                 return False
             _, key = self.requests.close(parcel.send.tag)
             for number in self._land(key)[0]:
@@ -545,10 +544,7 @@ class Gateway:
                 )
             return True
 
-        for sent in self.outbox.take(now, over):
-            self.blocks += 1
-            self.bytes += len(sent.value)
-            yield sent
+        yield from self.outbox.take(now, over)
 
     def _land(self, key: Key) -> tuple[list[int], int]:
         """A delta block is not on its way any more."""
@@ -576,6 +572,6 @@ class Gateway:
             if box.wishes:
                 box.wishes &= self.board.rounds.keys()
             count[box.state(now)] += 1
-        models, waits = (self.edge.fetched, self.edge.handed), (self.outbox.waiting, self.outbox.left)
-        report = FleetReport(self.name, self.zone, now, count, self.blocks, self.bytes, *models, *waits)
+        out, models = self.outbox, (self.edge.fetched, self.edge.handed)
+        report = FleetReport(self.name, self.zone, now, count, out.sent, out.sent_bytes, *models, out.waiting, out.left)
         yield send(topic(self.namespace, GLOBAL, "metrics"), report, key=self.name)

@@ -54,6 +54,9 @@ class Outbox:
     since: int = 0
     """When the bucket was looked at."""
     waiting: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    """Blocks that went, and their bytes."""
     left: int = 0
     """Blocks whose round was over before they went."""
     _heap: list[tuple[int, int, Parcel]] = field(default_factory=list)
@@ -86,6 +89,8 @@ class Outbox:
                 self.left += 1
                 continue
             self.tokens -= parcel.size
+            self.sent += 1
+            self.sent_bytes += parcel.size
             yield parcel.send
 
     def _fill(self, now: int) -> None:

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from device_sim.availability import Availability, Clock, Free
+from device_sim.busy import ALWAYS_MS, SPANS, Busy
 from device_sim.capacity import Bandwidth, Capacities, Usual, bandwidths, capacities
 from device_sim.device import Device, Habit
 from device_sim.forecast import Forecast
@@ -30,7 +31,7 @@ class Population:
     `day_ms`: ms of the plane's clock that stand for 24 h (0: always free), from `origin_ms` on, which is midnight UTC. `capacity`:
     "steady" (a run takes what the fleet's manner says), "usual", or the path of a capacity file; `bandwidth`: of a file with series.
     `phones`: what devices report of themselves: "" (nothing), "usual", or the path of a phones file; with the bandwidth of their
-    capacity, if they have one.
+    capacity, if they have one. `busy`: the share of their time in which they have other work (`device_sim.busy`).
     `offsets`: by zone its UTC offset in hours, with `zone` among them; `travel`: the chance that a device begins a trip on a day.
     `homes`: places, with their UTC offsets, where the zone's devices live instead, in equal parts, one after the other; each device
     is what it would be in a zone of that name.
@@ -49,12 +50,15 @@ class Population:
     bandwidth: str = ""
     phones: str = ""
     travel: float = 0.0
+    busy: float = 0.0
     whims: Whims | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.day not in DAYS:
             raise ValueError(f"no day {self.day!r} is known; known: {', '.join(DAYS)}")
+        if not 0 <= self.busy <= 1:  # nor is NaN
+            raise ValueError(f"busy is a share of their time from 0 to 1, not {self.busy}")
         if self.travel and not self.day_ms:
             raise ValueError("devices that travel need days: give a day some seconds")
         if self.travel and self.homes:
@@ -78,6 +82,8 @@ class Population:
         made = Device(
             id, number, pace=pace, abilities=self._able(id, pace), zone=self.zone, whims=self.whims, habit=self._habit
         )
+        if self.busy:
+            made.busy = Busy(id, self.busy, max(1, self.day_ms // SPANS) if self.day_ms else ALWAYS_MS, self.seed)
         if self.day_ms:
             made.nights = self._free(id, offset)
             made.learns = partial(self._forecast, offset)

@@ -22,6 +22,8 @@ class Portion(Announcement, frozen=True, kw_only=True):
     blocks: tuple[int, ...]
     sent: tuple[int, ...]
     whole: int
+    name: str
+    """Which blocks, in words: made once, for a model of many blocks is asked for at every look."""
 
     @property
     def owes(self) -> Set:
@@ -42,7 +44,7 @@ def portion(a: Announcement, blocks: Iterable[int], sent: Iterable[int] | None =
     if not gives or not set(gives) <= set(mine) or not 0 <= mine[0] <= mine[-1] < n:
         raise ValueError(f"of blocks 0 to {n - 1} a part has {mine}, and sends {gives} of them: that cannot be")
     fields: dict[str, Any] = asdict(a) | {"sizes": tuple(a.sizes[b] for b in mine)}
-    return Portion(**fields, blocks=mine, sent=gives, whole=n)
+    return Portion(**fields, blocks=mine, sent=gives, whole=n, name=",".join(map(str, mine)))
 
 
 def blocks_of(a: Announcement) -> tuple[int, ...]:

@@ -13,8 +13,8 @@ from olearning.happenings import VOID
 from olearning.planes import Plane
 from olearning.report import Recorder
 from olearning.roles import Role
-from olearning.screen import status_screen
 from olearning.snapshot import Snapshot
+from olearning.status import status_screen
 from olearning.submitting import submitter
 from olearning.tasks import parse_task
 from olearning.up import Shape, make_plane

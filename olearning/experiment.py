@@ -14,7 +14,7 @@ from olearning import scenario
 from olearning.errors import USAGE, Trouble
 from olearning.hosting import emit_or_end
 from olearning.outcome import Result
-from olearning.watching import follow
+from olearning.simulating import follow
 from streams.processor import Processor
 
 HERE = Path(__file__).parent

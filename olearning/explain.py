@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from olearning.figures import listed, runs
 from olearning.happenings import clean, happened
 from olearning.verify import lines, verdict
 from processors.audit import Audit
@@ -159,14 +160,14 @@ def _blocks(p: Part) -> str:
     if not p.blocks:
         return "whole" if p.done_in is not None else "nothing came"
     known = [o for o in (*OUTCOMES, *p.blocks) if o in p.blocks]
-    return ", ".join(f"{len(p.blocks[o])} {o}: {_runs(p.blocks[o])}" for o in dict.fromkeys(known))
+    return ", ".join(f"{len(p.blocks[o])} {o}: {listed(p.blocks[o], ' ')}" for o in dict.fromkeys(known))
 
 
 def _owed(p: Part) -> str:
     """What it owes: of a modular model by stage and module, else by block."""
     if p.modules is None:
-        return _runs(p.owes or ())
-    stages = [f"stage {i} module{'s' * (len(ns) > 1)} {_runs(ns)}" for i, ns in p.modules.items()]
+        return listed(p.owes or (), " ")
+    stages = [f"stage {i} module{'s' * (len(ns) > 1)} {listed(ns, ' ')}" for i, ns in p.modules.items()]
     return "; ".join(["the shared part", *stages])
 
 
@@ -175,21 +176,6 @@ def _weight(p: Part) -> str:
     if p.weight is None:
         return f"{min(p.weights.values())}–{max(p.weights.values())}"
     return str(p.weight or "–")
-
-
-def _runs(offsets: Iterable[int]) -> str:
-    return " ".join(f"{a}–{b - 1}" if b - a > 1 else str(a) for a, b in runs(offsets))
-
-
-def runs(offsets: Iterable[int]) -> list[list[int]]:
-    """[from, to) of each run of offsets."""
-    out: list[list[int]] = []
-    for o in sorted(offsets):
-        if out and out[-1][1] == o:
-            out[-1][1] = o + 1
-        else:
-            out.append([o, o + 1])
-    return out
 
 
 def _table(title: str, *columns: str) -> Table:

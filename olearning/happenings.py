@@ -6,6 +6,7 @@ Pure functions of the fold before and after a record. `values` holds the same in
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from olearning.figures import many
 from processors.wisher import said as said_of
 from schemas.facts import (
     Abandoned,
@@ -92,7 +93,7 @@ def _zone(z: Zone, fact: Message | None, zone: str, at: int) -> Iterator[Event]:
             w = fact.worth
             why = f"contribution {w.contribution:.3g} × progress {w.progress:.3g}"
             if w.starved:
-                why += f", raised after {_many(w.starved, 'round')} with too few devices"
+                why += f", raised after {many(w.starved, 'round')} with too few devices"
             text = f"{task} round {n} opened (epoch {fact.epoch}): {fact.demand} devices wanted, reward {w.reward:.3g} ({why})"
             yield Event(at, zone, ROUND, text, {
                 "step": "opened", "task": task, "round": n, "epoch": fact.epoch, "reward": w.reward,
@@ -105,9 +106,9 @@ def _zone(z: Zone, fact: Message | None, zone: str, at: int) -> Iterator[Event]:
         case Finalised(task=task, round=n):
             loss = fact.mean_loss
             if fact.manifest:
-                text = f"{task} round {n} finalised: {_many(fact.devices, 'device')}, {_many(fact.samples, 'sample')}, mean loss {loss:.4f}"
+                text = f"{task} round {n} finalised: {many(fact.devices, 'device')}, {many(fact.samples, 'sample')}, mean loss {loss:.4f}"
             else:
-                text = f"{task} round {n} failed: only {_many(fact.devices, 'device')}"
+                text = f"{task} round {n} failed: only {many(fact.devices, 'device')}"
             yield Event(at, zone, ROUND, text, {
                 "step": "finalised", "task": task, "round": n, "epoch": z.tasks[task].epoch, "devices": fact.devices,
                 "samples": fact.samples, "loss": loss, "model": fact.manifest is not None,
@@ -176,7 +177,7 @@ def _globe(g: Globe, fact: Message | None, at: int) -> Iterator[Event]:
             )
         case Merged(task=task, epoch=n):
             zones = ", ".join(sorted(g.tasks[task].updates))
-            got = f"merged from {zones}, {_many(fact.samples, 'sample')}" if fact.manifest else "brought nothing"
+            got = f"merged from {zones}, {many(fact.samples, 'sample')}" if fact.manifest else "brought nothing"
             values: dict[str, Value] = {"step": "merged", "task": task, "epoch": n, "samples": fact.samples}
             if len(fact.contributions) > 1:
                 got += f"; contributions {', '.join(f'{z} {c:.3g}' for z, c in sorted(fact.contributions.items()))}"
@@ -219,7 +220,7 @@ def _from(old: Holder, new: Holder) -> str:
 
 def evaluated(e: Evaluation) -> Event:
     what = "untrained model" if e.epoch == 0 else f"global model of epoch {e.epoch}"
-    text = f"{e.task}: the {what} has accuracy {e.accuracy:.4f} on {_many(e.samples, 'sample')}"
+    text = f"{e.task}: the {what} has accuracy {e.accuracy:.4f} on {many(e.samples, 'sample')}"
     values: dict[str, Value] = {"task": e.task, "epoch": e.epoch, "accuracy": e.accuracy, "loss": e.loss}
     return Event(e.at, GLOBAL, EVALUATION, text, values)
 
@@ -234,7 +235,3 @@ def dead(letter: DeadLetter, at: int) -> Event:
     zone = parts[1] if len(parts) > 2 else GLOBAL
     where = f"{letter.topic}/{letter.partition}/{letter.offset}"
     return Event(at, zone, LETTER, f"dead letter: {letter.reason} ({where})", {"reason": letter.reason, "from": where})
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

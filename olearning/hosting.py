@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
 import typer
 
 from olearning.connect import Broker, attended, find
 from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
+from olearning.happenings import Event
 from olearning.roles import Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
@@ -52,6 +54,15 @@ def emit_or_end(text: str) -> None:
     """Print a line; when nobody reads any more, end in good order."""
     if not emit(text):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def narrator(role: str) -> Callable[..., None]:
+    """How a command that stays tells what it does, and what happens (`event`): a line each, JSON where logs are."""
+
+    def narrate(text: str, event: Event | None = None) -> None:
+        emit_or_end(logs.line(text, role, event) if logs.wanted() is logs.Format.JSON else text)
+
+    return narrate
 
 
 def nobody_reads() -> None:
@@ -198,4 +209,13 @@ def must_exist(there: set[str], where: str, namespace: str, name: str) -> None:
         raise Trouble(f"there is no namespace {namespace} at {where}; there: {there_are}. To go on: {hint}")
     if name not in there:
         mine = sorted(t.removeprefix(f"{namespace}.") for t in there if t.startswith(f"{namespace}."))
-        raise Trouble(f"there is no topic {name}; there: {', '.join(mine)}")
+        wanted = name.removeprefix(f"{namespace}.")
+        zones = {t.split(".")[0] for t in mine} - {GLOBAL}
+        zone, dot, _ = wanted.partition(".")
+        if dot and zone not in zones | {GLOBAL}:
+            raise Trouble(
+                f"there is no zone {zone} in namespace {namespace}; there: {', '.join(sorted(zones)) or 'none'}"
+            )
+        near = get_close_matches(wanted, mine)
+        near += [t for t in mine if t not in near and (not dot or t.startswith(f"{zone}."))]
+        raise Trouble(f"there is no topic {name}; there: {', '.join(near)}")

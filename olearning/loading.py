@@ -34,6 +34,12 @@ def load_code(names: Iterable[str] | None) -> None:
             raise Trouble(f"--load {name}: {_words(e, name)}", USAGE) from e
 
 
+def own(names: list[str] | None) -> tuple[str, ...]:
+    """What a role is given to load, loaded here too: what is wrong with it ends the command before anything else is done."""
+    load_code(names)
+    return tuple(names or ())
+
+
 def _other(path: Path) -> str:
     """What is imported by the name of this file if it is not this file, or ""."""
     try:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from device_sim.device import Device
 from olearning.outcome import Result
 from olearning.scenario import Loaded, Place, Scenario
-from olearning.simulate import Simulation
+from olearning.simulation import Simulation
 from schemas.blocks import Layout
 from schemas.messages import Announcement
 from schemas.task import Epochs, Rounds, TaskSpec, Training

@@ -23,6 +23,25 @@ Bootstrap = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON.")]
 TaskName = Annotated[str, typer.Argument(help="The task.", autocompletion=seen("tasks"))]
 By = Annotated[str, typer.Option(help="Who says so; else this user.")]
+Zone = Annotated[str, typer.Option(help="The zone, a-z, 0-9 and '-'.", autocompletion=seen("zones"))]
+Name = Annotated[str, typer.Option(help="The role's name on ledgers and metrics; made up if not given.")]
+Partitions = Annotated[int, typer.Option(help="Partitions of the zone's topics, fixed for its life.", min=1, max=1000)]
+Session = Annotated[
+    int, typer.Option(help="ms without a sign of life after which the group gives a role up.", min=1000)
+]
+MetricsPort = Annotated[
+    int,
+    typer.Option(
+        help="Serve /metrics, /healthz and /readyz at this port; 0: nowhere.",
+        envvar="OLEARNING_METRICS_PORT",
+        min=0,
+        max=65535,
+    ),
+]
+Load = Annotated[
+    list[str] | None,
+    typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
+]
 DEFAULT_NAMESPACE = "olearning"
 
 

@@ -33,6 +33,7 @@ class Result:
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
+        """The same by task, as `olearning simulate --out` writes it."""
         return {
             "updates": self.updates,
             "bids": self.bids,

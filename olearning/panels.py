@@ -10,29 +10,25 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning import happenings
+from olearning.figures import clock, span
 from olearning.happenings import Event
 from olearning.screen import (
     BAD,
     GOOD,
     QUIET,
-    SIGNS,
     WARN,
-    adds_up,
-    clock,
     letters_table,
-    phase_text,
-    problems,
     rounds_table,
+    said,
     schedule_tables,
     shards_table,
-    span,
     titled,
     traffic_tables,
     waits_text,
 )
-from olearning.snapshot import Identity, Snapshot, ZoneView
+from olearning.snapshot import Snapshot
 from olearning.tables import queue_table, tenants_table
+from olearning.words import adds_up, equation, event_say, light, live, local_say, phase_say, problems, shard_say
 
 WIDE = 150
 """Columns from which on the overview stands in two."""
@@ -43,15 +39,6 @@ SPARK = 12
 """Characters of a curve."""
 MOST_EVENTS = 12
 """Events in the overview."""
-EVENT_SIGNS = {
-    happenings.VOID: ("·", QUIET),
-    happenings.LETTER: ("✗", BAD),
-    happenings.OBJECTION: ("✗", BAD),
-    happenings.LOSS: ("■", BAD),
-    happenings.LEADER: ("▲", WARN),
-    happenings.SHARD: ("▲", WARN),
-    happenings.EVALUATION: ("✓", GOOD),
-}
 
 
 # ------------------------------------------------------------------ the first lines
@@ -60,25 +47,19 @@ EVENT_SIGNS = {
 def head(s: Snapshot, where: str, held: bool = False) -> Text:
     """Three lines: how old this is and of which namespace, whether all adds up, what to look at first. `held`: the
     screen stands still."""
-    line = Text()
-    if s.away:
-        line.append(f"✗ no answer from the broker for {span(s.away)}: as of {clock(s.at)}", BAD)
-    elif held:
-        line.append(f"■ held at {clock(s.at)}, space goes on", WARN)
-    elif not s.caught_up:
-        line.append("… still reading the past", WARN)
-    else:
-        line.append(f"✓ live, {clock(s.at)}", GOOD)
+    line = Text(f"■ held at {clock(s.at)}, space goes on", WARN) if held else said(live(s))
     line.append("  ").append(s.namespace, "bold").append(f" at {where}, led by {s.leader or 'nobody'}")
     line.append("\nadds up: ")
-    line.append_text(Text("  ").join([Text(f"{z.zone} ").append_text(adds_up(z.identity)) for z in s.zones]))
+    line.append_text(
+        Text("  ").join([Text(f"{z.zone} ").append_text(said(adds_up(z.identity, headed=True))) for z in s.zones])
+    )
     if not s.zones:
         line.append("no zone joined yet", QUIET)
-    bad = problems(s) if s.caught_up else []
-    if bad:
+    bad = problems(s)
+    if bad and s.caught_up:
         more = f"; {len(bad) - 1} more: key 1" if len(bad) > 1 else ""
         return line.append(f"\n▲ to look at: {bad[0]}{more}", BAD)
-    return line.append("\n✓ nothing to look at" if s.caught_up else "\n", GOOD)
+    return line.append("\n").append_text(said(light(s, bad)))
 
 
 # ------------------------------------------------------------------ panels
@@ -104,7 +85,7 @@ def tasks_panel(s: Snapshot, width: int = WIDE) -> RenderableType:
     for t in s.tasks:
         waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
         epoch = f"{t.epoch}/{t.epochs}" if t.epochs else "–"
-        row = (t.task, t.tenant, phase_text(t), epoch, curve(t.accuracy), curve(t.losses))
+        row = (t.task, t.tenant, said(phase_say(t)), epoch, curve(t.accuracy), curve(t.losses))
         table.add_row(*row, *([waits] if roomy else []))
         if waits.plain and not roomy:
             below.add_row(t.task, waits)
@@ -135,16 +116,10 @@ def places_table(s: Snapshot) -> Table:
             leader = Text(f"? {z.leader}, silent" if z.leader else "✗ nobody", BAD)
         else:
             leader = Text(z.leader)
-        table.add_row(z.zone, time_of_day(z), "–" if z.seen is None else f"{z.seen:,}", leader)
+        table.add_row(z.zone, said(local_say(z)), "–" if z.seen is None else f"{z.seen:,}", leader)
     if not s.zones:
         table.add_row(Text("none joined yet", QUIET))
     return table
-
-
-def time_of_day(z: ZoneView) -> Text:
-    if z.local is None:
-        return Text("not known", QUIET)
-    return Text(f"{'☾ night' if z.local.night else '☀ day'} {z.local.clock}")
 
 
 def past_table(s: Snapshot) -> Table:
@@ -167,13 +142,11 @@ def shards_panel(s: Snapshot) -> RenderableType:
     table = titled("Shards", "zone", ">shard", "status", "holder", ">token", ">unread", "committed up to")
     for z in s.zones:
         for x in z.shards:
-            sign, style = SIGNS[x.word]
             upto = "  ".join(f"{task} {n:,}" for task, n in sorted(x.next.items()))
-            word = Text(f"{sign} {x.word}", style)
             table.add_row(
                 z.zone,
                 str(x.shard),
-                word,
+                said(shard_say(x.word)),
                 Text(x.holder or "nobody", "" if x.holder else BAD),
                 str(x.token),
                 f"{x.unread:,}",
@@ -186,38 +159,28 @@ def shards_panel(s: Snapshot) -> RenderableType:
 
 def blocks_panel(s: Snapshot) -> RenderableType:
     """Devices by state, what became of every block, and the sum that must hold; dead letters by reason."""
-    light = titled("\nOffsets that commits cover", "zone", "adds up", "why")
+    sums = titled("\nOffsets that commits cover", "zone", "adds up", "why")
     for z in s.zones:
-        light.add_row(z.zone, adds_up(z.identity), equation(z.identity))
-    parts: list[RenderableType] = [traffic_tables(s), light]
+        i = z.identity
+        sums.add_row(z.zone, said(adds_up(i, headed=True)), equation(i) if i.ok else Text(i.problem, BAD))
+    parts: list[RenderableType] = [traffic_tables(s), sums]
     return Group(*parts, letters_table(s)) if s.letters else Group(*parts)
-
-
-def equation(i: Identity) -> Text:
-    """The identity of the ledger, as it stands (docs/protocol.md)."""
-    if not i.ok:
-        return Text(i.problem, BAD)
-    parts = {"counted": i.counted, "duplicate": i.duplicate, "late": i.late, "invalid": i.invalid}
-    more = {"incomplete": i.incomplete, "held": i.held, "lost": i.lost}
-    shown = parts | {name: n for name, n in more.items() if n}
-    return Text(f"{i.offsets:,} = " + " + ".join(f"{n:,} {name}" for name, n in shown.items()))
 
 
 def tenants_panel(s: Snapshot) -> RenderableType:
     """Whose share of the devices is how large, beside what its weight would give it; and its quotas."""
     table = titled("Shares", "tenant", ">weight", "by weight", ">at work", "of all at work")
-    weights, devices = sum(t.weight for t in s.tenants), sum(t.devices for t in s.tenants)
     for t in s.tenants:
-        table.add_row(t.tenant, f"{t.weight:g}", bar(t.weight, weights), str(t.devices), bar(t.devices, devices))
+        table.add_row(t.tenant, f"{t.weight:g}", bar(t.share), str(t.devices), bar(t.share_now))
     return Group(table, Text(), tenants_table(s)) if s.tenants else tenants_table(s)
 
 
-def bar(part: float, whole: float, width: int = 10) -> Text:
+def bar(share: float | None, width: int = 10) -> Text:
     """A share of a whole, as a bar and in percent."""
-    if not whole:
+    if share is None:
         return Text("–", QUIET)
-    full = round(width * part / whole)
-    return Text.assemble(("█" * full, GOOD), ("░" * (width - full), QUIET), f" {part / whole:4.0%}")
+    full = round(width * share)
+    return Text.assemble(("█" * full, GOOD), ("░" * (width - full), QUIET), f" {share:4.0%}")
 
 
 def events_panel(events: Sequence[Event], most: int | None = None) -> RenderableType:
@@ -228,8 +191,8 @@ def events_panel(events: Sequence[Event], most: int | None = None) -> Renderable
     table.add_column(no_wrap=True)
     table.add_column(ratio=1, overflow="fold")
     for e in list(reversed(events))[:most]:
-        sign, style = EVENT_SIGNS.get(e.kind, ("●", ""))
-        table.add_row(clock(e.at), Text(f"{sign} {e.kind}", style), Text(e.text))
+        say = event_say(e)
+        table.add_row(clock(e.at), said(replace(say, text=e.kind)), Text(say.text))
     if not events:
         table.add_row("", "", Text("none yet", QUIET))
     return table

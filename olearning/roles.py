@@ -136,6 +136,7 @@ def population(zone: str, options: Mapping[str, str]) -> "Population":
         bandwidth=o.get("bandwidth", ""),
         phones=o.get("phones", ""),
         travel=float(o.get("travel", 0)),
+        busy=float(o.get("busy", 0)),
         whims=whims,
         seed=seed,
     )
@@ -151,6 +152,11 @@ def _offsets(text: str) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"{part!r} is no zone with its UTC offset: write zone=hours, as in asia=8") from None
     return out
+
+
+def named(name: str, kind: str) -> str:
+    """The name that a role is given, or one made up."""
+    return name or f"{kind}-{new_life()}"
 
 
 def new_life() -> str:

@@ -1,6 +1,5 @@
 """A scenario: zones, devices and tasks to simulate, as a TOML file says them."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from olearning.errors import USAGE, Trouble
+from olearning.tasks import read_toml
+from schemas.misfit import misfit
 from schemas.sharing import Quota, Sharing, Tenant
-from schemas.task import BadTask, TaskSpec, parse
+from schemas.task import BadTask, TaskSpec, no_strangers, parse
 from schemas.topics import BadName, check_zone
 from schemas.wire import MOST_SEED, Count, Scalar, Slug
 
@@ -42,6 +43,7 @@ class Phones(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth: str = ""
     phones: str = ""
     travel: Share = 0.0
+    busy: Share = 0.0
     drop: Share = 0.0
     slow: Share = 0.0
     late: Share = 0.0
@@ -127,22 +129,20 @@ def _hours(places: Mapping[str, float]) -> str:
 
 def load(path: Path) -> Loaded:
     """The scenario in a file. Raises `Trouble` that names what is wrong and where."""
-    try:
-        return check(tomllib.loads(path.read_text()), str(path))
-    except OSError as e:
-        raise Trouble(f"cannot read {path}: {e.strerror}", USAGE) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise Trouble(f"{path} is not TOML: {e}", USAGE) from None
+    return check(read_toml(path), str(path))
 
 
 def check(tree: dict[str, Any], where: str) -> Loaded:
     """The scenario that a file says. Raises `Trouble` that names what is wrong, and `where`."""
     try:
+        no_strangers(tree, Scenario)
         s = msgspec.convert(tree, Scenario)
         specs = tuple(parse(tree) for tree in s.tasks)
         for zone in s.zones:
             check_zone(zone)
-    except (msgspec.ValidationError, BadTask, BadName) as e:
+    except msgspec.ValidationError as e:
+        raise Trouble(f"{where}: {misfit(e)}", USAGE) from None
+    except (BadTask, BadName) as e:
         raise Trouble(f"{where}: {e}", USAGE) from None
     if s.days and not s.devices.day_seconds:
         raise Trouble(f"{where}: days ({s.days:g}) need a length: set devices.day_seconds", USAGE)

@@ -1,110 +1,36 @@
-"""A snapshot on one screen, and the same facts as JSON.
+"""A snapshot's tables for the terminal, which `status` and `watch` share.
 
-Every state is told by a sign and a word; the colour only repeats it, in blue and orange, which all eyes can tell apart.
+The words are those of all views (`words.py`); colours repeat their tones, in blue and orange, which all eyes can tell apart.
 """
 
-from datetime import datetime
-from typing import Any
-
-import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from olearning.figures import listed, size, span
 from olearning.snapshot import (
-    BEHIND,
-    NOBODY,
-    OK,
     SHARD_WORDS,
-    SILENT,
-    STALLED,
-    Identity,
     ShardView,
     Snapshot,
-    TaskView,
-    ZoneView,
 )
-from olearning.view import View
-from olearning.waiting import STANDS_STILL
+from olearning.words import Say, adds_up, shard_say
 from schemas.messages import DEVICE_STATES
 
 GOOD, WARN, BAD, QUIET = "bright_blue", "orange1", "bold orange_red1", "dim"
-SIGNS = {OK: ("✓", GOOD), BEHIND: ("▲", WARN), STALLED: ("■", BAD), SILENT: ("?", BAD), NOBODY: ("✗", BAD)}
+STYLES = {"good": GOOD, "warn": WARN, "bad": BAD, "quiet": QUIET, "": ""}
+"""Of tones."""
 MOST_LETTERS = 5
 
 
-def status_screen(view: View, now: int) -> RenderableType:
-    """How things stand at `now` (ms), for 80 columns and more."""
-    return render(view.snapshot(now))
-
-
-def tasks_table(view: View, now: int) -> RenderableType:
-    """The tasks alone."""
-    return _tasks(view.snapshot(now))
-
-
-def to_json(view: View, now: int) -> dict[str, Any]:
-    """The same as plain maps and lists; `problems` says in words what is not as it should be."""
-    s = view.snapshot(now)
-    out: dict[str, Any] = msgspec.to_builtins(s, str_keys=True)
-    for zone, plain in zip(s.zones, out["zones"], strict=True):
-        plain["identity"] = msgspec.to_builtins(zone.identity) | {"ok": zone.identity.ok}
-    return out | {"problems": problems(s)}
-
-
-def problems(s: Snapshot) -> list[str]:
-    """What a person should look at."""
-    if s.away:
-        return [f"the log has given no answer for {span(s.away)}: all this is how things stood then"]
-    out = [] if s.leader_token else ["nobody leads the globe (olearning run global)"]
-    return out + [f"{z.zone}: {text}" for z in s.zones for text in zone_problems(z)]
-
-
-def zone_problems(z: ZoneView) -> list[str]:
-    """What a person should look at in a zone."""
-    out = [] if z.leader_token else [f"nobody leads the zone ({_start('zone', z)})"]
-    if not z.identity.ok:
-        out.append(f"offsets do not add up: {z.identity.problem}")
-    if z.leader_silent:
-        out.append(
-            f"{z.leader} leads the zone and is silent: nobody admits devices or closes rounds ({_start('zone', z)})"
-        )
-    for r in z.rounds:
-        if r.waits.startswith(STANDS_STILL):
-            out.append(f"{r.task} stands still: {r.waits.removeprefix(STANDS_STILL)}")
-    for word in (NOBODY, SILENT, STALLED):
-        if bad := [x for x in z.shards if x.word == word]:
-            said = {NOBODY: "held by nobody", SILENT: f"held by {_holders(bad)}, silent", STALLED: "stand still"}
-            out.append(f"{_numbers(bad)} {said[word]} ({_start('aggregator', z)})")
-    return out
-
-
-def _start(role: str, z: ZoneView) -> str:
-    """What brings somebody who takes over."""
-    return f"olearning run {role} --zone {z.zone}"
-
-
-def render(s: Snapshot) -> RenderableType:
-    """A snapshot on one screen."""
-    parts: list[RenderableType] = [
-        _head(s),
-        Text(),
-        _tasks(s),
-        rounds_table(s),
-        *schedule_tables(s),
-        shards_table(s),
-        traffic_tables(s),
-    ]
-    if s.letters:
-        parts.append(letters_table(s))
-    return Group(*parts)
+def said(say: Say) -> Text:
+    return Text(str(say), STYLES[say.tone])
 
 
 def titled(title: str, *columns: str) -> Table:
     """Left-aligned columns; those that begin with '>' hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), expand=True)
     for c in columns:
-        wide = c in ("waits for", "why", "reason")
+        wide = c in ("waits for", "why", "reason", "open tasks")
         table.add_column(
             c.removeprefix(">"),
             justify="right" if c.startswith(">") else "left",
@@ -114,47 +40,6 @@ def titled(title: str, *columns: str) -> Table:
             no_wrap=not wide,
         )
     return table
-
-
-def _head(s: Snapshot) -> Text:
-    bad = problems(s)
-    line = Text.assemble((s.namespace, "bold"), f"  led by {s.leader or 'nobody'}  ")
-    if not s.caught_up:
-        line.append("… still reading the past", WARN)
-    elif bad:
-        line.append(f"▲ {len(bad)} to look at", BAD)
-        for text in bad[:4]:
-            line.append(f"\n  ▲ {text}", BAD)
-        if len(bad) > 4:
-            line.append(f"\n  … and {len(bad) - 4} more", BAD)
-    else:
-        line.append("✓ nothing to look at", GOOD)
-    return line
-
-
-def _tasks(s: Snapshot) -> Table:
-    table = titled("Tasks", "task", "state", ">epoch", "rounds by zone", "accuracy", "waits for")
-    for t in s.tasks:
-        rounds = "  ".join(f"{z} {n}/{m}" for z, (n, m) in sorted(t.rounds.items()))
-        waits = waits_text(t.waits, t.since, s.at) if t.waits else Text(t.why, QUIET)
-        table.add_row(
-            t.task, phase_text(t), f"{t.epoch}/{t.epochs}" if t.epochs else "–", rounds, _accuracy(t.accuracy), waits
-        )
-    if not s.tasks:
-        table.add_row(Text("none yet", QUIET))
-    return table
-
-
-def phase_text(t: TaskView) -> Text:
-    return {"ended": Text("✓ ended", GOOD), "refused": Text("✗ refused", BAD)}.get(t.phase, Text(f"● {t.phase}"))
-
-
-def _accuracy(by_epoch: dict[int, float]) -> str:
-    """The last, and where it began."""
-    if not by_epoch:
-        return "–"
-    first, last = min(by_epoch), max(by_epoch)
-    return f"{by_epoch[last]:.3f}" if first == last else f"{by_epoch[first]:.3f} → {by_epoch[last]:.3f}"
 
 
 def waits_text(words: str, since: int, now: int) -> Text:
@@ -205,13 +90,12 @@ def shards_table(s: Snapshot) -> Table:
         for shard in z.shards:
             groups.setdefault((-SHARD_WORDS.index(shard.word), shard.holder), []).append(shard)
         for (_, holder), group in sorted(groups.items()):
-            sign, style = SIGNS[group[0].word]
             tokens = sorted({x.token for x in group})
             table.add_row(
                 z.zone,
                 Text(holder or "nobody", "" if holder else BAD),
-                Text(f"{sign} {group[0].word}", style),
-                _runs([x.shard for x in group]),
+                said(shard_say(group[0].word)),
+                listed([x.shard for x in group]),
                 ", ".join(map(str, tokens)),
                 f"{sum(x.unread for x in group):,}",
             )
@@ -220,7 +104,7 @@ def shards_table(s: Snapshot) -> Table:
 
 def traffic_tables(s: Snapshot) -> Group:
     """Devices by state; and what became of each block, which must add up."""
-    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">seen", ">fleets", ">sent")
+    devices = titled("\nDevices", "zone", *(f">{x}" for x in DEVICE_STATES), ">busy", ">seen", ">fleets", ">sent")
     blocks = titled(
         "\nBlocks",
         "zone",
@@ -240,15 +124,13 @@ def traffic_tables(s: Snapshot) -> Group:
         silent = sum(f.silent for f in z.fleets)
         seen = "–" if z.seen is None else f"{z.seen:,}"
         fleets = Text(f"{len(z.fleets)}" + (f" ({silent} silent)" if silent else ""), WARN if silent else "")
-        devices.add_row(z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), seen, fleets, size(z.sent_bytes))
+        devices.add_row(
+            z.zone, *(str(z.devices.get(x, 0)) for x in DEVICE_STATES), str(z.busy), seen, fleets, size(z.sent_bytes)
+        )
         i = z.identity
         outcomes = (z.blocks, z.unread, i.counted, i.duplicate, i.late, i.invalid, i.incomplete, i.held, i.lost)
-        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), adds_up(i))
+        blocks.add_row(z.zone, *(f"{n:,}" for n in outcomes), said(adds_up(i, headed=True)))
     return Group(devices, blocks)
-
-
-def adds_up(i: Identity) -> Text:
-    return Text("✓ yes", GOOD) if i.ok else Text("✗ NO", BAD)
 
 
 def letters_table(s: Snapshot) -> Table:
@@ -258,41 +140,3 @@ def letters_table(s: Snapshot) -> Table:
     if len(s.letters) > MOST_LETTERS:
         table.add_row("…", Text(f"and {len(s.letters) - MOST_LETTERS} more reasons", QUIET))
     return table
-
-
-def _numbers(shards: list[ShardView]) -> str:
-    return ("shard " if len(shards) == 1 else "shards ") + _runs([x.shard for x in shards])
-
-
-def _holders(shards: list[ShardView]) -> str:
-    return ", ".join(sorted({x.holder for x in shards}))
-
-
-def _runs(numbers: list[int]) -> str:
-    """0, 1, 2, 5 -> "0–2, 5"."""
-    out: list[list[int]] = []
-    for n in sorted(numbers):
-        if out and n == out[-1][1] + 1:
-            out[-1][1] = n
-        else:
-            out.append([n, n])
-    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in out)
-
-
-def clock(ms: int) -> str:
-    """A time by this machine's clock."""
-    return datetime.fromtimestamp(ms / 1000).strftime("%H:%M:%S")
-
-
-def span(ms: int) -> str:
-    """Milliseconds as a person says them."""
-    s = max(0, ms) / 1000
-    if s < 10:
-        return f"{s:.1f} s"
-    if s < 120:
-        return f"{s:.0f} s"
-    return f"{s / 60:.0f} min" if s < 7200 else f"{s / 3600:.1f} h"
-
-
-def size(n: int) -> str:
-    return f"{n / 1e6:,.1f} MB" if n >= 1e5 else f"{n / 1e3:,.1f} kB"

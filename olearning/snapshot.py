@@ -60,6 +60,19 @@ class RoundPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A task's place in a sharing policy's plan: after how many of the plan's `of` tasks its devices take it, from 1. `first` for the
+    devices for which it comes soonest, `last` for those for which it comes latest; 0: no device is to take it. `chosen`: there is no
+    order, devices choose by reward."""
+
+    policy: str
+    first: int = 0
+    last: int = 0
+    of: int = 0
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RoundView:
     """A task in a zone: its last round, and what it waits for since when ("" and 0: for nothing)."""
 
@@ -94,6 +107,13 @@ class RoundView:
     """By bound of its public needs, how many of the devices seen have less."""
     curve: tuple[RoundPoint, ...] = ()
     """The last of its rounds that are over, as far back as the ledger goes and `books.MOST_ROUNDS` at most."""
+    place: Place | None = None
+    """In the zone's plan. None: it was not heard yet."""
+
+    @property
+    def queued(self) -> bool:
+        """Does it wait for devices, or for a round that would take some?"""
+        return self.state != "closed" and self.waits.startswith("waiting for")
 
     @property
     def usual_ms(self) -> int:
@@ -171,6 +191,12 @@ class ZoneView:
     """None: no fleet that reports knows it."""
     leader_silent: bool = False
     """A round is open, and nobody repeats that it is."""
+    busy: int = 0
+    """Devices of which other work takes a share; they are in any state but asleep."""
+
+    def wants(self, task: str) -> bool:
+        """Whether a round of the task is open here and waits for devices."""
+        return any(r.task == task and r.state == "open" and r.queued for r in self.rounds)
 
     @property
     def identity(self) -> Identity:
@@ -217,6 +243,12 @@ class TenantView:
     most_devices: int
     bytes: int
     most_bytes: int
+    share: float | None = None
+    """By weight, of the devices, among tenants who have open tasks or devices at work; 0 to 1. None: it has neither."""
+    share_now: float | None = None
+    """Of the devices at work. None: there are none, or it takes no part."""
+    waits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By task, the zones in which it waits for devices."""
 
 
 @dataclass(frozen=True, slots=True)

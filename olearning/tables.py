@@ -8,25 +8,43 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from olearning.screen import BAD, GOOD, QUIET, WARN, size, span, titled
-from olearning.snapshot import Snapshot
+from olearning.figures import size, span
+from olearning.places import place_words
+from olearning.screen import BAD, GOOD, QUIET, WARN, titled
+from olearning.snapshot import Place, Snapshot, TenantView
+from schemas.messages import DEVICE_STATES
 
 
 def tenants_table(s: Snapshot) -> RenderableType:
-    """What each tenant has of what it may have."""
-    out = titled("Tenants", "tenant", ">weight", ">tasks", ">devices at work", ">bytes today", "open tasks")
+    """What each tenant has of what it may have, its share of the devices by weight and now, and which of its tasks wait for devices."""
+    out = titled(
+        "Tenants", "tenant", ">weight", ">share", ">at work", ">share now", ">tasks", ">bytes today", "open tasks"
+    )
+    out.padding = (0, 1, 0, 0)  # else the last has no room at 80 columns
     for t in s.tenants:
         out.add_row(
             t.tenant,
             f"{t.weight:g}",
-            _of(len(t.tasks), t.most_tasks),
+            percent(t.share),
             _of(t.devices, t.most_devices),
+            percent(t.share_now),
+            _of(len(t.tasks), t.most_tasks),
             _of(t.bytes, t.most_bytes, size),
-            ", ".join(t.tasks) or Text("none", QUIET),
+            tenant_tasks(t) or Text("none", QUIET),
         )
     if not s.tenants:
         out.add_row(Text("none yet", QUIET))
     return Group(out, _policy(s))
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}".replace("%", " %")
+
+
+def tenant_tasks(t: TenantView) -> str:
+    """Its open tasks, and where each waits for devices."""
+    waits = {task: f" (waits in {', '.join(zones)})" for task, zones in t.waits.items()}
+    return ", ".join(task + waits.get(task, "") for task in t.tasks)
 
 
 def _of(has: int, most: int, word: Any = str) -> Text:
@@ -42,7 +60,7 @@ def _policy(s: Snapshot) -> Text:
 @dataclass(frozen=True)
 class Waiting:
     """A task that waits for devices in a zone. `slots` of `places` are taken, `deltas` of `demand` are there. `eligible` of `seen`
-    devices can do it; None: not known. `since` in ms of the log's time, 0: not known."""
+    devices can do it; None: not known. `since` in ms of the log's time, 0: not known. `place` in the sharing policy's plan."""
 
     zone: str
     task: str
@@ -57,6 +75,7 @@ class Waiting:
     seen: int | None
     why: str
     since: int
+    place: Place | None = None
 
 
 def queue_rows(s: Snapshot) -> list[Waiting]:
@@ -65,8 +84,8 @@ def queue_rows(s: Snapshot) -> list[Waiting]:
     rows = []
     for z in s.zones:
         for r in z.rounds:
-            if r.state == "closed" or not r.waits.startswith("waiting for"):
-                continue  # it waits for no device, or not at all
+            if not r.queued:
+                continue
             open_ = r.state == "open"
             slots, deltas = (r.registered - r.lapsed, r.devices) if open_ else (0, 0)
             n = r.round if open_ else r.round + 1
@@ -75,6 +94,7 @@ def queue_rows(s: Snapshot) -> list[Waiting]:
                     zone=z.zone, task=r.task, tenant=tenant.get(r.task, ""), round=n, state="open" if open_ else "to come",
                     slots=slots, places=r.places, deltas=deltas, demand=r.demand, eligible=r.eligible, seen=z.seen,
                     why=r.waits.removeprefix("waiting for "), since=r.since,
+                    place=r.place,
                 )
             )  # fmt: skip
     return sorted(rows, key=lambda w: (w.since or s.at, w.task, w.zone))
@@ -96,7 +116,7 @@ def queue_table(s: Snapshot) -> RenderableType:
             f"{w.deltas}/{w.demand}",
             Text(able, BAD if w.eligible == 0 and w.seen else ""),
             span(s.at - w.since) if w.since else "–",
-            w.why,
+            Text.assemble(f"{w.why}\n", (place_words(w.place, s.policy), QUIET)),
         )
     if not out.row_count:
         out.add_row(Text("nothing", QUIET))
@@ -105,10 +125,10 @@ def queue_table(s: Snapshot) -> RenderableType:
 
 def devices_table(s: Snapshot) -> RenderableType:
     """By zone, who checked in within a day, and what the fleets that report have."""
-    states = sorted({x for z in s.zones for x in z.devices})
-    out = titled("Devices", "zone", ">seen within a day", *(f">{x}" for x in states))
+    states = [*DEVICE_STATES, *sorted({x for z in s.zones for x in z.devices} - set(DEVICE_STATES))]
+    out = titled("Devices", "zone", ">seen within a day", *(f">{x}" for x in states), ">busy")
     for z in s.zones:
-        out.add_row(z.zone, _count(z.seen), *(f"{z.devices.get(x, 0):,}" for x in states))
+        out.add_row(z.zone, _count(z.seen), *(f"{z.devices.get(x, 0):,}" for x in states), f"{z.busy:,}")
     if not s.zones:
         out.add_row(Text("no zone joined yet", QUIET))
     return out

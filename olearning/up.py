@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from olearning.connect import Broker, Noted, attended, planes
 from olearning.errors import USAGE, Trouble
+from olearning.happenings import Event
 from olearning.planes import InMemory, Plane, Processes, Say
 from olearning.roles import SESSION_TIMEOUT, Role
 from olearning.telemetry.exporter import Exporter, watched
@@ -132,12 +134,17 @@ def refuse_twice(namespace: str, bootstrap: str) -> None:
             )
 
 
+class Narrate(Protocol):
+    def __call__(self, text: str, event: Event | None = None) -> None:
+        """A line of text; `event`: what happened, if it is one of the plane's."""
+
+
 async def up(
     shape: Shape,
     folder: Path,
     broker: Broker,
     tasks: Sequence[Callable[[str], Submitter]],
-    say: Say,
+    say: Narrate,
     metrics_port: int = 0,
 ) -> None:
     """Run a plane until cancelled. Submits `tasks` first. Metrics are served at `metrics_port` and those behind it; 0: nowhere."""
@@ -151,7 +158,7 @@ async def _up(
     folder: Path,
     broker: Broker,
     tasks: Sequence[Callable[[str], Submitter]],
-    say: Say,
+    say: Narrate,
     exporter: Exporter,
 ) -> None:
     plane = make_plane(broker, folder, say, exporter=exporter)
@@ -180,7 +187,7 @@ async def _up(
         await plane.stop()
 
 
-async def watch(plane: Plane, namespace: str, say: Say, exporter: Exporter) -> None:
+async def watch(plane: Plane, namespace: str, say: Narrate, exporter: Exporter) -> None:
     """Say what happens, for ever, and show what the view knows. Raises `Trouble` if it cannot be read any more."""
     from olearning.happenings import VOID
     from olearning.view import View
@@ -192,7 +199,7 @@ async def watch(plane: Plane, namespace: str, say: Say, exporter: Exporter) -> N
         while not watching.done():
             for event in view.drain():
                 if event.kind != VOID:
-                    say(event.text)
+                    say(event.text, event)
             await asyncio.sleep(0.3)
     finally:
         watching.cancel()

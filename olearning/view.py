@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from device_sim.availability import is_night
 from olearning.books import MOST_OVER, GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, clean, dead, evaluated, happened, objected
+from olearning.places import place
 from olearning.snapshot import (
     LocalView,
+    Place,
     RoundView,
     ScheduleView,
     ShardView,
@@ -40,6 +42,7 @@ from schemas.messages import (
     SchedulerReport,
     Standing,
 )
+from schemas.sharing import PLAN, UNSAID, SharingPlan
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed
 from streams.ledger import GlobalTask, Globe, Zone, ZoneTask
@@ -48,6 +51,8 @@ from streams.reading import WRONG, Reading
 
 MOST_EVENTS = 10_000
 """Events that wait to be drained; older ones are forgotten."""
+MOST_ANNOUNCED = 500
+"""Announcements before the end of a partition among which a plan is looked for; who leads repeats it every 5 s."""
 QUIET = 2 * REPEAT + 2_000
 """ms without an announcement, while a round is open, after which a zone's leader is taken for gone."""
 MOST_EPOCHS = 1_000
@@ -55,9 +60,11 @@ MOST_EPOCHS = 1_000
 
 
 class View:
-    """`zones`: those that are there before they join the globe, if one knows them; the others are learnt from its ledger.
+    """How a plane stands, read from its topics: a processor to be hosted, by `Kafka` or `Memory`, which sends nothing.
 
-    `silent_ms`: who reports nothing for so long is taken for gone.
+    `zones`: those that are there before they join the globe, if one knows them; the others are learnt from its ledger.
+    `silent_ms`: who reports nothing for so long is taken for gone. Raises `BadName` (a `ValueError`) for a namespace or zone that
+    is no slug.
     """
 
     membership: Membership | None = None
@@ -87,6 +94,8 @@ class View:
         """By zone, the devices that the global coordinator saw."""
         self.announced: dict[str, int] = {}
         """By zone, when its leader last announced anything."""
+        self.plans: dict[str, SharingPlan] = {}
+        """By zone, the sharing policy's plan that was announced last."""
         self.requests = Requests()
         self._first_zones = tuple(zones)
         self._metrics = topic(namespace, GLOBAL, "metrics").name
@@ -205,7 +214,11 @@ class View:
             if got := (yield from book.feed(record)):
                 self._tell(*happened(then, book.zone, *got, zone, record.timestamp))
         elif zone := self._announcements.get(record.topic):
-            self.announced[zone] = now
+            self._positions[record.topic] = record.offset + 1
+            if record.offset >= self._ends.get(record.topic, 0):
+                self.announced[zone] = now
+            if record.key == PLAN:
+                self._planned(zone, record)
         else:
             self._positions[record.topic] = record.offset + 1
             self._heard(record, now)
@@ -240,6 +253,16 @@ class View:
                 where = f"{message.topic}/{message.partition}/{message.offset}"
                 if self.letters.add(where, message.reason):
                     self._tell(dead(message, record.timestamp))
+
+    def _planned(self, zone: str, record: Record) -> None:
+        """What cannot be read is left out, as by devices; so is what follows from less of the ledger than what was heard."""
+        try:
+            plan = read(record.topic, record.value, record.headers)
+        except Malformed:
+            return
+        known = self.plans.get(zone)
+        if isinstance(plan, SharingPlan) and (known is None or plan.at >= known.at):
+            self.plans[zone] = plan
 
     def _forget_scores(self) -> None:
         """Of the tasks that are over only the last are kept."""
@@ -284,9 +307,16 @@ class View:
                 self._positions[name], self._ends[name] = max(0, end - 1), end
                 if not answer.error:
                     yield Follow(name, 0, max(0, end - 1), ("cut", name))
-            case ("announcements", str(name)) if not answer.error:  # what is said from now on
-                self.announced.setdefault(self._announcements[name], now)
-                yield Follow(name, 0, answer.value[0], ("cut announcements", name))
+            case (
+                "announcements",
+                str(name),
+            ):  # who leads is alive by what is said from now on; a plan may have been said before
+                end = 0 if answer.error else answer.value[0]
+                first = end if name in self._ends else max(0, end - MOST_ANNOUNCED)
+                self._positions[name], self._ends[name] = first, end
+                if not answer.error:
+                    self.announced.setdefault(self._announcements[name], now)
+                    yield Follow(name, 0, first, ("cut announcements", name))
             case ("deltas", str(zone), str(task), ZoneTask() as asked) if (
                 not answer.error
             ):  # else it went with its task
@@ -299,7 +329,7 @@ class View:
         """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read. One question is
         always asked: an answer shows that the log is there."""
         if not self._read:
-            known = {self._metrics, self._letters, *self._order_topics} <= self._positions.keys()
+            known = {self._metrics, self._letters, *self._order_topics, *self._announcements} <= self._positions.keys()
             heard = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
             self._read = heard and all(r.caught_up for r in self._readings())
             if not self._read:
@@ -322,6 +352,7 @@ class View:
     # ------------------------------------------------------------------ how things stand
 
     def snapshot(self, now: int) -> Snapshot:
+        """How things stand at `now` (ms since 1970). Where the log is silent, how they stood when it last said anything."""
         away = now - self.heard if self._silent(self.heard, now) else 0
         now -= away  # nobody is silent, and nothing late, because we hear nothing
         globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)
@@ -341,6 +372,7 @@ class View:
             for name, r in globe.refused.items()
             if name not in globe.tasks
         ]
+        zones = tuple(self._zone(name, now) for name in sorted(self.books))
         return Snapshot(
             at=now,
             namespace=self.namespace,
@@ -348,19 +380,27 @@ class View:
             leader=globe.leader.holder,
             leader_token=globe.leader.token,
             tasks=tuple(tasks),
-            zones=tuple(self._zone(name, now) for name in sorted(self.books)),
+            zones=zones,
             letters=dict(sorted(self.letters.reasons.items(), key=lambda x: -x[1])),
             voids=dict(self.globe_book.voids),
-            tenants=tuple(self._tenant(name, s) for name, s in standing.items()),
+            tenants=self._tenants(standing, zones),
             policy=sharing.policy,
             policy_args=dict(sharing.args),
             policy_by=sharing.by,
             away=away,
         )
 
-    def _tenant(self, name: str, s: Standing) -> TenantView:
-        q, mine = s.quota, tuple(open_tasks(self.globe, name))
-        return TenantView(name, s.weight, mine, q.tasks, s.devices, q.devices, s.bytes, q.bytes)
+    def _tenants(self, standing: Mapping[str, Standing], zones: Sequence[ZoneView]) -> tuple[TenantView, ...]:
+        sharing = [s for s in standing.values() if s.tasks or s.devices]
+        weights, devices = sum(s.weight for s in sharing), sum(s.devices for s in sharing)
+        out = []
+        for name, s in standing.items():
+            q, mine = s.quota, tuple(open_tasks(self.globe, name))
+            waits = {task: at for task in mine if (at := tuple(z.zone for z in zones if z.wants(task)))}
+            part, now = (s.weight / weights, s.devices / devices if devices else None) if s in sharing else (None, None)
+            has = (q.tasks, s.devices, q.devices, s.bytes, q.bytes)
+            out.append(TenantView(name, s.weight, mine, *has, share=part, share_now=now, waits=waits))
+        return tuple(out)
 
     def _task(self, g: GlobalTask, now: int) -> TaskView:
         task, e = g.spec.task, g.spec.epochs
@@ -389,9 +429,11 @@ class View:
         zone = book.zone
         fleets, aggregators = self.sources.of(FleetReport, name), self.sources.of(AggregatorReport, name)
         devices: dict[str, int] = {}
+        busy = 0
         for fleet in fleets.values():
             if isinstance(fleet.report, FleetReport) and not self._silent(fleet.heard, now):
                 devices |= {k: devices.get(k, 0) + n for k, n in fleet.report.states.items()}
+                busy += fleet.report.busy
         logs = {task: book.logs.get(task, Log()) for task in zone.tasks}
         unread = {task: logs[task].unread(t) for task, t in zone.tasks.items()}
         shards = []
@@ -415,6 +457,7 @@ class View:
             rounds=rounds,
             shards=tuple(shards),
             devices=devices,
+            busy=busy,
             fleets=tuple(self._source(n, fleets, now) for n in fleets),
             aggregators=tuple(self._source(n, aggregators, now) for n in aggregators),
             voids=dict(book.voids),
@@ -463,7 +506,8 @@ class View:
         o = r.opened if r else None
         presence = self.present.get(name)
         lack = shortage(g, book.zone, presence, allowance)
-        shared = rivals(task, want, self.globe.sharing.sharing.policy) if self.globe.sharing else ""
+        sharing, plan = self.globe.sharing, self.plans.get(name)
+        shared = rivals(task, want, sharing.sharing.policy) if sharing else ""
         waits = zone_waits(g, book.zone, name, shards, left, devices, known, now, lack, shared)
         able = presence.eligible.get(task) if presence else None
         if able is None and presence and not g.spec.needs.public and g.state != "ended":
@@ -491,6 +535,7 @@ class View:
             eligible=able.devices if able else None,
             below=dict(able.below) if able else {},
             curve=book.curves.get(task, ()),
+            place=Place(UNSAID.policy, chosen=True) if sharing is None else place(plan, task) if plan else None,
         )
 
     def _source(self, name: str, among: Mapping, now: int) -> SourceView:

@@ -181,8 +181,9 @@ def _open(
         return f"{words}: no fleet reports any here"
     if devices.get("asleep", 0) == there:
         return f"{words}: all {there} devices are asleep"
-    if busy := devices.get("training", 0):
-        words += f" ({busy} training)"
+    at_it = {"training": "training", "asking": "asking for a sub-model"}
+    if some := [f"{n} {what}" for state, what in at_it.items() if (n := devices.get(state, 0))]:
+        words += f" ({', '.join(some)})"
     return words + shared
 
 

@@ -8,7 +8,7 @@ together: twice as much as is managed while nothing lies there, so that no aggre
 as is managed when AIM_S seconds' work lies there, which is where it settles under a lasting flood; and never nothing.
 
 An edge that had deltas waiting when it reported gets a share by how many bytes these are, so that all are done at about the same
-time. Any other may begin with an (n + 1)th of the rate, n edges being known, until it reports: for about a second edges may send
+time; so does one of another zone whose devices travelled here, for as long as it says that theirs wait. Any other may begin with an (n + 1)th of the rate, n edges being known, until it reports: for about a second edges may send
 more than the rate together, and B tells.
 
 The capacity is known from the first time that aggregators had more to do than they could (`processors/loads.py`); before that there
@@ -42,7 +42,7 @@ class Edges:
 
     zone: str
     names: dict[str, tuple[FleetReport, int]] = field(default_factory=dict)
-    """By edge its last report, and when that was heard (ms)."""
+    """By edge its last report, and when that was heard (ms); of other zones' edges if it says that something waits here."""
     scale: int = 1
     """How many times what was measured the capacity is taken to be."""
     calm: int = 0
@@ -50,8 +50,16 @@ class Edges:
 
     def hear(self, report: FleetReport, now: int) -> None:
         last, _ = self.names.get(report.source, (None, 0))
-        if last is None or report.at > last.at:
+        if last is not None and report.at <= last.at:
+            return
+        if report.zone == self.zone or self.zone in report.elsewhere:
             self.names[report.source] = report, now
+        else:
+            self.names.pop(report.source, None)  # its visitors are done
+
+    def _waiting(self, report: FleetReport) -> int:
+        """Bytes that wait at an edge for credit here."""
+        return report.waiting if report.zone == self.zone else report.elsewhere.get(self.zone, 0)
 
     def forget(self, now: int) -> None:
         """Leave out who said nothing for long."""
@@ -59,7 +67,7 @@ class Edges:
 
     def credits(self, source: str, capacity: float, backlog: int, now: int) -> Credits:
         """What `source` says of the zone, which looks anew at what it takes for its capacity."""
-        waiting = {name: report.waiting for name, (report, _) in self.names.items() if report.waiting}
+        waiting = {name: n for name, (report, _) in self.names.items() if (n := self._waiting(report))}
         total = sum(waiting.values())
         capacity = self._taken(capacity, backlog, total)
         whole = rate(capacity, backlog)

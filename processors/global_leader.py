@@ -10,19 +10,20 @@ import numpy.typing as npt
 
 from learning.aggregation import merge_blocks, norm
 from learning.differences import differences
-from learning.optimisers import apply_merged, first_state, state_sizes
+from learning.optimisers import apply_merged, first_state
 from learning.rewards import Measured, contributions, progress
 from learning.selection import participants
 from learning.strategies import StrategyFailed
 from processors.desk import GlobalDesk
 from processors.early_exit import waits_until, why_over
 from processors.objections import Objections
+from processors.version import MODEL, STATE, Version
 from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Scored, Taken, TaskEnded, Update
 from schemas.messages import Evaluation
-from schemas.topics import GLOBAL, topic
+from schemas.topics import GLOBAL
 from schemas.wire import Message
 from streams.ledger import GlobalTask, Round
-from streams.models import Lost, Writing, assemble, fetch
+from streams.models import Lost, assemble, fetch
 from streams.processor import Effect, Stop
 
 
@@ -46,9 +47,8 @@ class Merging:
     """By zone; the last global model under ""."""
     state: npt.NDArray[np.float32] | None = None
     """The server optimiser's, if it works here."""
-    writing: dict[str, Writing] = field(default_factory=dict)
-    """"block" for those of the model, "state block" for those of the optimiser's state, if it has one."""
-    unwritten: set[str] = field(default_factory=set)
+    version: Version | None = None
+    """Its model, once that is written; None for ever if it diverged."""
     norm: float = 0.0
     contributions: dict[str, float] = field(default_factory=dict)
     fact: Merged | None = None
@@ -128,11 +128,9 @@ class GlobalLeader:
         if job is None or job.epoch != epoch:
             return
         try:
-            if what in job.writing:
-                if job.writing[what].stored(rest[0], value):
-                    job.unwritten.discard(what)
-                    if not job.unwritten:
-                        yield from self._done(task, t, job, now)
+            if what in (MODEL, STATE):
+                if job.version and job.version.stored(what, rest[0], value):
+                    yield from self._done(task, t, job, now)
                 return
             if what == "state":
                 assert t.optimiser
@@ -262,26 +260,20 @@ class GlobalLeader:
         job.contributions = contributions({z: job.models.get(z, last) for z in t.zones}, new)
         job.models, job.state = {}, None
         self.written += 1
-        to, partitions = topic(self.desk.namespace, GLOBAL, "models"), self.desk.globe.partitions
-        where = f"{self.desk.token}/{self.written}"
         short = differences(last, t.manifest, new, sizes) if t.spec.distribute.differences else {}
-        job.writing["block"] = Writing(to, partitions, task, t.epoch, where, new, sizes, short)
-        if state.size:
-            pieces = state_sizes(server, new.size)
-            job.writing["state block"] = Writing(to, partitions, task, t.epoch, f"{where}/optimiser", state, pieces)
-        job.unwritten = set(job.writing)
-        for what, writing in job.writing.items():
-            yield from writing.sends(self.desk.requests, what, task, t.epoch)
+        scope, where = (self.desk.namespace, GLOBAL), f"{self.desk.token}/{self.written}"
+        job.version = Version(scope, self.desk.globe.partitions, task, t.epoch, where, new, sizes, state, server, short)
+        yield from job.version.sends(self.desk.requests)
 
     def _done(self, task: str, t: GlobalTask, job: Merging, now: int) -> Iterator[Effect]:
         job.fact = Merged(
             token=self.desk.token,
             task=task,
             epoch=t.epoch,
-            manifest=job.writing["block"].manifest if "block" in job.writing else None,
+            manifest=job.version.manifest if job.version else None,
             samples=sum(u.samples for u in t.updates.values()),
             norm=job.norm,
-            optimiser=job.writing["state block"].manifest if "state block" in job.writing else None,
+            optimiser=job.version.optimiser if job.version else None,
             contributions=job.contributions,
         )
         yield from self._offer(("merged", task, t.epoch), job.fact, now)

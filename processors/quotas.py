@@ -5,6 +5,9 @@ has tasks that take part in an epoch (or wait for one) has the same part of it, 
 not come out even. Within a zone nothing goes beyond its part, since admissions are one chain. When parts become smaller (a task
 begins in another zone, the quota is lowered) devices that work already go on, so for as long as their slots last, or that day, all
 zones together may have more than the quota. So they may where it is smaller than the number of zones: a part is 1 at least.
+
+A task that is paused keeps no part from those that run. Rounds of it that were open are finished with the part that their zone had; only
+the zone knows when, so until then all zones together may have more than the quota, too.
 """
 
 from functools import cached_property
@@ -17,13 +20,13 @@ SOON, LATER = 5_000, 60_000
 """ms after which a refused device may try again: until a device's run may be over; and where it takes long, but people may change it."""
 
 
-def homes(globe: Globe, tenant: str) -> list[str]:
-    """The zones in which a tenant has open tasks."""
+def homes(globe: Globe, tenant: str, paused: bool = True) -> list[str]:
+    """The zones in which a tenant has open tasks; `paused`: those that are paused, too."""
     return sorted(
         {
             zone
             for t in globe.tasks.values()
-            if t.spec.tenant == tenant and t.state != "ended"
+            if t.spec.tenant == tenant and t.state != "ended" and (paused or t.wanted != "pause")
             for zone in (t.part if t.state in ("open", "closed") else t.zones)
         }
     )
@@ -31,7 +34,9 @@ def homes(globe: Globe, tenant: str) -> list[str]:
 
 def part(globe: Globe, tenant: str, zone: str) -> Quota:
     """The zone's part of a tenant's devices and bytes. 0 is no limit there too: a part of a quota is at least 1."""
-    quota, zones = globe.tenant(tenant).quota, homes(globe, tenant)
+    quota, zones = globe.tenant(tenant).quota, homes(globe, tenant, paused=False)
+    if zone not in zones:
+        zones = homes(globe, tenant)
     if zone not in zones:
         zones = sorted([*zones, zone])
     i, n = zones.index(zone), len(zones)

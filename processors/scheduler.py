@@ -87,8 +87,11 @@ class Scheduler:
             return  # nothing rests on it
         if isinstance(message, AggregatorReport) and message.zone in self.reading.state.zones:
             self.zones.setdefault(message.zone, Loads()).hear(message, now)
-        elif isinstance(message, FleetReport) and message.zone in self.reading.state.zones:
-            self.edges.setdefault(message.zone, Edges(message.zone)).hear(message, now)
+        elif isinstance(message, FleetReport):
+            for zone in {message.zone, *message.elsewhere} & self.reading.state.zones.keys():
+                self.edges.setdefault(zone, Edges(zone))
+            for edges in self.edges.values():
+                edges.hear(message, now)
 
     # ------------------------------------------------------------------ what it says
 

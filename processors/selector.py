@@ -9,6 +9,7 @@ from learning.modular.structure import Masks, masks, objection
 from processors.desk import ZoneDesk
 from processors.devices import heard
 from processors.offers import AGAIN
+from processors.pacing import Pacing
 from processors.plans import Plans, short
 from processors.quotas import LATER, Allowance
 from schemas import sets
@@ -61,6 +62,7 @@ class Selector:
         self.masks: dict[str, Masks] = {}
         """By task whose rounds take parts of the model, what of it goes whole."""
         self.plans = Plans(desk)
+        self.pacing = Pacing(RETRY)
         self.refused: Counter[str] = Counter()
         """How many refusals were written since the start, by ground."""
 
@@ -198,7 +200,7 @@ class Selector:
                     continue
                 t = zone.tasks.get(wish.task)
                 if t is None or t.retired or t.loss or t.state != "open" or t.round != wish.round:
-                    answers.append(self._refuse(wish, NOT_OPEN, f"round {wish.round} is not open"))
+                    answers.append(self._refuse(wish, now, NOT_OPEN, f"round {wish.round} is not open"))
                     continue
                 r = t.rounds[t.round]
                 assert r.opened
@@ -210,7 +212,7 @@ class Selector:
                 elif wish.device in mine:
                     pass  # it asked twice; one answer is under way
                 elif refusal := self._against(wish, t, r.opened, len(mine), free[wish.task], len(held), allowance, now):
-                    answers.append(self._refuse(wish, *refusal))
+                    answers.append(self._refuse(wish, now, *refusal))
                 else:
                     mine[wish.device] = len(held) + len(mine)
                     slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device, wish.blocks))
@@ -287,8 +289,10 @@ class Selector:
         self.held[task] = (r.round, held)
         return held
 
-    def _refuse(self, wish: Registration, ground: str, reason: str, retry: int = RETRY) -> Refusal:
+    def _refuse(self, wish: Registration, now: int, ground: str, reason: str, retry: int = RETRY) -> Refusal:
         self.refused[ground] += 1
+        g = self.desk.globe.state.tasks.get(wish.task)
+        retry = max(retry, self.pacing.retry(g.spec.tenant if g else "", wish.device, now))
         return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
     def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:

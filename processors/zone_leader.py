@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from learning.aggregation import largest_in_units, mean_norm
 from learning.differences import differences
-from learning.optimisers import apply_sums, first_state, state_sizes
+from learning.optimisers import apply_sums, first_state
 from learning.rewards import FLOOR, Measured, boosted, progress, zone_reward
 from learning.strategies import StrategyFailed
 from processors.desk import ZoneDesk
 from processors.objections import Objections
+from processors.version import MODEL, STATE, Version
 from schemas import facts
 from schemas.blocks import SumBlock, slices
 from schemas.facts import Closed, Committed, Finalised, Opened, Retired, Worth
@@ -22,7 +23,7 @@ from schemas.task import Server
 from schemas.topics import topic
 from schemas.wire import Malformed, checksum, decode
 from streams.ledger import GlobalTask, Round, ZoneTask, at_work, summed
-from streams.models import Lost, Writing, assemble, fetch
+from streams.models import Lost, assemble, fetch
 from streams.processor import Effect, Ends, Fetch, Stop
 
 FRACTION = 10
@@ -46,9 +47,8 @@ class Finalising:
     weights: list[int]
     base: npt.NDArray[np.float32] | None = None
     state: npt.NDArray[np.float32] | None = None
-    writing: dict[str, Writing] = field(default_factory=dict)
-    """"block" for those of the model, "state block" for those of the optimiser's state, if it has one."""
-    unwritten: set[str] = field(default_factory=set)
+    version: Version | None = None
+    """Its model, once that is written."""
     missing: dict[int, str] = field(default_factory=dict)
     """Commits whose partials are gone, by ledger offset, and what of them."""
     norm: float = 0.0
@@ -256,11 +256,9 @@ class ZoneLeader:
         r = self.desk.zone.tasks[task].rounds[job.round]
         assert r.opened
         try:
-            if what in job.writing:
-                if job.writing[what].stored(rest[0], value):
-                    job.unwritten.discard(what)
-                    if not job.unwritten:
-                        yield from self._done(task, job, r, now)
+            if what in (MODEL, STATE):
+                if job.version and job.version.stored(what, rest[0], value):
+                    yield from self._done(task, job, r, now)
                 return
             if what == "base":
                 job.base = assemble(r.opened.base, value)
@@ -282,7 +280,7 @@ class ZoneLeader:
             yield Stop(f"round {job.round} of {task} cannot be finalised: {e}")
             return
         read = job.base is not None and job.state is not None and not job.commits
-        if read and not job.missing and not job.writing:
+        if read and not job.missing and not job.version:
             yield from self._write(task, job, r)
 
     def _lost(self, task: str, job: Finalising, now: int) -> Iterator[Effect]:
@@ -324,15 +322,9 @@ class ZoneLeader:
         job.base = job.state = None
         job.total = job.total[:0]
         self.written += 1
-        where = f"{self.desk.token}/{self.written}"
-        to, partitions = topic(self.desk.namespace, self.desk.scope, "models"), self.desk.zone.partitions
-        job.writing["block"] = Writing(to, partitions, task, r.round, where, new, sizes, short)
-        if state.size:
-            pieces = state_sizes(server, new.size)
-            job.writing["state block"] = Writing(to, partitions, task, r.round, f"{where}/optimiser", state, pieces)
-        job.unwritten = set(job.writing)
-        for what, writing in job.writing.items():
-            yield from writing.sends(self.desk.requests, what, task, r.round)
+        scope, where = (self.desk.namespace, self.desk.scope), f"{self.desk.token}/{self.written}"
+        job.version = Version(scope, self.desk.zone.partitions, task, r.round, where, new, sizes, state, server, short)
+        yield from job.version.sends(self.desk.requests)
 
     def _done(self, task: str, job: Finalising, r: Round, now: int) -> Iterator[Effect]:
         job.fact = Finalised(
@@ -344,7 +336,7 @@ class ZoneLeader:
             samples=sum(c.fact.samples for c in r.commits if not c.lost),
             loss=sum(c.fact.loss for c in r.commits if not c.lost),
             norm=job.norm,
-            manifest=job.writing["block"].manifest if "block" in job.writing else None,
-            optimiser=job.writing["state block"].manifest if "state block" in job.writing else None,
+            manifest=job.version.manifest if job.version else None,
+            optimiser=job.version.optimiser if job.version else None,
         )
         yield from self._offer(("finalised", task, r.round), job.fact, now)

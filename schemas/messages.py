@@ -240,6 +240,10 @@ class FleetReport(Message, frozen=True):
     left: Count = 0
     local: LocalTime | None = None
     """At `at`. None: its devices have no days, or live by several clocks."""
+    busy: Count = 0
+    """Devices awake, in whichever state, of which other work takes a share of their memory and speed."""
+    elsewhere: dict[Slug, Count] = {}
+    """By other zone to which devices of it travelled, the bytes of their deltas that have no credit there yet."""
 
 
 class Eligible(Part, frozen=True):

@@ -109,7 +109,7 @@ class Modules(Part, frozen=True):
 
     How the model is made modular, by default as `learning/modular/forms.py` has it for the task's model: `modules` of a layer, the
     residual one among them, how much narrower they are (`ratio`), of how many (`k`) a sample makes use, how many of the last stages
-    (`last`; 0: all), whether modules have a `norm` by batch or by group.
+    (`last`; 0: all), whether modules have a `norm` by batch or by group, whether `hidden` layers are stages each or a run of them is one.
 
     What a sub-model may be: one transfer takes a device's link `transfer_s` at most, one training step for each sample the device
     `sample_ms` (0: whatever it takes); training takes the share `memory` of what it has free.
@@ -120,6 +120,7 @@ class Modules(Part, frozen=True):
     k: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     last: Annotated[int, msgspec.Meta(ge=0, le=1024)] | None = None
     norm: str | None = None
+    hidden: str | None = None
     transfer_s: Annotated[float, msgspec.Meta(ge=0, le=YEAR)] = 0.0
     sample_ms: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     memory: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
@@ -134,6 +135,8 @@ class Modules(Part, frozen=True):
     def __post_init__(self) -> None:
         if self.norm not in (None, "batch", "group"):
             raise ValueError(f"modules.norm is batch or group, not {self.norm!r}")
+        if self.hidden not in (None, "each", "run"):
+            raise ValueError(f"modules.hidden is each or run, not {self.hidden!r}")
         if self.k is not None and self.modules is not None and self.k > self.modules:
             raise ValueError(f"modules.k ({self.k}) is more than a layer's modules.modules ({self.modules})")
 

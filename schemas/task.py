@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
 from schemas.blocks import Layout, Manifest, codec
+from schemas.misfit import misfit
 from schemas.modules import Modules, Structure
 from schemas.sharing import Needs
 from schemas.wire import YEAR as YEAR
@@ -332,13 +333,13 @@ def fixed(old: TaskSpec, new: TaskSpec) -> str:
 
 def parse(tree: dict[str, Any]) -> TaskSpec:
     """The task in a parsed task file. Raises `BadTask`, naming what is wrong and where."""
-    _no_strangers(tree, TaskSpec, "")
+    no_strangers(tree, TaskSpec)
     if isinstance(tree.get("modules"), dict) and isinstance(tree.get("rounds", {}), dict):
         tree = tree | {"rounds": {"partial": True} | tree.get("rounds", {})}
     try:
         spec = msgspec.convert(tree, TaskSpec)
     except msgspec.ValidationError as e:
-        raise BadTask(str(e)) from None
+        raise BadTask(misfit(e)) from None
     if spec.training.optimiser != "sgd" and spec.training.momentum:
         raise BadTask(f"training.momentum is not a setting of {spec.training.optimiser}; sgd has it")
     return msgspec.structs.replace(spec, server=_server(spec.server, tree.get("server", {})))
@@ -364,12 +365,23 @@ def _server(server: Server, given: Mapping[str, Any]) -> Server:
     return msgspec.structs.replace(server, args=server.settings) if name in STRATEGIES else server
 
 
-def _no_strangers(tree: dict[str, Any], kind: type, where: str) -> None:
+def no_strangers(tree: dict[str, Any], kind: type, where: str = "") -> None:
+    """Raises `BadTask` for a setting that the type has not, and names those that it has."""
     known = {f.name: f.type for f in msgspec.structs.fields(kind)}
     for key, value in tree.items():
         if key not in known:
             raise BadTask(f"{where}{key} is not a setting; known here: {', '.join(known)}")
-        inner = known[key]
-        kinds = [k for k in (inner, *get_args(inner)) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
-        if isinstance(value, dict) and kinds:
-            _no_strangers(value, kinds[0], f"{where}{key}.")
+        _inside(value, known[key], f"{where}{key}")
+
+
+def _inside(value: Any, kind: Any, where: str) -> None:
+    if get_origin(kind) is dict and isinstance(value, dict):
+        for name, part in value.items():
+            _inside(part, get_args(kind)[1], f"{where}.{name}")
+    elif get_origin(kind) is tuple and isinstance(value, list):
+        for n, part in enumerate(value):
+            _inside(part, get_args(kind)[0], f"{where}[{n}]")
+    elif isinstance(value, dict):
+        kinds = [k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
+        if kinds:
+            no_strangers(value, kinds[0], f"{where}.")

@@ -1,7 +1,7 @@
 """The topic table: every topic there is. It creates them, documents them, and is what tests read."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from schemas import blocks, facts, messages, modules, sharing, task
@@ -94,10 +94,11 @@ class Topic:
     zone: str
     kind: Kind
     task: str = ""
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return ".".join(filter(None, (self.namespace, self.zone, self.kind.what, self.task)))
+    def __post_init__(self) -> None:
+        name = ".".join(filter(None, (self.namespace, self.zone, self.kind.what, self.task)))
+        object.__setattr__(self, "name", name)  # once: it is asked for with every record
 
     def partitions(self, p: int) -> int:
         """How many partitions it has in a zone (or globe) of `p`."""
@@ -134,6 +135,7 @@ def topic(namespace: str, zone: str, what: str, task: str = "") -> Topic:
     return Topic(namespace, zone, kind, task)
 
 
+@lru_cache(maxsize=4096)
 @lru_cache(maxsize=4096)
 def parse(name: str) -> Topic:
     """The topic of that name. Raises `KeyError` if it is none of ours."""

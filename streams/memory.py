@@ -180,10 +180,10 @@ class Memory:
         self._pump_all((send.topic, p))
         return p, len(log) - 1
 
-    def records(self, topic: str, partition: int = 0) -> list[Record]:
-        """All that a partition holds."""
+    def records(self, topic: str, partition: int = 0, first: int = 0) -> list[Record]:
+        """All that a partition holds, from an offset on."""
         log, (start, end) = self.topics[topic][partition], self.span(topic, partition)
-        stored = ((o, log[o]) for o in range(start, end))
+        stored = ((o, log[o]) for o in range(max(start, first), end))
         return [Record(topic, partition, o, s.key, s.value, s.timestamp, s.headers) for o, s in stored]
 
     def span(self, topic: str, partition: int = 0) -> tuple[int, int]:

@@ -19,7 +19,8 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from schemas.blocks import BLOCK, Place
 from schemas.topics import Topic
 from streams.batches import Consumer, Unreadable
-from streams.security import Security, from_environment, why_not
+from streams.connecting import unreached, why_not
+from streams.security import Security, from_environment
 
 log = logging.getLogger(__name__)
 RECONNECT = {"event": "reconnect"}
@@ -92,8 +93,9 @@ class Cluster:
                 admin = await self._client(AIOKafkaAdminClient)
         except (*TROUBLE, ValueError) as e:
             await self._explain()
+            why = await unreached(self.bootstrap) or str(e) or type(e).__name__
             raise BrokerGone(
-                f"no Kafka broker answers at {self.bootstrap} ({str(e) or type(e).__name__}): "
+                f"no Kafka broker answers at {self.bootstrap} ({why}): "
                 "start one there (`olearning broker start`), or say where it is"
             ) from None
         if self.security.protocol == "PLAINTEXT":

@@ -4,7 +4,6 @@ The file has the names of Kafka's own tools and of librdkafka's; `KAFKA_CLIENT_C
 instead. They are held where no representation, log line or error shows them. docs/running.md lists the keys.
 """
 
-import asyncio
 import os
 import re
 import ssl
@@ -13,16 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiokafka import errors
-from aiokafka.conn import create_conn
-from aiokafka.protocol.metadata import MetadataRequest
-
 ENV = "KAFKA_CLIENT_CONFIG"
 USERNAME_ENV, PASSWORD_ENV, KEY_PASSWORD_ENV = "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD"
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-LOOK, ANSWER = 8.0, 3.0
-"""Seconds that a look at what is wrong with a connection may take, and that the broker may take to answer there."""
 
 PROTOCOL, MECHANISM, JAAS = "security.protocol", "sasl.mechanism", "sasl.jaas.config"
 USERNAME, PASSWORD = "sasl.username", "sasl.password"
@@ -230,100 +223,3 @@ def _pem(name: str, key: str, kind: str = "") -> str:
             "(keytool -importkeystore … -deststoretype PKCS12, then openssl pkcs12 -in … -nodes), and say its type is PEM"
         )
     return data.decode("ascii", errors="ignore")  # of comments beside it
-
-
-# ------------------------------------------------------------------ what is wrong with a connection
-
-
-async def why_not(bootstrap: str, security: Security) -> str:
-    """What is wrong between us and these brokers, or one that they name, and what to check; "" if nothing is known.
-
-    aiokafka's clients say no more than that they cannot connect, so this connects once more by itself.
-    """
-    from aiokafka.client import collect_hosts
-
-    addresses = [(host, port) for host, port, _ in collect_hosts(bootstrap)]
-    for host, port in addresses:
-        try:
-            async with asyncio.timeout(LOOK):
-                words, others = await _look(host, port, security)
-        except (OSError, errors.KafkaError):  # TimeoutError is one
-            continue
-        if words:
-            return f"{words} (at {host}:{port}; {_ours(security)})"
-        addresses += others - set(addresses)
-    return ""
-
-
-def _ours(security: Security) -> str:
-    """What this client does, in words."""
-    source = f"as {security.source} says" if security.source else f"as neither --client-config nor {ENV} says otherwise"
-    return f"{' '.join(filter(None, (security.protocol, security.mechanism)))}, {source}"
-
-
-async def _look(host: str, port: int, security: Security) -> tuple[str, set[tuple[str, int]]]:
-    """What is wrong, and the brokers that this one names. Raises `OSError` where nobody listens."""
-    _, writer = await asyncio.open_connection(host, port)
-    writer.close()
-    try:
-        conn = await create_conn(host, port, request_timeout_ms=int(1000 * ANSWER), **security.settings())
-    except ssl.SSLCertVerificationError as e:
-        return _unverified(host, e), set()
-    except errors.SaslAuthenticationFailed:
-        return (
-            f"the broker does not let user {security.username} in: check user name and password, and that the broker knows "
-            f"the user for {security.mechanism}"
-        ), set()
-    except (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError):
-        words = f"the broker does not take a login by {security.mechanism} here"
-        return f"{words}: check {MECHANISM}, {PROTOCOL} and the port", set()
-    except (OSError, errors.KafkaError) as e:
-        return await _hung_up(host, port, security, getattr(e, "reason", None) or ""), set()
-    try:
-        metadata = await conn.send(MetadataRequest([]))
-    except (OSError, errors.KafkaError):
-        return await _hung_up(host, port, security), set()
-    finally:
-        conn.close()
-    return "", {(b[1], b[2]) for b in metadata.brokers}
-
-
-def _unverified(host: str, error: ssl.SSLCertVerificationError) -> str:
-    if "mismatch" in error.verify_message or "not valid for" in error.verify_message:
-        return (
-            f"the broker's certificate is not for {host} ({error.verify_message}): name the broker as its certificate does, "
-            f"or leave {HOSTNAME} empty, which compares no names"
-        )
-    return (
-        f"the broker's certificate is not trusted ({error.verify_message}): check that {TRUST} (or {CA}) holds the CA that "
-        "signed it, and its dates"
-    )
-
-
-async def _hung_up(host: str, port: int, security: Security, reason: str = "") -> str:
-    """What to check when the broker ends the connection."""
-    tls = await _speaks_tls(host, port)
-    if security.context and not tls:
-        return f"the port does not speak TLS: check the port, or set {PROTOCOL} to PLAINTEXT or SASL_PLAINTEXT"
-    if tls and not security.context:
-        return f"the port speaks TLS and this client does not: set {PROTOCOL} to SSL or SASL_SSL, or check the port"
-    certificate = f"a certificate that it trusts ({CERTIFICATE} and {KEY}, or {STORE})"
-    login = f"a login ({PROTOCOL} SASL_{security.protocol})" if not security.mechanism else ""
-    asks = " or ".join(filter(None, (login, certificate if tls else "")))
-    said = f" ({reason})" if reason else ""
-    return f"the broker ends the connection{said}: " + (
-        f"does it ask for {asks}?" if asks else f"check {PROTOCOL} and the port"
-    )
-
-
-async def _speaks_tls(host: str, port: int) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is said over it
-    try:
-        _, writer = await asyncio.open_connection(host, port, ssl=context)
-    except ssl.SSLError as e:
-        return "ALERT" in (e.reason or "")  # it says no, in TLS
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -20,7 +20,7 @@ from schemas.messages import Announcement
 from schemas.sharing import Abilities
 from schemas.task import Epochs, Rounds, TaskSpec
 from schemas.topics import GLOBAL, Topic, zone_topics
-from schemas.wire import decode
+from schemas.wire import Message, decode
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Host, Memory
 from streams.models import assemble
@@ -94,8 +94,8 @@ class Archive(Memory):
         gone = self.span(topic, partition)[0] - (before[0].offset if before else 0)
         self.kept.setdefault((topic, partition), []).extend(before[: max(0, gone)])
 
-    def whole(self, topic: str, partition: int = 0) -> list[Record]:
-        return [*self.kept.get((topic, partition), ()), *self.records(topic, partition)]
+    def whole(self, topic: str, partition: int = 0, first: int = 0) -> list[Record]:
+        return [*self.kept.get((topic, partition), ())[first:], *self.records(topic, partition, first)]
 
 
 @dataclass
@@ -107,6 +107,7 @@ class Plane:
     devices: int = 6
     manner: Manner = field(default_factory=lambda: Manner(training=(50, 300), reaction=50, report=500))
     hosts: dict[str, Host] = field(default_factory=dict)
+    folds: dict[str, tuple[Ledger, list]] = field(default_factory=dict)
     every: int = EVERY
     scheduler: bool = False
     abilities: Abilities = field(default_factory=dict)
@@ -154,26 +155,30 @@ class Plane:
     # ------------------------------------------------------------------ reading
 
     def zone(self, name: str) -> Zone:
-        return self.fold(Ledger(Zone()), name).state
+        return self.told(name)[0].state
 
     def globe(self) -> Globe:
-        return self.fold(Ledger(Globe()), GLOBAL).state
+        return self.told(GLOBAL)[0].state
+
+    def told(self, zone: str) -> tuple[Ledger, list[tuple[Message | None, str]]]:
+        """A ledger's fold, and by offset what it said of each record. Each is folded once, however often a test asks."""
+        ledger, said = self.folds.setdefault(zone, (Ledger(Globe() if zone == GLOBAL else Zone()), []))
+        said += [ledger.feed(r) for r in self.ledger(zone, len(said))]
+        return ledger, said
 
     def fold(self, ledger: Ledger, zone: str) -> Ledger:
         for record in self.ledger(zone):
             ledger.feed(record)
         return ledger
 
-    def ledger(self, zone: str) -> list[Record]:
-        """All records that a ledger ever had."""
+    def ledger(self, zone: str, first: int = 0) -> list[Record]:
+        """All records that a ledger ever had, from an offset on."""
         whole = self.memory.whole if isinstance(self.memory, Archive) else self.memory.records
-        return whole(f"{NS}.{zone}.ledger")
+        return whole(f"{NS}.{zone}.ledger", first=first)
 
     def facts(self, zone: str) -> list:
         """The accepted facts of a ledger."""
-        ledger: Ledger = Ledger(Globe() if zone == GLOBAL else Zone())
-        pairs = [ledger.feed(r) for r in self.ledger(zone)]
-        return [fact for fact, void in pairs if not void]
+        return [fact for fact, void in self.told(zone)[1] if not void]
 
     def all_facts(self, zone: str) -> list:
         types = GLOBAL_FACTS if zone == GLOBAL else ZONE_FACTS

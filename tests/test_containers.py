@@ -92,6 +92,7 @@ def test_a_promise_that_nobody_understands_fails(monkeypatch: pytest.MonkeyPatch
         choose(tmp_path)
 
 
+@pytest.mark.program
 def test_tests_fail_and_are_not_skipped_where_docker_is_promised_and_missing() -> None:
     """A session of its own, of one test that needs a broker; not even one that is given takes Docker's place."""
     one = "tests/streams/test_contract.py::test_order_within_a_partition[kafka]"

@@ -199,6 +199,7 @@ def test_the_tutorial_shows_the_files_that_it_runs() -> None:
         assert (ROOT / name).read_text() == text, f"{name} is not what docs/tutorial.md shows"
 
 
+@pytest.mark.program
 def test_the_tutorial_s_simulation_comes_to_what_it_says(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +218,7 @@ def test_the_tutorial_s_simulation_comes_to_what_it_says(
 # ------------------------------------------------------------------ the site
 
 
+@pytest.mark.program
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [
         sys.executable,

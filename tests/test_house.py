@@ -173,6 +173,7 @@ def imported(package: str) -> set[str]:
     return out
 
 
+@pytest.mark.program
 def test_no_role_of_the_plane_can_unpickle():
     """Propius reads pickles from whoever sends them. Here a fleet's own workers alone hand each other some, over a pipe."""
     assert not RUN & set().union(*map(imported, ("schemas", "streams", "learning", "processors", "olearning")))
@@ -276,6 +277,7 @@ def test_plane_is_light():
 # ------------------------------------------------------------------ what is shipped
 
 
+@pytest.mark.program
 def test_wheel_holds_the_packages_and_no_tests(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)

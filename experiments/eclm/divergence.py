@@ -44,7 +44,7 @@ def run(asked: Asked, whole: Subject) -> None:
         show(of, s, asked)
 
 
-har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
+har, har_run, cifar10, speech = each(run, worlds.HAR, worlds.HAR_RUN, worlds.CIFAR, worlds.WORDS)
 
 
 def measured(there: Cloud, way: str, number: int) -> list[tuple[float, float]]:

@@ -18,13 +18,15 @@ import numpy as np
 from experiments.asked import Asked
 from experiments.drawing import markdown, panels, save, spread
 from experiments.eclm import worlds
-from experiments.eclm.cloud import Cloud, Offline
+from experiments.eclm.cloud import Cloud, Offline, named, trainings
 from experiments.eclm.worlds import Subject, each, load, models_folder, subject, world
 from learning.modular.assignment import matrix
 from learning.modular.model import routes
 
+_HAR = (((1, "walking up"), (2, "walking down")), ((3, "sitting"), (4, "standing")))
 ALIKE: Mapping[str, Sequence[tuple[tuple[int, str], tuple[int, str]]]] = {
-    "har": (((1, "walking up"), (2, "walking down")), ((3, "sitting"), (4, "standing"))),
+    "har": _HAR,
+    "har-run": _HAR,
     "cifar10": (((3, "cat"), (5, "dog")), ((1, "automobile"), (9, "truck"))),
     "digits": (((3, "three"), (8, "eight")), ((4, "four"), (9, "nine"))),
 }
@@ -35,22 +37,23 @@ def run(asked: Asked, whole: Subject) -> None:
     """Fig. 12: with and without enhancing."""
     s = subject(asked, whole)
     data = load(asked, s)
-    of: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    hows = trainings(data.people)
+    of: dict[str, list[Mapping[str, Any]]] = {name: [] for name in hows}
     for seed in range(asked.seeds):
         there = Cloud(world(data, s, s.partitions[0], seed), models_folder(asked))
-        for enhanced in of:
-            settings = {"subject": s.name, "seed": seed, "enhanced": enhanced, "passes": list(s.passes)}
-            of[enhanced].append(asked.runs.of(settings, partial(measured, there, enhanced)))
+        for name, how in hows.items():
+            settings = {"subject": s.name, "seed": seed, "passes": list(s.passes)} | named(how)
+            of[name].append(asked.runs.of(settings, partial(measured, there, how)))
         show(of, s, asked)
 
 
-har, cifar10 = each(run, worlds.HAR, worlds.CIFAR)
+har, har_run, cifar10 = each(run, worlds.HAR, worlds.HAR_RUN, worlds.CIFAR)
 
 
-def measured(there: Cloud, enhanced: bool) -> dict[str, Any]:
+def measured(there: Cloud, how: Offline) -> dict[str, Any]:
     """H of each layer: `h` (layers, classes, N)."""
     test = there.world.test
-    rows = routes(there.modular(Offline(enhanced=enhanced)), test.x)
+    rows = routes(there.modular(how), test.x)
     return {"h": [np.round(matrix(r, test.y, there.world.subject.classes), 5).tolist() for r in rows]}
 
 
@@ -59,17 +62,17 @@ def overlap(h: Sequence[Sequence[Sequence[float]]], one: int, other: int) -> flo
     return fmean(float(np.minimum(np.array(layer[one]), np.array(layer[other])).sum()) for layer in h)
 
 
-def show(of: Mapping[bool, Sequence[Mapping[str, Any]]], s: Subject, asked: Asked) -> None:
+def show(of: Mapping[str, Sequence[Mapping[str, Any]]], s: Subject, asked: Asked) -> None:
     """The first seed's H of the four classes, and the overlaps."""
     four = [c for pair in ALIKE[s.name] for c in pair]
-    layers = len(of[True][0]["h"])
-    figure, axes = panels(2, layers, width=max(2.6, 7 / layers), height=1.9)
-    for row, (enhanced, found) in zip(axes, of.items(), strict=True):
+    layers = len(of["enhanced"][0]["h"])
+    figure, axes = panels(len(of), layers, width=max(2.6, 7 / layers), height=1.9)
+    for row, (name, found) in zip(axes, of.items(), strict=True):
         for i, ax in enumerate(row):
             ax.imshow([found[0]["h"][i][c] for c, _ in four], cmap="Blues", vmin=0, aspect="auto")
             ax.grid(visible=False)
-            ax.set(title=f"layer {i + 1}, {'enhanced' if enhanced else 'not enhanced'}", xlabel="module")
-            ax.set_yticks(range(4), [name for _, name in four] if not i else [""] * 4)
+            ax.set(title=f"layer {i + 1}, {name}", xlabel="module")
+            ax.set_yticks(range(4), [what for _, what in four] if not i else [""] * 4)
     save(figure, asked.out / asked.name)
     pairs = [(a, b, (a, b) in ALIKE[s.name]) for a, b in combinations(four, 2)]
     rows: list[list[object]] = [
@@ -79,4 +82,4 @@ def show(of: Mapping[bool, Sequence[Mapping[str, Any]]], s: Subject, asked: Aske
         ]
         for a, b, alike in sorted(pairs, key=lambda p: not p[2])
     ]
-    (asked.out / "table.md").write_text(markdown([f"{s.name}: overlap of", "enhanced", "not enhanced"], rows))
+    (asked.out / "table.md").write_text(markdown([f"{s.name}: overlap of", *of], rows))

@@ -18,7 +18,7 @@ from device_sim.pseudonym import seed_of
 from experiments.asked import Asked
 from experiments.drawing import COLOURS, band, markdown, panels, save, spread
 from experiments.eclm import worlds
-from experiments.eclm.cloud import Cloud, Offline
+from experiments.eclm.cloud import Cloud, Offline, named, trainings
 from experiments.eclm.ways import Eclm, accuracy
 from experiments.eclm.worlds import ALL, Subject, each, load, models_folder, subject, world
 from learning.modular.model import sub_model
@@ -33,32 +33,32 @@ def run(asked: Asked, whole: Subject) -> None:
     """Fig. 13: with and without enhancing, on all partitions."""
     s = subject(asked, whole)
     data, shares = load(asked, s), QUICK if asked.quick else SHARES
-    of: dict[tuple[int, bool], list[Mapping[str, Any]]] = {}
+    hows = trainings(data.people)
+    of: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for seed in range(asked.seeds):
         for partition in (*s.partitions, ALL):
             there = Cloud(world(data, s, partition, seed), models_folder(asked))
-            for enhanced in (True, False):
+            for name, how in hows.items():
                 settings = {
                     "subject": s.name,
                     "partition": partition,
                     "seed": seed,
-                    "enhanced": enhanced,
                     "shares": list(shares),
                     "passes": list(s.passes),
                 }
-                found = asked.runs.of(settings, partial(measured, there, enhanced, shares))
-                asked.say(f"{s.name} {partition}, seed {seed}, {'enhanced' if enhanced else 'plain'}")
-                of.setdefault((partition, enhanced), []).append(found)
+                found = asked.runs.of(settings | named(how), partial(measured, there, how, shares))
+                asked.say(f"{s.name} {partition}, seed {seed}, {name}")
+                of.setdefault((partition, name), []).append(found)
         show(of, s, shares, asked)
 
 
-har, cifar10, speech = each(run, worlds.HAR, worlds.CIFAR, worlds.WORDS)
+har, har_run, cifar10, speech = each(run, worlds.HAR, worlds.HAR_RUN, worlds.CIFAR, worlds.WORDS)
 
 
-def measured(there: Cloud, enhanced: bool, shares: Sequence[float]) -> dict[str, Any]:
+def measured(there: Cloud, how: Offline, shares: Sequence[float]) -> dict[str, Any]:
     """By kind the points: share, mean values of a sub-model, mean accuracy."""
     out: dict[str, Any] = {kind: [] for kind in KINDS}
-    s, whole = there.world.subject, there.modular(Offline(enhanced=enhanced))
+    s, whole = there.world.subject, there.modular(how)
     for share in shares:
         eclm = Eclm(there, whole, share)
         points: dict[str, list[tuple[int, float]]] = {kind: [] for kind in KINDS}
@@ -66,7 +66,7 @@ def measured(there: Cloud, enhanced: bool, shares: Sequence[float]) -> dict[str,
             mine, test = there.world.of(d)
             for kind, choice in (
                 ("derived", eclm.choice(d, mine)),
-                ("random", drawn(s, share, there.world.seed, d.number)),
+                ("random", drawn(whole.choice, share, there.world.seed, d.number)),
             ):
                 points[kind].append((eclm.size(choice), accuracy(sub_model(whole, choice), test)))
         for kind, some in points.items():
@@ -74,17 +74,19 @@ def measured(there: Cloud, enhanced: bool, shares: Sequence[float]) -> dict[str,
     return out
 
 
-def drawn(s: Subject, share: float, seed: int, number: int) -> Choice:
+def drawn(whole: Choice, share: float, seed: int, number: int) -> Choice:
     """Of each layer that share of its shrunk modules, one at least, by chance; and the residual one."""
     dice = np.random.default_rng(seed_of(seed, "random", number))
-    shrunk = s.form.modules - 1
-    many = max(1, int(share * shrunk))
-    layers = s.form.last or (4 if s.model.startswith("resnet") else len(str(s.args["hidden"]).split(",")) - 1)
-    return tuple((*sorted(int(n) for n in dice.choice(shrunk, many, replace=False)), shrunk) for _ in range(layers))
+    out = []
+    for layer in whole:
+        shrunk = len(layer) - 1
+        some = dice.choice(shrunk, max(1, int(share * shrunk)), replace=False)
+        out.append((*sorted(int(n) for n in some), shrunk))
+    return tuple(out)
 
 
 def show(
-    of: Mapping[tuple[int, bool], Sequence[Mapping[str, Any]]], s: Subject, shares: Sequence[float], asked: Asked
+    of: Mapping[tuple[int, str], Sequence[Mapping[str, Any]]], s: Subject, shares: Sequence[float], asked: Asked
 ) -> None:
     """A panel for each partition."""
     partitions = list(dict.fromkeys(p for p, _ in of))
@@ -93,17 +95,17 @@ def show(
     for ax, partition in zip(axes, partitions, strict=True):
         title = {0: "one person a device", ALL: "all cells (IID)"}.get(partition, f"{partition} classes a device")
         for kind in KINDS:
-            for enhanced in (True, False):
-                found = of[partition, enhanced]
+            for name, line in zip(dict.fromkeys(n for _, n in of), ("-", ":", "--"), strict=False):
+                found = of[partition, name]
                 xs = [fmean(f[kind][i][1] for f in found) / 1e3 for i in range(len(shares))]
                 lines = [[point[2] for point in f[kind]] for f in found]
-                label = f"{kind}, {'enhanced' if enhanced else 'not enhanced'}"
+                label = f"{kind}, {name}"
                 band(
                     ax,
                     xs,
                     lines,
                     color=COLOURS[2 if kind == "derived" else 1],
-                    linestyle="-" if enhanced else ":",
+                    linestyle=line,
                     marker="o",
                     markersize=3,
                     label=label,

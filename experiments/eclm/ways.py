@@ -25,7 +25,7 @@ from learning.aggregation import merge, quantise
 from learning.models import load_vector, score, to_vector
 from learning.modular import model as modular
 from learning.modular.aggregation import Contribution, Sums, weights_of
-from learning.modular.costs import measure, structure_of
+from learning.modular.costs import measure
 from learning.modular.derivation import Limits, derive
 from learning.modular.model import Modular, importance, layout_of, sub_model
 from learning.modular.structure import SELECTOR, blocks_of, cut, owners, paste
@@ -197,7 +197,7 @@ class Eclm:
     """Of the last round what each device changed, by block."""
 
     def __post_init__(self) -> None:
-        self.layout, self.structure = layout_of(self.whole), structure_of(self.whole)
+        self.layout, self.structure = layout_of(self.whole), self.cloud.structure()
         self.vector = modular.to_vector(self.whole)
         self._choices: dict[bytes, Choice] = {}
         self._has_selector: set[int] = set()
@@ -212,7 +212,11 @@ class Eclm:
         a, limits = importance(self.whole, data.x), self.limits(device)
         key = a.tobytes() + repr(limits).encode()
         if key not in self._choices:
-            self._choices[key] = derive(self.structure, a.tolist(), limits, LOCAL.batch)
+            found = derive(self.structure, a.tolist(), limits, LOCAL.batch)
+            there = (set(layer) for layer in self.whole.choice)  # trained without residual modules it has none
+            self._choices[key] = tuple(
+                tuple(n for n in chosen if n in some) for chosen, some in zip(found, there, strict=True)
+            )
         return self._choices[key]
 
     def round(self, some: Sequence[tuple[Device, Samples]], number: int) -> int:
@@ -319,8 +323,7 @@ def rounds(
 
 def limits_of(cloud: Cloud) -> dict[int, Limits]:
     """By device what it has, as the modular model has it."""
-    s = cloud.world.subject
-    structure = structure_of(modular.modularise(cloud.network(), s.shape, s.form, seed=0))
+    structure = cloud.structure()
     return {d.number: d.limits(structure, LOCAL.batch) for d in cloud.world.devices}
 
 

@@ -8,7 +8,7 @@ Ours where the paper is silent: a phone has room for that share of the modules' 
 transfer) and CPU score (multiplications), a third in the middle; samples come again only where a device's cells have too few.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Cells = tuple[int, ...]
 
+BY_CELL, BY_CLASS = "cell", "class"
+"""What is one sub-task (§4.3): what sets devices apart, a person or a class; or what a sample shows, whosever it is."""
 ALL = -1
 """The partition in which each device has all cells: IID."""
 PROXY = 0.3
@@ -68,6 +70,8 @@ HAR = Subject(
     "har", FEATURES, "mlp", {"inputs": 369, "hidden": "256,256", "classes": 6}, (369,), Form(), (0,), 6,
     (30, 20, 20), 20, 2, 60,
 )  # fmt: skip
+HAR_RUN = replace(HAR, name="har-run", form=Form(ratio=16, hidden="run"))
+"""With both hidden layers one module layer, which has about the original's size with all modules."""
 CIFAR = Subject(
     "cifar10", IMAGES, "resnet18", {"shape": "3,32,32", "classes": 10, "width": 16}, (3, 32, 32),
     Form(ratio=4, norm="group"), (2, 5), 10, (20, 10, 10), 20, 5, 20,
@@ -139,7 +143,8 @@ class Device:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Who has what, from a seed. `proxy` with the sub-task (cell) of each sample numbered from 0; `pool` and `held` rows by cell."""
+    """Who has what, from a seed. `proxy` with the sub-task of each sample numbered from 0, `BY_CELL` and `BY_CLASS`; `pool` and `held`
+    rows by cell."""
 
     subject: Subject
     seed: int
@@ -147,7 +152,7 @@ class World:
     y: Int64
     test: Samples
     proxy: Samples
-    subtasks: Int64
+    subtasks: Mapping[str, Int64]
     pool: dict[int, Int64]
     held: dict[int, Int64]
     devices: tuple[Device, ...]
@@ -243,7 +248,10 @@ def world(data: Data, s: Subject, partition: int, seed: int) -> World:
         memory, cpu = (min(1.0, phone[what] / BEST[what]) for what in ("ram", "cpu"))
         many = int(dice.integers(LEAST_SAMPLES, MOST_SAMPLES + 1))
         devices.append(Device(number, tuple(sorted(int(c) for c in mine)), many, (memory, cpu)))
-    subtasks = np.unique(data.cell[proxy], return_inverse=True)[1].astype(np.int64)
+    subtasks = {
+        by: np.unique(of[proxy], return_inverse=True)[1].astype(np.int64)
+        for by, of in ((BY_CELL, data.cell), (BY_CLASS, data.train.y))
+    }
     return World(
         s, seed, data.train.x, data.train.y, data.test, Samples(data.train.x[proxy], data.train.y[proxy]), subtasks,
         pool, held, tuple(devices),

@@ -11,6 +11,7 @@ from math import ceil
 
 from schemas.modules import Modules
 
+EACH, RUN = "each", "run"
 LEAST = 4
 """No module is narrower."""
 
@@ -18,13 +19,15 @@ LEAST = 4
 @dataclass(frozen=True)
 class Form:
     """`modules` of a layer, N: N-1 shrunk ones and the residual one. `ratio`: ρ. `k` are active for a sample. `last`: only so many of
-    the network's last stages become module layers; 0: all. `norm` of modules: "batch" or "group", which has no running statistics."""
+    the network's last stages become module layers; 0: all. `norm` of modules: "batch" or "group", which has no running statistics.
+    `hidden` layers: "each" is a stage of its own but for the first, which is the stem; or a "run" of them is one, the first among them."""
 
     modules: int = 16
     ratio: float = 8.0
     k: int = 4
     last: int = 0
     norm: str = "batch"
+    hidden: str = EACH
 
     def __post_init__(self) -> None:
         if self.modules < 2:
@@ -37,6 +40,8 @@ class Form:
             raise ValueError(f"last is a number of stages, or 0 for all, not {self.last}")
         if self.norm not in ("batch", "group"):
             raise ValueError(f"norm must be batch or group, not {self.norm!r}")
+        if self.hidden not in (EACH, RUN):
+            raise ValueError(f"hidden must be each or run, not {self.hidden!r}")
 
     def width(self, channels: int) -> int:
         """h, inside the modules of a stage of so many channels."""
@@ -62,4 +67,5 @@ def form_of(model: str, how: Modules) -> Form:
         k=min(usual.k, how.modules or usual.modules) if how.k is None else how.k,
         last=usual.last if how.last is None else how.last,
         norm=usual.norm if how.norm is None else how.norm,
+        hidden=usual.hidden if how.hidden is None else how.hidden,
     )

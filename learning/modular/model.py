@@ -82,7 +82,7 @@ def modularise(
 
     Raises `ValueError` if there are no such stages, not the modules chosen, or modules of another shape than their stage.
     """
-    found = stages(network, form.norm, form.last)
+    found = stages(network, form.norm, form.last, form.hidden)
     seen = shapes(network, found, shape)
     if choice is None:
         choice = (tuple(range(form.modules)),) * len(found)

@@ -5,6 +5,7 @@ ReLU; the layer gives ReLU(Σ gate · f). So where the stage normalises, a modul
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -79,9 +80,13 @@ def shrunk_plain(n: int, h: int, m: int, convolutions: Sequence[Convolution], ki
     return _drawn(nn.Sequential(*layers))
 
 
-def shrunk_linear(n: int, h: int, m: int) -> nn.Module:
-    """Of a hidden layer: n → h → m."""
-    return nn.Sequential(nn.Linear(n, h), nn.ReLU(), nn.Linear(h, m))
+def shrunk_linear(n: int, h: int, m: int, layers: int = 1) -> nn.Module:
+    """Of a run of hidden layers: as many, n → h → … → h → m; of one, n → h → m, else there were no width between."""
+    widths = [n] + [h] * max(1, layers - 1) + [m]
+    parts: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        parts += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
 
 
 def _drawn(module: nn.Module) -> nn.Module:
@@ -95,7 +100,8 @@ def _drawn(module: nn.Module) -> nn.Module:
 
 
 class Bypass(nn.Module):
-    """The residual module: what comes in, averaged to the output's size, with zeros for channels it has not.
+    """The residual module: what comes in, averaged to the output's size, with zeros for channels it has not; the first of them where the
+    output has fewer.
 
     Averages are over squares that do not overlap where those give the size, as a stride does; else, as of a convolution without
     padding, over the even parts of `adaptive_avg_pool2d`.
@@ -115,7 +121,7 @@ class Bypass(nn.Module):
         elif any(s > 1 for s in self.stride):
             pool = nn.functional.avg_pool2d if len(self.stride) == 2 else nn.functional.avg_pool1d
             x = pool(x, self.stride, ceil_mode=True)
-        more = self.channels - x.shape[1]
+        more = self.channels - x.shape[1]  # below 0 it cuts
         return nn.functional.pad(x, (0, 0) * len(self.stride) + (0, more)) if more else x
 
 

@@ -5,10 +5,10 @@ What is a stage, in the order of the network's modules:
 - **residual**: a `nn.Sequential` of blocks that have conv1, bn1, conv2, bn2 and downsample, as ResNet-18's and -34's, here and in torchvision;
 - **plain**: in a `nn.Sequential` a run of convolutions, each followed by BatchNorm (all of a run, or none) and ReLU, up to what
   is none: VGG's between two poolings, which stay outside;
-- **linear**: in a `nn.Sequential` a linear layer followed by ReLU, each of its own.
+- **linear**: in a `nn.Sequential` a linear layer followed by ReLU, each of its own; or with `hidden="run"` a run of them together.
 
 Where the first of all is plain or linear, and no weights stand before it, it takes the sample itself, and stays as it is: that is
-the stem.
+the stem. A run of hidden layers has none: it is where an MLP's weights are.
 
 A network with other blocks says itself which are stages, and builds a narrower one. It has to have the stage's input and
 output, and ends without ReLU, since the layer has one:
@@ -17,11 +17,13 @@ output, and ends without ReLU, since the layer has one:
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from learning.modular.forms import EACH
 from learning.modular.modules import Convolution, shrunk_linear, shrunk_plain, shrunk_residual
 
 Builder = Callable[[int, int, int], nn.Module]
@@ -42,8 +44,8 @@ class Stage(NamedTuple):
         return f"{self.parent}.{self.children[0]}".lstrip(".")
 
 
-def stages(network: nn.Module, norm: str, last: int = 0) -> list[Stage]:
-    """The stages, in order; with `last` only so many at the end. Raises `ValueError` if there are none, or fewer than `last`."""
+def stages(network: nn.Module, norm: str, last: int = 0, hidden: str = EACH) -> list[Stage]:
+    """The stages, in order; with `last` only so many at the end. Arguments as of a form (`learning/modular/forms.py`). Raises `ValueError` if there are none, or fewer than `last`."""
     if own := getattr(network, "module_layers", None):
         found = [Stage(*_split(path), "own", builder) for path, builder in own.items()]
         for stage in found:
@@ -52,9 +54,10 @@ def stages(network: nn.Module, norm: str, last: int = 0) -> list[Stage]:
             except AttributeError as e:
                 raise ValueError(f"module_layers names {stage.name}, which the network has not") from e
     else:
-        found = list(_walk(network, "", norm))
+        found = list(_walk(network, "", norm, hidden))
         first = next((name for name, _ in network.named_parameters()), "")
-        if found and found[0].kind in ("plain", "linear") and first.startswith(f"{found[0].name}."):
+        stems = ("plain", "linear") if hidden == EACH else ("plain",)
+        if found and found[0].kind in stems and first.startswith(f"{found[0].name}."):
             found = found[1:]
     if not found:
         raise ValueError(
@@ -73,17 +76,17 @@ def _split(path: str) -> tuple[str, tuple[str, ...]]:
     return parent, (child,)
 
 
-def _walk(module: nn.Module, path: str, norm: str) -> Iterator[Stage]:
+def _walk(module: nn.Module, path: str, norm: str, hidden: str) -> Iterator[Stage]:
     if path and _is_residual(module):
         first = next(module.children())
         many, stride = len(list(module.children())), _first(first.conv1.stride)
         build = lambda n, h, m: shrunk_residual(n, h, m, many, stride, norm)  # noqa: E731
         yield Stage(*_split(path), "residual", build)
     elif isinstance(module, nn.Sequential):
-        yield from _runs(module, path, norm)
+        yield from _runs(module, path, norm, hidden)
     else:
         for name, child in module.named_children():
-            yield from _walk(child, f"{path}.{name}".lstrip("."), norm)
+            yield from _walk(child, f"{path}.{name}".lstrip("."), norm, hidden)
 
 
 def _is_residual(module: nn.Module) -> bool:
@@ -95,22 +98,31 @@ def _is_residual(module: nn.Module) -> bool:
     )
 
 
-def _runs(module: nn.Sequential, path: str, norm: str) -> Iterator[Stage]:
+def _runs(module: nn.Sequential, path: str, norm: str, hidden: str) -> Iterator[Stage]:
     children = list(module.named_children())
     at = 0
     while at < len(children):
         name, child = children[at]
-        if isinstance(child, nn.Linear) and _is_relu(children, at + 1):
-            yield Stage(path, (name, children[at + 1][0]), "linear", shrunk_linear)
-            at += 2
+        if many := _hidden(children, at, hidden):
+            end = at + 2 * many
+            yield Stage(path, tuple(n for n, _ in children[at:end]), "linear", partial(shrunk_linear, layers=many))
+            at = end
         elif run := _run(children, at):
             convolutions, normed, end = run
             kind = norm if normed else None
             yield Stage(path, tuple(n for n, _ in children[at:end]), "plain", _plain(convolutions, kind))
             at = end
         else:
-            yield from _walk(child, f"{path}.{name}".lstrip("."), norm)
+            yield from _walk(child, f"{path}.{name}".lstrip("."), norm, hidden)
             at += 1
+
+
+def _hidden(children: list[tuple[str, nn.Module]], at: int, hidden: str) -> int:
+    """How many hidden layers are one stage from here."""
+    many = 0
+    while at < len(children) and isinstance(children[at][1], nn.Linear) and _is_relu(children, at + 1):
+        many, at = many + 1, at + 2
+    return min(many, 1) if hidden == EACH else many
 
 
 def _plain(convolutions: list[Convolution], kind: str | None) -> Builder:

@@ -43,7 +43,7 @@ def able(devices: npt.NDArray[np.float64], needs: Bounds) -> npt.NDArray[np.bool
 class Job:
     """A task with a round open that wants devices.
 
-    `wanted`: devices of the round (d of `platforms.md` §3.5), `got`: those it has (a). `since`: what orders registrations, the ledger
+    `wanted`: devices of the round, `got`: those it has. `since`: what orders registrations, the ledger
     offset that admitted it. `rounds` done of `of` (0: not known); `ran_s` since its first round opened; `service`: device-rounds it had.
     `fill_s`, `serve_s`: how long its last rounds took to get their devices, and from then to their results (0: none yet). `waits_s`:
     how long this round has been without all its devices. `fill_within_s`: the round's scheduling time-out; `deadline_s`: for all of
@@ -75,8 +75,8 @@ class Job:
 @dataclass(frozen=True)
 class Market:
     """All that a policy may look at. `jobs` have room, those of tenants above their quota are left out. `devices`: abilities of the
-    distinct devices that checked in lately, float64 of shape (n, 5) in the order of `ABILITIES`. `weights` and `granted` (devices at
-    work now) by tenant."""
+    distinct devices that checked in lately, float64 of shape (n, 5): cpu, ram, memory, os, bandwidth, in the units of `[needs]`. `weights`
+    and `granted` (devices at work now) by tenant."""
 
     jobs: Sequence[Job]
     devices: npt.NDArray[np.float64]

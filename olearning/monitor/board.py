@@ -26,6 +26,7 @@ class Board:
         self.trend = Trend()
         self.events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self.beat = 0
+        self.looked = time.monotonic()
         self.took = 0.0
         """Seconds that the last look took."""
         self.facts = Facts(source.snapshot(clock()))
@@ -37,4 +38,5 @@ class Board:
         self.trend.add(self.facts)
         self.events.extend(self.source.drain())
         self.beat += 1
-        self.took = time.monotonic() - began
+        self.looked = time.monotonic()
+        self.took = self.looked - began

@@ -138,12 +138,11 @@ def deltas(trend: Trend) -> Drawn:
 
 def shares(tenants: Sequence[TenantView]) -> Drawn:
     """Of each tenant: its part of the weights of those who have open tasks, and of the devices at work."""
-    drawn = [t for t in tenants if t.tasks or t.devices][:12]
-    weights, devices = sum(t.weight for t in drawn), sum(t.devices for t in drawn)
+    drawn = [t for t in tenants if t.share is not None][:12]
     names = [t.tenant for t in drawn]
     rows: Mapping[str, list[float]] = {
-        "by weight": [round(100 * t.weight / weights, 1) if weights else 0 for t in drawn],
-        "of devices at work": [round(100 * t.devices / devices, 1) if devices else 0 for t in drawn],
+        "by weight": [round(100 * (t.share or 0), 1) for t in drawn],
+        "of devices at work": [round(100 * (t.share_now or 0), 1) for t in drawn],
     }
     series = [
         {"type": "bar", "name": name, "data": values, "barMaxWidth": 14, "itemStyle": {"borderRadius": [0, 4, 4, 0]}}

@@ -4,26 +4,20 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
+from olearning.figures import size, span
 from olearning.monitor import charts
 from olearning.monitor.board import Board
 from olearning.monitor.facts import (
     Facts,
-    Say,
-    adds_up,
-    equation,
-    event_say,
-    local_say,
     matching,
-    percent,
-    phase_say,
-    shard_say,
     states_words,
 )
 from olearning.monitor.overview import Open, card
 from olearning.monitor.parts import Chart, Saying, Table, Text
-from olearning.screen import size, span
+from olearning.places import place_words
 from olearning.snapshot import SHARD_WORDS, RoundView, ZoneView
-from olearning.tables import queue_rows
+from olearning.tables import percent, queue_rows, tenant_tasks
+from olearning.words import Say, adds_up, equation, event_say, local_say, phase_say, shard_say
 
 KINDS = ("task", "epoch", "round", "shard", "leader", "tenant", "evaluation", "letter", "objection", "loss", "void")
 MORE_KINDS = 100
@@ -47,7 +41,7 @@ class Tasks:
                 with ui.element("div"):
                     Text("By epoch, on held-out data", "h3")
                     self.held_out = Chart("16rem")
-            self.rounds = Table("Rounds by zone", ("zone", "round", "state", ">deltas", ">slots", ">left", ">loss", "waits for"))  # fmt: skip
+            self.rounds = Table("Rounds by zone", ("zone", "round", "state", ">deltas", ">slots", ">left", ">loss", "place in the plan", "waits for"))  # fmt: skip
             self.identity = Table("What became of its blocks", ("zone", "light", "every offset", ">unread"))
         with card("Tasks"):
             filters = ui.input(placeholder="name, tenant or state", on_change=lambda e: self._filter(e.value))
@@ -108,7 +102,8 @@ class Tasks:
         loss = "–" if r.mean_loss is None else f"{r.mean_loss:.4f}"
         taken = max(0, r.registered - r.lapsed)
         waits = f.wait_say(z, r) if r.waits else ""
-        return z.zone, r.round, r.state, f"{r.devices}/{r.demand}", f"{taken}/{r.places}", left, loss, waits
+        place = place_words(r.place, f.s.policy) if r.state == "open" else "–"
+        return z.zone, r.round, r.state, f"{r.devices}/{r.demand}", f"{taken}/{r.places}", left, loss, place, waits
 
 
 class Zones:
@@ -168,7 +163,7 @@ class Zones:
             fits = z.schedule.wanted == z.schedule.workers
             wanted = Say(f"{there}, {z.schedule.wanted} wanted: {z.schedule.wanted_why}", "" if fits else "warn", "" if fits else "▲")  # fmt: skip
         seen = "–" if z.seen is None else f"{z.seen:,}"
-        return z.zone, f.zone_light(z), local_say(z), leader, states_words(z.devices), seen, wanted, f"{z.unread:,}"
+        return z.zone, f.zone_light(z), local_say(z), leader, states_words(z), seen, wanted, f"{z.unread:,}"
 
 
 class Deltas:
@@ -227,13 +222,14 @@ class Sharing:
                 ">deltas",
                 ">eligible",
                 ">since",
+                "place in the plan",
                 "waits for",
             )
             self.queue = Table("What waits for devices", columns, 10, none="nothing")
         with card("Tenants"):
             self.policy = Text(tag="p", classes="note")
             self.shares = Chart("14rem")
-            columns = ("tenant", ">weight", ">share by weight", ">tasks", ">devices at work", ">share of devices", ">bytes today")  # fmt: skip
+            columns = ("tenant", ">weight", ">share by weight", ">devices at work", ">share now", ">tasks", ">bytes today", "open tasks")  # fmt: skip
             self.tenants = Table("Tenants", columns, 12, none="none yet")
 
     def show(self) -> None:
@@ -252,7 +248,7 @@ class Sharing:
                 able = Say("0", "bad", "✗")
             number = f"{w.round}" if w.state == "open" else f"({w.round})"
             since = span(s.at - w.since) if w.since else "–"
-            cells = (w.task, w.zone, w.tenant, number, f"{w.slots}/{w.places}", f"{w.deltas}/{w.demand}", able, since, w.why)  # fmt: skip
+            cells = (w.task, w.zone, w.tenant, number, f"{w.slots}/{w.places}", f"{w.deltas}/{w.demand}", able, since, place_words(w.place, s.policy), w.why)  # fmt: skip
             waiting.append((f"{w.zone}/{w.task}", cells))
         self.queue.show(waiting)
         args = ", ".join(f"{k}={v}" for k, v in sorted(s.policy_args.items()))
@@ -260,14 +256,11 @@ class Sharing:
         self.policy.text = f"Devices are shared by {s.policy or 'nothing yet'}{args and f' ({args})'}{by}."
         self.shares.show(charts.shares(s.tenants))
         self.shares.box.set_visibility(bool(s.tenants))
-        open_ = [t for t in s.tenants if t.tasks or t.devices]
-        weights, devices = sum(t.weight for t in open_), sum(t.devices for t in open_)
         tenants = []
         for t in s.tenants:
-            mine = t in open_
             tenants.append((t.tenant, (
-                t.tenant, f"{t.weight:g}", percent(t.weight, weights) if mine else "–", _of(len(t.tasks), t.most_tasks),
-                _of(t.devices, t.most_devices), percent(t.devices, devices) if mine else "–", _of(t.bytes, t.most_bytes, size),
+                t.tenant, f"{t.weight:g}", percent(t.share), _of(t.devices, t.most_devices), percent(t.share_now),
+                _of(len(t.tasks), t.most_tasks), _of(t.bytes, t.most_bytes, size), tenant_tasks(t) or "none",
             )))  # fmt: skip
         self.tenants.show(tenants)
 

@@ -1,6 +1,6 @@
-"""What the page says, as pure functions of a snapshot: words, signs and tones; no widget, no clock.
+"""What the page says beside the words of all views (`olearning/words.py`), as pure functions of a snapshot; no widget, no clock.
 
-A tone only repeats in colour what sign and word say. Where there is more than fits, what needs a person comes first.
+Where there is more than fits, what needs a person comes first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,28 +8,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nsmallest
 
-from olearning.happenings import LETTER, LOSS, OBJECTION, VOID, Event
-from olearning.screen import BAD, GOOD, QUIET, SIGNS, WARN, problems, span, zone_problems
+from olearning.figures import many, span
+from olearning.happenings import Event
 from olearning.snapshot import COUNTS, OK, SHARD_WORDS, Identity, RoundView, Snapshot, TaskView, ZoneView
+from olearning.waiting import PAUSED
+from olearning.words import Say, adds_up, light, problems, shard_say, zone_problems
+from schemas.messages import DEVICE_STATES
 
-TONES = {GOOD: "good", WARN: "warn", BAD: "bad", QUIET: "quiet", "": ""}
-"""The screen's styles as the page's classes."""
 SLOW_FACTOR, SLOW_LEAST, SLOW_UNKNOWN = 3, 10_000, 120_000
 """A wait is slow after so many of its usual rounds, but not before so many ms; or, where none is known, after so many ms."""
 MOST_PROBLEMS = 6
-STATES = ("training", "registered", "idle", "asleep")
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Words with their sign and tone: good, warn, bad, quiet or none."""
-
-    text: str
-    tone: str = ""
-    sign: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.text}".strip()
+STATES = tuple(reversed(DEVICE_STATES))
+"""Of a device, those at work first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,55 +43,19 @@ class Wait:
     """It is done, and waits for other zones."""
 
 
-def shard_say(word: str) -> Say:
-    sign, style = SIGNS[word]
-    return Say(word, TONES[style], sign)
-
-
-def adds_up(i: Identity) -> Say:
-    """The light of the identity (design §6)."""
-    return Say("adds up", "good", "✓") if i.ok else Say(f"does not add up: {i.problem}", "bad", "✗")
-
-
-def equation(i: Identity) -> str:
-    """The identity in numbers: what is 0 and seldom anything else is left out."""
-    parts = [f"{getattr(i, n):,} {n}" for n in COUNTS[1:] if getattr(i, n) or n not in ("held", "lost")]
-    return f"{i.offsets:,} offsets {'=' if i.ok else '≠'} {' + '.join(parts)}"
-
-
-def phase_say(t: TaskView) -> Say:
-    match t.phase:
-        case "ended":
-            return Say("ended", "quiet", "✓")
-        case "refused":
-            return Say("refused", "bad", "✗")
-        case "paused" | "stopping":
-            return Say(t.phase, "warn", "‖")
-    return Say(t.phase, "", "●")
-
-
-def local_say(z: ZoneView) -> Say:
-    if z.local is None:
-        return Say("no local time", "quiet")
-    return Say(f"{z.local.clock} {'night' if z.local.night else 'day'}", "", "☾" if z.local.night else "☀")
-
-
 def states(devices: dict[str, int]) -> list[tuple[str, int]]:
     """Devices by state, those at work first, and states that nobody here knows last."""
     return [(x, devices.get(x, 0)) for x in (*STATES, *sorted(devices.keys() - set(STATES)))]
 
 
-def states_words(devices: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {x}" for x, n in states(devices) if n) or "no fleet reports any"
+def states_words(z: ZoneView) -> str:
+    words = ", ".join(f"{n:,} {x}" for x, n in states(z.devices) if n) or "no fleet reports any"
+    return words + (f"; {z.busy:,} busy with other work" if z.busy else "")
 
 
 def ago(ms: int) -> str:
     """A span that does not break over two lines."""
     return span(ms).replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "–"
 
 
 class Facts:
@@ -139,25 +93,9 @@ class Facts:
                 out[x] = out.get(x, 0) + n
         return out
 
-    # ------------------------------------------------------------------ the head
-
     @property
     def light(self) -> Say:
-        """The one line that says whether a person is needed."""
-        s = self.s
-        if s.away:
-            return Say(f"no answer from the log for {ago(s.away)}", "bad", "✗")
-        if not s.caught_up:
-            return Say("still reading the past", "warn", "…")
-        if self.problems:
-            return Say(f"{len(self.problems):,} to look at", "bad", "▲")
-        return Say("nothing to look at", "good", "✓")
-
-    def live(self, time: str) -> Say:
-        """Whether what is shown is of now. `time`: of the snapshot."""
-        if self.s.away:
-            return Say(f"as of {time}", "bad", "✗")
-        return Say(f"live {time}", "good", "●") if self.s.caught_up else Say(f"reading, {time}", "warn", "…")
+        return light(self.s, self.problems)
 
     @property
     def problems_shown(self) -> list[str]:
@@ -181,6 +119,7 @@ class Facts:
         words = [x.word for z in s.zones for x in z.shards]
         worst = max(words, key=SHARD_WORDS.index, default=OK)
         n, say = words.count(worst), shard_say(worst)
+        sums = adds_up(i)
         unread = sum(z.unread for z in s.zones)
         rate = "–" if arriving is None else f"{arriving:,.1f}/s"
         return [
@@ -188,8 +127,8 @@ class Facts:
             Tile("Devices", Say(f"{at_work:,} training"), f"of {sum(self.devices.values()):,}: {self._others()}"),
             Tile("Delta blocks", Say(rate), "arriving" + ("" if folding is None else f"; {folding:,.1f}/s folded")),
             Tile("Unread", Say(f"{unread:,}"), "blocks no commit covers yet"),
-            Tile("Every offset", adds_up(i) if i.ok else Say("does not add up", "bad", "✗"), i.problem or f"{i.offsets:,} accounted for"),
-            Tile("Shards", replace(say, text=f"{n:,} {worst}" if words else "none yet"), f"of {len(words):,} in {_many(len(s.zones), 'zone')}"),
+            Tile("Every offset", replace(sums, text=sums.text.partition(":")[0]), i.problem or f"{i.offsets:,} accounted for"),
+            Tile("Shards", replace(say, text=f"{n:,} {worst}" if words else "none yet"), f"of {len(words):,} in {many(len(s.zones), 'zone')}"),
         ]  # fmt: skip
 
     def _others(self) -> str:
@@ -216,6 +155,8 @@ class Facts:
         text = r.waits + (f", since {ago(ms)}" if ms else "")
         if self.zone_bad[z.zone]:
             return Say(text, "bad", "▲")
+        if r.waits.startswith(PAUSED):
+            return Say(text, "quiet", "‖")
         if for_others(r):
             return Say(text, "", "◔")
         if (n := failed(r)) > 1:
@@ -287,10 +228,6 @@ def _urgent(w: Wait) -> tuple[int, bool, int, str, str]:
     return {"bad": 0, "warn": 1}.get(w.say.tone, 2), w.others, -w.ms, w.task, w.zone
 
 
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
 # ------------------------------------------------------------------ the clock of zones
 
 
@@ -322,17 +259,6 @@ def hands(f: Facts, apart: float = 1.2) -> list[Hand]:
 
 
 # ------------------------------------------------------------------ events
-
-EVENT_TONES = {LOSS: ("✗", "bad"), LETTER: ("▲", "warn"), OBJECTION: ("▲", "warn"), VOID: ("∅", "quiet")}
-
-
-def event_say(e: Event) -> Say:
-    sign, tone = EVENT_TONES.get(e.kind, ("·", ""))
-    if e.values.get("step") == "refused":
-        sign, tone = "✗", "bad"
-    elif e.values.get("model") is False:
-        sign, tone = "▲", "warn"
-    return Say(e.text, tone, sign)
 
 
 def matching(events: Iterable[Event], kinds: Sequence[str], text: str) -> list[Event]:

@@ -7,21 +7,10 @@ from nicegui import ui
 from olearning.happenings import VOID, Event
 from olearning.monitor import charts
 from olearning.monitor.board import Board
-from olearning.monitor.facts import (
-    STATES,
-    Facts,
-    Say,
-    Tile,
-    Wait,
-    event_say,
-    hands,
-    local_say,
-    phase_say,
-    states,
-    states_words,
-)
+from olearning.monitor.facts import STATES, Facts, Tile, Wait, hands, states, states_words
 from olearning.monitor.parts import Bar, Chart, Dial, Pager, Pool, Saying, Shows, Text
 from olearning.snapshot import TaskView, ZoneView
+from olearning.words import Say, event_say, local_say, phase_say
 
 Open = Callable[[str], None]
 MOST_TASKS, MOST_ZONES, MOST_WAITS, MOST_EVENTS = 6, 6, 5, 8
@@ -68,7 +57,7 @@ class ZoneLine(Shows[tuple[Facts, ZoneView]]):
         self.light.show(f.zone_light(z))
         self.bar.show([(x if x in STATES else "other", n) for x, n in states(z.devices)])
         open_ = sum(r.state in ("open", "closed") for r in z.rounds)
-        self.devices.text = f"{states_words(z.devices)} · {open_} round{'' if open_ == 1 else 's'} open"
+        self.devices.text = f"{states_words(z)} · {open_} round{'' if open_ == 1 else 's'} open"
 
 
 class TaskCard(Shows[tuple[Facts, TaskView]]):
@@ -206,6 +195,6 @@ class Key:
 
     def __init__(self) -> None:
         with ui.element("p").classes("key note") as self.box:
-            for x in ("training", "registered", "idle", "asleep"):
+            for x in STATES:
                 ui.element("i").classes(f"part {x}").props("aria-hidden=true")
                 Text(x)

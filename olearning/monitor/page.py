@@ -5,11 +5,12 @@ from typing import Protocol
 
 from nicegui import ui
 
+from olearning.figures import clock
 from olearning.monitor.board import Board
 from olearning.monitor.details import Deltas, Events, Sharing, Tasks, Zones
 from olearning.monitor.overview import Overview
 from olearning.monitor.parts import Pool, Saying, Shows, Text
-from olearning.screen import clock
+from olearning.words import live
 
 STYLE = Path(__file__).with_name("page.css").read_text()
 WATCH = Path(__file__).with_name("page.js").read_text()
@@ -123,7 +124,7 @@ class Page:
         f = self.board.facts
         self.namespace.text = f"{f.s.namespace} · led by {f.s.leader or 'nobody'}"
         self.light.show(f.light)
-        self.live.show(f.live(clock(f.s.at)))
+        self.live.show(live(f.s))
         self.pulse.text = str(self.beat)
         self.problems_box.set_visibility(len(f.problems) > 0)
         self.problems.show(f.problems_shown)

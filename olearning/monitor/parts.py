@@ -10,7 +10,8 @@ from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
 from olearning.monitor.charts import Drawn
-from olearning.monitor.facts import Hand, Say
+from olearning.monitor.facts import Hand
+from olearning.words import Say
 
 T = TypeVar("T")
 

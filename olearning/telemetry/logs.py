@@ -80,10 +80,15 @@ def wanted() -> Format:
     return Format(said) if said in set(Format) else Format.TEXT
 
 
+def _level_wanted(default: str) -> str:
+    """The same for the level."""
+    said = os.environ.get(LEVEL_ENV, "")
+    return said if said in set(Level) else default or Level.WARNING
+
+
 def set_up(level: str = "", about: Mapping[str, str] | None = None) -> None:
     """Log to standard error, in the format that is wanted. `level`: the default, if the environment says none. `about`: fields that all
     lines have."""
-    said = os.environ.get(LEVEL_ENV) or level or Level.WARNING
     _handler.setFormatter(Json(about or {}) if wanted() is Format.JSON else logging.Formatter(TEXT))
     root = logging.getLogger()
     if _handler not in root.handlers:
@@ -94,7 +99,7 @@ def set_up(level: str = "", about: Mapping[str, str] | None = None) -> None:
         )  # we were interrupted
         for loud in ("asyncio", "opentelemetry"):
             logging.getLogger(loud).setLevel(logging.WARNING)
-    root.setLevel(said.upper())
+    root.setLevel(_level_wanted(level).upper())
 
 
 def tell(role: Processor, to: Callable[[int, Event], None] | None = None) -> None:
@@ -108,8 +113,20 @@ def tell(role: Processor, to: Callable[[int, Event], None] | None = None) -> Non
 
 
 def _say(level: int, event: Event) -> None:
-    fields = {"zone": event.zone, **event.values}
-    log.log(level, event.text, extra={"event": event.kind, "fields": fields})
+    log.log(level, event.text, extra=_extra(event))
+
+
+def _extra(event: Event) -> dict[str, Any]:
+    return {"event": event.kind, "fields": {"zone": event.zone, **event.values}}
+
+
+def line(text: str, role: str, event: Event | None = None) -> str:
+    """A line of JSON, as roles log it, of a command that tells on its standard output what it does (`event` None: its event is the role),
+    or what happened."""
+    level = _level(event) if event else logging.INFO
+    extra = _extra(event) if event else {"event": role, "fields": {}}
+    record = logging.getLogger(role).makeRecord(role, level, "", 0, text, (), None, extra=extra)
+    return Json({"role": role}).format(record)
 
 
 Say = Callable[[int, Event], None]

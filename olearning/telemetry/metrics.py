@@ -167,6 +167,14 @@ REFUSED = _m(
     "registrations refused since it started: not-open, needs, blocks, late, full, quota, plan",
 )
 NOBODY = _m(ZONE, GAUGE, "shards_unheld", "zone", "shards that no aggregator holds")
+HUNGRY = _m(ZONE, GAUGE, "tenant_rounds_waiting", "zone tenant", "a tenant's open rounds that want more devices")
+PLACE = _m(
+    ZONE,
+    GAUGE,
+    "plan_place",
+    "zone task policy",
+    "the task's place in the sharing policy's plan, from 1, where its devices take it soonest; shown by who leads, of tasks that are in it",
+)
 SPENT = _m(
     ZONE, GAUGE, "tenant_day_bytes", "zone tenant", "bytes that a tenant's devices may have moved here today (UTC)"
 )
@@ -188,6 +196,14 @@ PRESENT = _m(
 TENANT_TASKS = _m(GLOBE, GAUGE, "tenant_tasks", "tenant", "a tenant's tasks that have not ended")
 TENANT_DEVICES = _m(GLOBE, GAUGE, "tenant_devices", "tenant", "devices at work for it")
 TENANT_WEIGHT = _m(GLOBE, GAUGE, "tenant_weight", "tenant", "what it weighs")
+TENANT_QUOTA = _m(
+    GLOBE,
+    GAUGE,
+    "tenant_quota",
+    "tenant of",
+    "what it may have at most, of tasks, devices, bytes (a day); left out where there is no limit",
+)
+SHARING = _m(GLOBE, GAUGE, "sharing_policy_info", "policy", "1: by this policy devices are shared")
 
 # ------------------------------------------------------------------ the others
 
@@ -222,6 +238,13 @@ DEVICES = _m(
     "devices",
     "zone state",
     "devices of a fleet, or that a gateway heard of within the hour: asleep, idle, asking, registered, training",
+)
+BUSY = _m(
+    EDGE,
+    GAUGE,
+    "devices_busy",
+    "zone",
+    "devices of a fleet, in whichever state but asleep, of which other work takes a share",
 )
 GIVEN = _m(EDGE, COUNTER, "delta_blocks_sent", "zone", "delta blocks that were sent")
 GIVEN_BYTES = _m(EDGE, COUNTER, "delta_bytes_sent", "zone", "their records' bytes")

@@ -3,7 +3,6 @@
 import atexit
 import os
 import threading
-from collections.abc import Iterable, Mapping
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -20,6 +19,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from olearning.telemetry.traces import Span
 from schemas.tracing import Step
 
 LINGER = 2.0
@@ -67,24 +67,15 @@ class OpenTelemetry:
         """By the sampler for a root, whose word holds for all of the trace: a ratio is one of trace IDs."""
         return self.sampler.should_sample(None, trace, "round").decision.is_sampled()
 
-    def span(
-        self,
-        what: str,
-        at: Step,
-        parent: Step | None,
-        start: int,
-        end: int,
-        about: Mapping[str, str | int],
-        links: Iterable[Step] = (),
-        error: str = "",
-    ) -> None:
-        self.ids.at = at
-        context = set_span_in_context(NonRecordingSpan(_context(parent))) if parent else None
-        linked = [Link(_context(to)) for to in links]
-        span = self.tracer.start_span(what, context, attributes=about, links=linked, start_time=start * 1_000_000)
-        if error:
-            span.set_status(Status(StatusCode.ERROR, error))
-        span.end(end * 1_000_000)
+    def take(self, span: Span) -> None:
+        self.ids.at = span.at
+        context = set_span_in_context(NonRecordingSpan(_context(span.parent))) if span.parent else None
+        linked = [Link(_context(to)) for to in span.links]
+        start, end = min(span.start, span.end) * 1_000_000, span.end * 1_000_000
+        made = self.tracer.start_span(span.what, context, attributes=span.about, links=linked, start_time=start)
+        if span.error:
+            made.set_status(Status(StatusCode.ERROR, span.error))
+        made.end(end)
 
 
 def _context(at: Step) -> SpanContext:

@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from olearning.places import place
 from olearning.telemetry import metrics as m
 from olearning.telemetry.metrics import Sample
 from olearning.view import View
+from olearning.waiting import short
 from processors.aggregator import Aggregator
 from processors.desk import Desk
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
 from processors.scheduler import Scheduler
 from processors.standing import standings
+from processors.tenancy import holds
 from processors.zone import ZoneCoordinator
 from schemas.facts import Counts
 from schemas.messages import DEVICE_STATES
@@ -111,6 +114,15 @@ def _selector(p: ZoneCoordinator, now: int) -> Iterator[Sample]:
     yield m.WAITING, (p.scope,), sum(map(len, p.selector.waiting.values()))
     for ground, n in p.selector.refused.items():
         yield m.REFUSED, (p.scope, ground), n
+    tenant_of = {task: r.opened.tenant for task, t in p.zone.tasks.items() if (r := t.rounds.get(t.round)) and r.opened}
+    hungry = Counter(tenant_of[task] for task in short(p.zone))
+    for tenant in {tenant_of[task] for task, t in p.zone.tasks.items() if not t.retired and task in tenant_of}:
+        yield m.HUNGRY, (p.scope, tenant), hungry[tenant]
+    plan = p.selector.plans.plan
+    if plan and p.token:
+        for task in p.zone.tasks:
+            if (at := place(plan, task)).first:
+                yield m.PLACE, (p.scope, task, at.policy), at.first
     for tenant in p.zone.spent:
         yield m.SPENT, (p.scope, tenant), p.zone.spent_on(tenant, now // DAY)
 
@@ -133,6 +145,10 @@ def _globe(p: GlobalCoordinator, now: int) -> Iterator[Sample]:
         yield m.TENANT_TASKS, (tenant,), s.tasks
         yield m.TENANT_DEVICES, (tenant,), s.devices
         yield m.TENANT_WEIGHT, (tenant,), s.weight
+        for of in s.quota.__struct_fields__:
+            if most := getattr(s.quota, of):
+                yield m.TENANT_QUOTA, (tenant, of), most
+    yield m.SHARING, (holds(g).policy,), 1.0
 
 
 # ------------------------------------------------------------------ the others
@@ -184,6 +200,7 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
 
     if isinstance(p, Fleet):
         states, boxes = Counter(d.state for d in p.devices), list(p.outboxes.values())
+        yield m.BUSY, (p.zone,), sum(d.busy_now for d in p.devices)
     elif isinstance(p, Gateway):
         states, boxes = Counter(box.state(now) for box in p.boxes.values()), [p.outbox]
     else:
@@ -191,8 +208,8 @@ def _edge(p: Processor, now: int) -> Iterable[Sample]:
     zone = (p.zone,)
     for state in DEVICE_STATES:
         yield m.DEVICES, (*zone, state), states[state]
-    yield m.GIVEN, zone, p.blocks
-    yield m.GIVEN_BYTES, zone, p.bytes
+    yield m.GIVEN, zone, sum(box.sent for box in boxes)
+    yield m.GIVEN_BYTES, zone, sum(box.sent_bytes for box in boxes)
     yield m.FETCHED, zone, p.edge.fetched
     yield m.HANDED, zone, p.edge.handed
     yield m.UPLOADS, zone, sum(box.waiting for box in boxes)

@@ -17,6 +17,7 @@ without it nothing is done or sent.
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from olearning.telemetry.own import Own
@@ -43,6 +44,20 @@ Key = tuple[str, str, int, str]
 """Zone, task, round, and who."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A step that is over, and the step that it comes of. `start` and `end` in ms, each by the clock of who said it."""
+
+    what: str
+    at: Step
+    parent: Step | None
+    start: int
+    end: int
+    about: Mapping[str, str | int]
+    links: tuple[Step, ...] = ()
+    error: str = ""
+
+
 class Spans(Protocol):
     """Where spans go."""
 
@@ -50,19 +65,7 @@ class Spans(Protocol):
         """Whether this trace is wanted: every role says the same of it."""
         ...
 
-    def span(
-        self,
-        what: str,
-        at: Step,
-        parent: Step | None,
-        start: int,
-        end: int,
-        about: Mapping[str, str | int],
-        links: Iterable[Step] = (),
-        error: str = "",
-    ) -> None:
-        """A step that is over. `start` and `end` in ms."""
-        ...
+    def take(self, span: Span) -> None: ...
 
 
 class Traced:
@@ -168,19 +171,19 @@ class Traced:
             case Registration(task=task, round=n, device=device) if known := self.ledgers.get((zone, task)):
                 at, root = step(known[0], task, n, REGISTER, device), step(known[0], task, n)
                 began, _ = self.since.get((zone, task, n, ""), (now, None))
-                self._span(REGISTER, at, root, began, now, zone, task, n)
+                self._over(Span(REGISTER, at, root, began, now, about(zone, task, n)))
                 return at
             case Admission(task=task, round=n, slot=slot, device=device, cause=cause):
                 at = step(cause.ledger, task, n, ADMIT, str(slot))
                 if said := self.since.pop((zone, task, n, device), None):
                     wish = said_of(at, said[1]) or step(cause.ledger, task, n, REGISTER, device)
-                    self._span(ADMIT, at, wish, said[0], now, zone, task, n, slot=slot)
+                    self._over(Span(ADMIT, at, wish, said[0], now, about(zone, task, n, slot=slot)))
                 return at
             case DeltaBlock(task=task, round=n, slot=slot) if known := self.ledgers.get((zone, task)):
                 at, key = step(known[0], task, n, DELIVER, str(slot)), (zone, task, n, str(slot))
                 if message.block == self.last.get(key, known[1] - 1) and (said := self.since.pop(key, None)):
                     given = said_of(at, said[1]) or step(known[0], task, n, ADMIT, str(slot))
-                    self._span(DELIVER, at, given, said[0], now, zone, task, n, slot=slot)
+                    self._over(Span(DELIVER, at, given, said[0], now, about(zone, task, n, slot=slot)))
                 return at
             case Committed(task=task, round=n):
                 at = self._commit(message)
@@ -194,24 +197,9 @@ class Traced:
                 return step(self.ledger, task, n, FINALISE)
         return None
 
-    def _span(
-        self,
-        what: str,
-        at: Step,
-        parent: Step | None,
-        start: int,
-        end: int,
-        zone: str,
-        task: str,
-        n: int,
-        links: Iterable[Step] = (),
-        error: str = "",
-        **more: str | int,
-    ) -> None:
-        if self.spans.sampled(at.trace):
-            about = {"zone": zone, "task": task, "round": n, **more}
-            named = {f"olearning.{k}": v for k, v in about.items()}
-            self.spans.span(what, at, parent, min(start, end), end, named, links, error)
+    def _over(self, span: Span) -> None:
+        if self.spans.sampled(span.at.trace):
+            self.spans.take(span)
 
     # ------------------------------------------------------------------ what ledgers say
 
@@ -231,12 +219,12 @@ class Traced:
             return
         root, ids = step(p.zone.ledger, fact.task, fact.round), (p.zone.ledger, fact.task, fact.round)
         if isinstance(fact, Closed):
-            self._span(GATHER, step(*ids, GATHER), root, r.opened_time, at, *where, why=fact.why)
+            self._over(Span(GATHER, step(*ids, GATHER), root, r.opened_time, at, about(*where, why=fact.why)))
             return
         failed = "" if fact.manifest else "too few devices"
-        self._span(FINALISE, step(*ids, FINALISE), root, began, at, *where, error=failed)
-        got, samples = fact.devices, fact.samples
-        self._span(ROUND, root, None, r.opened_time, at, *where, error=failed, devices=got, samples=samples)
+        self._over(Span(FINALISE, step(*ids, FINALISE), root, began, at, about(*where), error=failed))
+        got = about(*where, devices=fact.devices, samples=fact.samples)
+        self._over(Span(ROUND, root, None, r.opened_time, at, got, error=failed))
 
     def _verdict(self, p: Aggregator, own: Own, before: Any, fact: Message | None, void: str, record: Record) -> None:
         """A commit of its own is accepted or refused."""
@@ -245,14 +233,18 @@ class Traced:
         where = p.zone_name, fact.task, fact.round
         began, _ = self.since.pop((*where, _where(fact)), (record.timestamp, None))
         done = fact.done[:MOST_LINKS]
-        links = [step(p.zone.ledger, fact.task, d.round, DELIVER, str(d.slot)) for d in done]
-        root = step(p.zone.ledger, fact.task, fact.round)
-        self._span(
-            COMMIT, self._commit(fact), root, began, record.timestamp, *where, links, void, blocks=fact.counts.total()
-        )
+        links = tuple(step(p.zone.ledger, fact.task, d.round, DELIVER, str(d.slot)) for d in done)
+        at, root = self._commit(fact), step(p.zone.ledger, fact.task, fact.round)
+        held = about(*where, blocks=fact.counts.total())
+        self._over(Span(COMMIT, at, root, began, record.timestamp, held, links, void))
 
     def _commit(self, fact: Committed) -> Step:
         return step(self.ledger, fact.task, fact.round, COMMIT, _where(fact))
+
+
+def about(zone: str, task: str, round: int, **more: str | int) -> dict[str, str | int]:
+    """A span's attributes."""
+    return {f"olearning.{k}": v for k, v in {"zone": zone, "task": task, "round": round, **more}.items()}
 
 
 def _where(fact: Committed) -> str:

@@ -18,6 +18,7 @@ def short(monkeypatch):
     monkeypatch.setattr(codecs, "best", lambda once: (once(), 1e-3)[1])
 
 
+@pytest.mark.program
 def test_every_codec_has_a_row_and_three_lines(short, monkeypatch):
     asked = []
     train = codecs.training
@@ -36,6 +37,7 @@ def test_every_codec_has_a_row_and_three_lines(short, monkeypatch):
     assert sum(line.startswith("| `") for line in codecs.table(rows)) == 24
 
 
+@pytest.mark.program
 def test_a_training_repeats_bit_for_bit(short):
     spec = replace(codecs.TASKS["digits"], upload=Upload("top-k+int8"))
     assert codecs.training(spec, 1) == codecs.training(spec, 1)

@@ -14,6 +14,7 @@ from device_sim.engine import HERE, Engine
 from device_sim.trainer import train
 
 
+@pytest.mark.program
 def test_prints_a_line_for_each_way():
     done = subprocess.run(
         [sys.executable, "-m", "olearning", "bench", "engine", "--quick", "--json"], capture_output=True, text=True

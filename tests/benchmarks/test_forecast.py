@@ -100,6 +100,7 @@ def olearning(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "olearning", *words], capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.program
 def test_the_command_prints_a_line_for_each():
     done = olearning("bench", "forecast", "--quick", "-m", "2", "--json")
     assert done.returncode == 0, done.stderr

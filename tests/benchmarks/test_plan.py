@@ -13,7 +13,7 @@ from benchmarks.line import Line
 from benchmarks.plan import Tried, best, longest, tried
 from benchmarks.plan_picture import below, draw, gain, latest, read, table
 from learning.knapsack import TABLE, Found
-from olearning.bench import bench_plan
+from olearning.commands.bench import bench_plan
 from olearning.errors import Trouble
 
 WAYS = {"by_reward", "greedy", "by_slot", "unhinted", "hinted", "plan"}
@@ -86,6 +86,7 @@ def test_it_says_how_long_it_takes_at_most():
     assert longest((1, 5), (50, 100), 2, 60) == pytest.approx(2 * (2 * one_slot + one_of_fig_8 + one_besides))
 
 
+@pytest.mark.program
 def test_the_command_needs_no_broker_and_prints_a_line_for_each():
     done = subprocess.run(
         [sys.executable, "-m", "olearning", "bench", "plan", "--quick", "--json", "--times", "5,9"],
@@ -115,6 +116,7 @@ def test_what_cannot_be_is_refused(option, value, words):
 # ------------------------------------------------------------------ what is drawn
 
 
+@pytest.mark.program
 def test_lines_become_a_picture_and_a_table(tmp_path):
     lines = measured(slots=(5,), tasks=(10, 50), seconds=0.1, best_seconds=0.1, limits=(0.1, 0.2), capped={(5, 50)})
     file = tmp_path / "lines.jsonl"

@@ -157,8 +157,8 @@ class Taped(Memory):
         self.tape[send.topic, p].append(Record(send.topic, p, offset, send.key, send.value, at, send.headers))
         return p, offset
 
-    def records(self, topic: str, partition: int = 0) -> list[Record]:
-        return self.tape[topic, partition]
+    def records(self, topic: str, partition: int = 0, first: int = 0) -> list[Record]:
+        return self.tape[topic, partition][first:]
 
 
 class Schedule:

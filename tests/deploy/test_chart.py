@@ -21,7 +21,7 @@ HELM = ("helm-java-0.0.21", "com.marcnuri.helm-java:helm-java:0.0.21")
 KUBERNETES = "1.33.0"
 KAFKA = "kafka.bootstrapServers=broker:9092"
 ALL = (KAFKA, "aggregator.autoscaling.enabled=true", "fleets.enabled=true", "networkPolicy.enabled=true", "podMonitor.enabled=true",
-       "gateway.enabled=true", "gateway.secret=tokens", "gateway.tlsSecret=tls", "gateway.check=own", "modules.enabled=true",
+       "gateway.enabled=true", "gateway.secret=tokens", "gateway.tlsSecret=tls", "gateway.check=own", "monitor.passwordSecret=who", "modules.enabled=true",
        "kafka.client.secret=login", "kafka.client.secrets.gateway=edge", "code.configMap=own", "code.load[0]=/code/own.py", "imagePullSecrets[0].name=pull")  # fmt: skip
 OTHERS = {"ScaledObject", "PodMonitor"}
 """Kinds of KEDA and of the Prometheus operator, which are no part of Kubernetes."""
@@ -95,6 +95,10 @@ def test_secrets_lie_where_the_command_looks_for_them() -> None:
         at = {v["mountPath"]: secrets[v["name"]] for v in container["volumeMounts"] if v["name"] in secrets}
         environment = {e["name"]: e.get("value") for e in container["env"]}
         assert environment["KAFKA_CLIENT_CONFIG"] == "/run/secrets/kafka/client.properties"
+        if container["name"] == "monitor":
+            assert at == {"/run/secrets/kafka": "login", "/run/secrets/monitor": "who"}
+            assert container["args"][5:7] == ["--password-file", "/run/secrets/monitor/password"]
+            continue
         if container["name"] != "gateway":
             assert at == {"/run/secrets/kafka": "login"}
             continue
@@ -102,6 +106,8 @@ def test_secrets_lie_where_the_command_looks_for_them() -> None:
         files = [w for w in container["args"] if w.startswith("/run/")]
         assert files == ["/run/secrets/gateway/secret", "/run/secrets/tls/tls.crt", "/run/secrets/tls/tls.key"]
         assert {p["name"]: p["containerPort"] for p in container["ports"]} == {"metrics": 9464, "http": 8080}
+    page = next(m for m in manifests(KAFKA) if m["metadata"]["name"].endswith("monitor") and m["kind"] == "Deployment")
+    assert "--open" in page["spec"]["template"]["spec"]["containers"][0]["args"], "who wants no password has said so"
     assert not any("KAFKA_CLIENT_CONFIG" in str(m) or "secretName" in str(m) for m in manifests(KAFKA))
 
 

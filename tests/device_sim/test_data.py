@@ -62,7 +62,10 @@ def test_at_least_one_user_is_on_each_side():
 
 
 def test_who_is_unknown_is_told_what_is_known():
-    with pytest.raises(UnknownData, match="'mnist' is known here; known: digits, npz, torchaudio, torchvision"):
+    with pytest.raises(
+        UnknownData,
+        match=r"'mnist' is known here; known: digits, npz, torchaudio, torchvision\. Your own: --load",
+    ):
         load("mnist", {})
     with pytest.raises(ValueError, match=r"takes partition, devices, alpha, .*; not alfa"):
         load("digits", {"alfa": 1})

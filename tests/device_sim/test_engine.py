@@ -78,6 +78,7 @@ def engine():
         yield engine
 
 
+@pytest.mark.program
 def test_workers_give_the_bits_of_this_process(engine):
     jobs = [job("test-noisy", n, base=n // 3) for n in range(7)]
     jobs[5] = jobs[5]._replace(base=jobs[4].base)  # which one of them may have already
@@ -85,6 +86,7 @@ def test_workers_give_the_bits_of_this_process(engine):
     assert len({w.process.pid for w in engine._workers._idle}) == 2
 
 
+@pytest.mark.program
 def test_a_job_that_fails_fails_alone_in_every_way(engine):
     good, noise = job("mlp", 1), job("test-noisy", 2)
     bad = [
@@ -107,6 +109,7 @@ def test_a_job_that_fails_fails_alone_in_every_way(engine):
     assert str(failed[5]) == "Strange: this and that"
 
 
+@pytest.mark.program
 def test_a_worker_that_dies_takes_only_its_own_job_along(engine):
     jobs = [job("test-noisy", 1), job("test-fatal", 2), job("test-noisy", 3)]
     runs = engine.by(WORKERS, jobs)
@@ -130,6 +133,7 @@ with Engine(cores=2) as engine:
 """
 
 
+@pytest.mark.program
 def test_a_script_that_starts_anew_in_each_worker_is_told_so(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     done = subprocess.run(
@@ -140,6 +144,7 @@ def test_a_script_that_starts_anew_in_each_worker_is_told_so(tmp_path):
     assert [line[: len(said)] for line in done.stdout.splitlines()] == [said] * 2, done.stdout + done.stderr
 
 
+@pytest.mark.program
 def test_a_worker_that_died_idle_is_replaced(engine):
     jobs = [job("test-noisy", n) for n in range(2)]
     before = engine.by(WORKERS, jobs)
@@ -158,6 +163,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.program
 def test_workers_end_with_the_process_they_work_for():
     with subprocess.Popen([sys.executable, "-c", ORPHAN], cwd=ROOT, stdout=subprocess.PIPE, text=True) as p:
         worker = int(p.stdout.readline())
@@ -169,6 +175,7 @@ def test_workers_end_with_the_process_they_work_for():
         time.sleep(0.05)
 
 
+@pytest.mark.program
 def test_who_comes_along_changes_no_bit(engine):
     jobs = [job("mlp", n, base=n % 2, samples=3 * n + 1) for n in range(9)]
     jobs += [j._replace(training=Training(momentum=0.5)) for j in jobs[:3]]
@@ -213,6 +220,7 @@ def announcement(**changes) -> Announcement:
     return Announcement(**a | changes)
 
 
+@pytest.mark.program
 def test_a_learner_runs_many_as_it_runs_each(engine):
     learner = TorchLearner(engine)
     base = to_vector(build("mlp", {"hidden": 8}, 0))

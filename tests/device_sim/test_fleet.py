@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from device_sim.availability import Availability
 from device_sim.device import PATIENCE, TRAINING, Board, Device
 from device_sim.fleet import Fleet, Manner
+from device_sim.outbox import Outbox
 from device_sim.pseudonym import pseudonym
 from learning.aggregation import quantise
 from processors.oracle import plain
@@ -435,7 +436,7 @@ def test_receipts_and_reports_are_counted():
     fleet: Any = e.host.processor
     assert fleet.outcomes == {"counted": 2, "late": 1}
     last = [m for m in e.said("metrics", zone=GLOBAL) if isinstance(m, FleetReport)][-1]
-    assert (last.blocks, last.bytes) == (4, fleet.bytes)
+    assert (last.blocks, last.bytes) == (4, fleet.outboxes[Z].sent_bytes)
     assert last.states == {"asleep": 0, "idle": 2, "asking": 0, "registered": 0, "training": 0}
 
 
@@ -542,6 +543,15 @@ def test_deltas_wait_at_the_edge_for_credit_and_go_when_there_is_some():
     e.run()
     assert len(e.deltas()) == 4
     assert (report(e).blocks, report(e).waiting) == (4, 0)
+
+
+def test_what_waits_in_a_zone_that_its_devices_visit_is_said_apart():
+    e = waiting_for_credit()
+    fleet, waits = e.host.processor, report(e).waiting
+    fleet.zone, fleet.outboxes["home"], fleet.boards["home"] = "home", Outbox("fleet"), Board("home")
+    e.run()
+    said = report(e)
+    assert (said.zone, said.waiting, said.elsewhere) == ("home", 0, {Z: waits})
 
 
 def test_deltas_of_a_round_that_closed_meanwhile_are_left():

@@ -25,6 +25,7 @@ sys.exit(pytest.main(["-p", "no:cacheprovider", "-q", sys.argv[3]]))
 """
 
 
+@pytest.mark.program
 @pytest.mark.timeout(600)
 def test_unchanged_apps_run_in_the_real_flower() -> None:
     (site,) = binaries().parent.glob("lib/python*/site-packages")

@@ -45,6 +45,7 @@ def base():
     return to_vector(build("mlp", ARGS, 1))
 
 
+@pytest.mark.program
 def test_a_run_is_bit_for_bit_the_same_in_another_process(base):
     dice = np.random.default_rng(0)
     x, y = dice.random((36, 64), np.float32), dice.integers(0, 10, 36)

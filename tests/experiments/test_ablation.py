@@ -34,6 +34,7 @@ def test_one_is_left_out_at_a_time():
     assert {m for w in WAYS.values() if len(w) == 1 for m in w} == set(ALL)
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(("quick", "many"), [(True, ["all in", "none in"]), (False, list(WAYS))])
 def test_each_way_is_run_and_shown(tmp_path, quick, many):
     """Of a stand-in for the simulation, in which what is left out costs accuracy."""

@@ -86,6 +86,7 @@ def test_lines_are_the_papers_and_ours_where_most_zones_are():
     assert {line.zones for line in some if line.method == "oort"} == {2}
 
 
+@pytest.mark.program
 def test_quick_makes_all_of_it_and_a_second_time_does_nothing_again(tmp_path):
     experiment("day-to-accuracy-har", tmp_path, None, 3, quick=True)
     raw = (tmp_path / "raw.jsonl").read_text()

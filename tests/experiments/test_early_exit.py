@@ -23,6 +23,7 @@ def test_what_is_saved_and_what_is_lost():
     )
 
 
+@pytest.mark.program
 def test_quick_ends_by_its_rules(tmp_path):
     experiment("early-exit", tmp_path, None, 3, quick=True)
     rows = [json.loads(x) for x in (tmp_path / "raw.jsonl").read_text().splitlines()]

@@ -48,6 +48,7 @@ def test_who_is_picked_asleep_or_not_is_waited_for():
     assert 0.3 < found["wasted"] < 0.8
 
 
+@pytest.mark.program
 def test_a_small_run(tmp_path):
     experiment("geo", tmp_path, None, 1, quick=True)
     rows = [json.loads(line) for line in (tmp_path / "raw.jsonl").read_text().splitlines()]

@@ -31,6 +31,7 @@ def planned(folder: Path, rewards: dict[str, float] | None = None) -> Planned:
 # ------------------------------------------------------------------ what is run
 
 
+@pytest.mark.program
 def test_a_picture_a_table_and_a_line_a_run_that_is_not_done_again(tmp_path, monkeypatch):
     planning.run(asked(tmp_path))
     assert {p.name for p in tmp_path.iterdir()} == {"raw.jsonl", "table.md", "planning.png", "planning.svg"}

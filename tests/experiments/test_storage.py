@@ -143,6 +143,7 @@ def test_the_queues_say_about_what_the_real_ones_do(way):
 # ------------------------------------------------------------------ all of it
 
 
+@pytest.mark.program
 def test_the_experiment_writes_what_it_should(tmp_path):
     said = []
     run(Asked("storage", tmp_path, Runs(tmp_path, "abc"), None, said.append, seeds=1, quick=True))

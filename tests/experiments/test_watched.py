@@ -4,7 +4,7 @@ import pytest
 
 from experiments.watched import Rounds, jain, names
 from olearning.scenario import check
-from olearning.simulate import Simulation
+from olearning.simulation import Simulation
 from tests.plane import LAYOUT, START, Arithmetic
 
 TREE = {

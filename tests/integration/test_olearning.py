@@ -155,7 +155,15 @@ async def on_kafka(bootstrap: str, folder: Path) -> Scribe:
     return scribe
 
 
-@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(
+            "memory", marks=[pytest.mark.program, pytest.mark.xdist_group("whole")]
+        ),  # one run for all that look at it
+        pytest.param("kafka", marks=pytest.mark.kafka),
+    ],
+)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scribe:
     folder = tmp_path_factory.mktemp("whole")
     if request.param == "memory":

@@ -11,12 +11,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from device_sim.availability import Clock
 from device_sim.fleet import Manner
 from olearning.monitor.board import Board
+from olearning.monitor.guard import read_users
 from olearning.monitor.serve import listen, serve
 from olearning.view import View
 from schemas.messages import Evaluation
@@ -104,10 +106,12 @@ async def main() -> None:
     parser.add_argument("--zones", default="east,west")
     parser.add_argument("--tasks", type=int, default=3)
     parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--password-file", type=Path)
     options = parser.parse_args()
     live = Live(tuple(options.zones.split(",")), options.tasks, options.devices)
+    users = read_users(options.password_file) if options.password_file else []
     sock = listen("127.0.0.1", options.port)
-    work = [asyncio.create_task(live.run()), asyncio.create_task(serve(Board(live.view, live.clock), sock))]
+    work = [asyncio.create_task(live.run()), asyncio.create_task(serve(Board(live.view, live.clock), sock, users))]
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()

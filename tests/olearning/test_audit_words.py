@@ -12,8 +12,10 @@ import olearning.hosting
 from olearning import abandon, explain, verify
 from olearning.cli import outcome
 from olearning.errors import FAILED, OK
-from olearning.screen import problems, status_screen
+from olearning.figures import runs
+from olearning.status import status_screen
 from olearning.view import View
+from olearning.words import problems
 from schemas.blocks import SumBlock
 from schemas.facts import Committed
 from schemas.wire import decode
@@ -42,7 +44,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
                 raise olearning.errors.Trouble(host.stopped.reason)
             return host.stopped
 
-        monkeypatch.setattr("olearning.cli.visit", visit)
+        monkeypatch.setattr("olearning.commands.rounds.visit", visit)
         monkeypatch.setenv("COLUMNS", "140")
         capsys.readouterr()
         code = outcome([*words, "--namespace", NS])
@@ -155,8 +157,8 @@ def test_without_the_log_it_still_tells_who_was_counted(plane: Plane, command: A
 
 
 def test_runs_of_offsets() -> None:
-    assert explain.runs([5, 1, 2, 3, 9]) == [[1, 4], [5, 6], [9, 10]]
-    assert explain.runs([]) == []
+    assert runs([5, 1, 2, 3, 9]) == [[1, 4], [5, 6], [9, 10]]
+    assert runs([]) == []
 
 
 # ------------------------------------------------------------------ losses

@@ -27,6 +27,7 @@ from olearning.planes import InMemory, last_words, next_pause
 from olearning.roles import Role, Start
 from olearning.snapshot import Snapshot, TaskView
 from olearning.tasks import parse_task
+from olearning.telemetry import logs
 from olearning.up import Shape, refuse_twice, run_folder
 from olearning.view import View
 from schemas.topics import BadName
@@ -50,15 +51,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ------------------------------------------------------------------ what is refused, and the exit code
 
 TOO_MUCH = DIGITS.read_text().replace("minimum = 6", "minimum = 60")
+SCENARIO = """
+zones = { east = { devices = 2 } }
+tasks = [{ task = "digits", model = "linear", data = "digits", rounds = { demand = 1, minimum = 1 } }]
+"""
 COMMANDS = [
     ("no file", ["submit", "none.toml", "--bootstrap", "x:1"], USAGE, "cannot read none.toml: No such file"),
     ("a folder", ["submit", ".", "--bootstrap", "x:1"], USAGE, r"cannot read \.: Is a directory"),
     ("no TOML", ["submit", "bad.toml", "--bootstrap", "x:1"], USAGE, r"bad\.toml is not TOML: .*line 1"),
     ("not UTF-8", ["submit", "bytes.toml", "--bootstrap", "x:1"], USAGE, r"bytes\.toml is not TOML"),
     ("a stranger", ["submit", "stranger.toml", "--bootstrap", "x:1"], USAGE, "rounds.demnd is not a setting; known"),
-    ("a wrong type", ["submit", "type.toml", "--bootstrap", "x:1"], USAGE, r"Expected `int`.*\$\.rounds\.demand"),
+    ("a wrong type", ["submit", "type.toml", "--bootstrap", "x:1"], USAGE, "type.toml: rounds.demand: expected a whole number, got text"),
     ("too much", ["submit", "much.toml", "--bootstrap", "x:1"], USAGE, r"rounds\.minimum \(60\) is more than"),
-    ("a bad name", ["submit", "name.toml", "--bootstrap", "x:1"], USAGE, r"\$\.task"),
+    ("a bad name", ["submit", "name.toml", "--bootstrap", "x:1"], USAGE, "name.toml: task: expected 1 to 63 of a-z, 0-9 and '-'"),
     ("a bad file is seen before anything starts", ["up", "--task", "bad.toml"], USAGE, r"bad\.toml is not TOML"),
     ("a bad namespace", ["status", "--namespace", "No.Good"], USAGE, "namespace 'No.Good': use 1 to 63 of a-z"),
     ("a bad zone", ["run", "zone", "--zone", "A_b"], USAGE, "zone 'A_b': use"),
@@ -72,6 +77,9 @@ COMMANDS = [
     ("too large a seed", ["simulate", "any.toml", "--seed", str(2**64)], USAGE, "'--seed': .*less than or equal to 9223372036854775807"),
     ("too large a port", ["broker", "start", "--port", "70000"], USAGE, "'--port'"),
     ("runs cannot be kept there", ["up", "--memory", "--runs", "bad.toml"], USAGE, "cannot make bad.toml/.*: Not a directory"),
+    ("nor a result", ["simulate", "scenario.toml", "--out", "none/x.json"], USAGE, "cannot use none/x.json: No such file"),
+    ("nor a broker's log", ["broker", "start", "--folder", "bad.toml"], USAGE, "cannot use .*bad.toml: File exists"),
+    ("no scenario", ["simulate", "stranger.toml"], USAGE, "task is not a setting; known here: zones, tasks, devices"),
     ("no broker is known", ["status"], NO_BROKER, "no broker is known: set KAFKA_BOOTSTRAP_SERVERS, pass --bootstrap"),
     ("nor to submit to", ["submit", str(DIGITS)], NO_BROKER, "no broker is known"),
     ("nor for a role", ["run", "evaluator"], NO_BROKER, "no broker is known"),
@@ -82,7 +90,7 @@ COMMANDS = [
     ("no reason to abandon", ["abandon", "toy", "--zone", "east"], USAGE, "Missing option '--reason'"),
     ("nor to verify at", ["verify", "toy", "1", "--zone", "east"], NO_BROKER, "no broker is known"),
     ("nobody there to ask", ["abandon", "toy", "--zone", "east", "--reason", "x", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker"),
-    ("nobody there", ["status", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers at 127.0.0.1:1 .*broker start"),
+    ("nobody there", ["status", "--bootstrap", "127.0.0.1:1"], NO_BROKER, r"no Kafka broker answers at 127.0.0.1:1 \(nobody listens at 127.0.0.1:1\): start one there .*broker start"),
     ("for a role", ["run", "zone", "--zone", "east", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
     ("for a tail", ["tail", "global.ledger", "-f", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker answers"),
     ("no secret", ["gateway", "--zone", "east", "--secret", "none"], USAGE, "cannot read none: No such file or directory; make one: head -c 32"),
@@ -112,12 +120,20 @@ def test_it_ends_in_words(
     (machine / "type.toml").write_text(DIGITS.read_text().replace("demand = 10 ", "demand = 'ten' "))
     (machine / "much.toml").write_text(TOO_MUCH)
     (machine / "name.toml").write_text(DIGITS.read_text().replace('task = "digits"', 'task = "my.digits"'))
+    (machine / "scenario.toml").write_text(SCENARIO)
     began = time.monotonic()
     assert outcome(words) == code
     said = capsys.readouterr().err
     assert re.search(says, " ".join(said.split())), said
     assert "Traceback" not in said
     assert time.monotonic() - began < 5
+
+
+def test_a_log_level_that_is_none_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("OLEARNING_LOG_LEVEL", "loud")
+    logs.set_up()  # before it is known where the word comes from
+    assert outcome(["status"]) == USAGE
+    assert "--log-level" in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_refused_with_those_that_are_known(machine: Path, capsys) -> None:
@@ -245,7 +261,7 @@ def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("olearning.cli.start_detached", interrupted)
+    monkeypatch.setattr("olearning.commands.broker.start_detached", interrupted)
     assert outcome(["broker", "start"]) == INTERRUPTED
     assert capsys.readouterr().err.endswith("olearning: interrupted\n")
 
@@ -259,6 +275,10 @@ def test_a_namespace_or_topic_that_is_not_there() -> None:
         must_exist(set(), "x:1", "c", "c.global.ledger")
     with pytest.raises(Trouble, match=r"no topic a\.moon; there: east\.ledger, global\.ledger$"):
         must_exist(there, "x:1", "a", "a.moon")
+    with pytest.raises(Trouble, match=r"no zone moon in namespace a; there: east$"):
+        must_exist(there, "x:1", "a", "a.moon.ledger")
+    with pytest.raises(Trouble, match=r"no topic a\.east\.ledgr; there: east\.ledger"):
+        must_exist(there, "x:1", "a", "a.east.ledgr")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -569,6 +589,7 @@ def test_the_last_words_of_a_role(machine: Path) -> None:
     assert last_words(log) == ""
 
 
+@pytest.mark.program
 def test_in_memory_a_killed_role_is_replaced_and_comes_back() -> None:
     said: list[str] = []
     shape = Shape("tiny", ("east",), aggregators=2, evaluator=False, partitions=4)

@@ -191,6 +191,7 @@ def submits(life: str) -> Submitter:
     return Submitter(NS, life, TASK, LAYOUT, START, 1)
 
 
+@pytest.mark.program
 def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() -> None:
     said: list[str] = []
 
@@ -211,7 +212,7 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
                 lambda: (z := h.fold("east")).tasks and z.tasks["toy"].round == 2 and z.tasks["toy"].rounds[2].devices,
             )
             shown = {(m.name, labels): n for m, labels, n in samples_of(h.hosted.gateway, h.plane.now())}
-            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.blocks > 0
+            assert shown["olearning_delta_blocks_sent", ("east",)] == h.hosted.gateway.outbox.sent > 0
             assert shown["olearning_receipts", ("east", "counted")] > 0
             assert shown["olearning_model_handed_bytes", ("east",)] > 0
             assert sum(n for (name, _), n in shown.items() if name == "olearning_devices") == 2
@@ -234,6 +235,7 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
     assert b"east-1" not in everything
 
 
+@pytest.mark.program
 def test_phones_adapt_by_sub_models_through_a_gateway_that_is_killed_as_they_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,6 @@
 """People's own code: how it is found, what is said of code that cannot be loaded, and what importing `olearning` costs."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -195,5 +196,10 @@ def test_a_zone_that_loads_a_model_with_its_strategy_loads_no_torch() -> None:
 def test_the_api_has_what_it_lists() -> None:
     for name in olearning.__all__:
         assert callable(getattr(olearning, name)), f"{name}: a module of that name in olearning/ hides it"
+    (typed,) = (x for x in ast.parse(Path(olearning.__file__).read_text()).body if isinstance(x, ast.If))
+    told = {a.asname: x.module for x in typed.body if isinstance(x, ast.ImportFrom) for a in x.names}
+    assert told == olearning._WHERE, "editors and type checkers are told the same"
+    assert set(dir(olearning)) == set(olearning.__all__)
+    assert set(re.findall(r"\w+", olearning.__doc__ or "")) >= set(olearning.__all__), "help(olearning) names it all"
     with pytest.raises(AttributeError, match=r"olearning has no 'modle'; it has .*model"):
         olearning.modle  # noqa: B018

@@ -27,7 +27,8 @@ from olearning.telemetry.exporter import Exporter, watched
 from olearning.telemetry.sources import samples_of, unready
 from processors.aggregator import Aggregator
 from schemas.facts import Committed, Counts, Stretch
-from schemas.topics import topic
+from schemas.sharing import SHARING, Quota, Sharing, Tenant
+from schemas.topics import GLOBAL, topic
 from streams.memory import Memory
 from streams.processor import Send, send
 from tests.olearning.watched import watch
@@ -88,6 +89,9 @@ def shown() -> Shown:
     """In the middle of a task, and a commit of nobody's has come."""
     plane = Plane(Memory(seed=3), scheduler=True)
     shown = Shown(plane)
+    tenants = topic(NS, GLOBAL, "tenants")
+    plane.memory.append(send(tenants, Sharing("srsf"), SHARING))
+    plane.memory.append(send(tenants, Tenant("default", quota=Quota(devices=900)), "default"))
     plane.submit(spec(epochs=1, rounds=50))
     east = plane.hosts["zone-east"].processor
     assert plane.memory.run(lambda: "toy" in east.zone.tasks and east.zone.tasks["toy"].round == 4, 120_000)
@@ -117,6 +121,12 @@ def test_what_roles_show_is_what_the_ledgers_say(shown):
     assert found["olearning_shards_held", "east"] == plane.partitions, "both aggregators together"
     assert sum(found["olearning_devices", "east", s] for s in ("asleep", "idle", "registered", "training")) == 6
     assert found["olearning_tenant_weight", "default"] == 1
+    assert found["olearning_sharing_policy_info", "srsf"] == 1
+    assert found["olearning_plan_place", "east", "toy", "srsf"] == 1
+    assert found["olearning_tenant_quota", "default", "devices"] == 900
+    assert ("olearning_tenant_quota", "default", "bytes") not in found, "there is no limit"
+    r = t.rounds[t.round]
+    assert found["olearning_tenant_rounds_waiting", "east", "default"] == (t.state == "open" and r.met_at is None)
     names = {pseudonym for h in plane.hosts.values() for pseudonym in getattr(h.processor, "names", {}).values()}
     assert names
     assert not names & {label for key in found for label in key}
@@ -206,6 +216,34 @@ def test_what_ends_a_role_is_a_line_of_json_too():
     line = json.loads(done.stderr.splitlines()[-1])
     assert (line["level"], line["event"], line["role"]) == ("error", "trouble", "zone")
     assert "no Kafka broker answers" in line["message"]
+
+
+def test_what_up_tells_is_json_where_logs_are(tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "olearning",
+        "--log-format",
+        "json",
+        "up",
+        "--memory",
+        "--devices",
+        "0",
+        "--no-evaluator",
+    ]
+    with subprocess.Popen([*words, "--runs", str(tmp_path)], stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout
+        lines = [json.loads(up.stdout.readline())]
+        while lines[-1]["event"] != "leader":
+            lines.append(json.loads(up.stdout.readline()))
+        up.terminate()
+        lines += map(json.loads, up.stdout)
+    assert up.returncode == 0
+    assert {x["role"] for x in lines} == {"up"}
+    assert lines[0]["event"] == "up"
+    assert lines[0]["message"].startswith("log: in memory, as asked")
+    leader = next(x for x in lines if x["event"] == "leader")
+    assert (leader["level"], leader["zone"] in leader["message"], bool(leader["holder"])) == ("info", True, True)
 
 
 def test_health_says_what_stands_still(monkeypatch):

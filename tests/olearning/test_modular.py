@@ -12,7 +12,7 @@ from learning.modular.training import Settings
 from olearning.model_files import read_model
 from olearning.offline import Stage, train
 from olearning.scenario import check
-from olearning.simulate import NAMESPACE, Simulation
+from olearning.simulation import NAMESPACE, Simulation
 from processors.derivation import Deriver
 from schemas.blocks import DeltaBlock
 from schemas.messages import Registration
@@ -92,6 +92,7 @@ def hosts(s: Simulation, kind: str):
     return [h for h in s.memory.hosts if type(h.processor).__name__ == kind]
 
 
+@pytest.mark.program
 def test_unlike_devices_adapt_one_model_each_by_its_own_modules(first):
     simulation, listener = simulated(first)
     (deriver, _) = [h for h in simulation.memory.hosts if isinstance(h.processor, Deriver)]

@@ -1,16 +1,19 @@
 """What the live page says, as functions of a snapshot; and that it says it in words, not in colour alone."""
 
+import re
 import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from olearning.cli import outcome
 from olearning.errors import FAILED, USAGE, Trouble
+from olearning.figures import clock
 from olearning.happenings import LOSS, ROUND, VOID, Event
 from olearning.monitor import charts
-from olearning.monitor.facts import Facts, Say, adds_up, equation, event_say, hands, matching, percent
+from olearning.monitor.facts import STATES, Facts, hands, matching
 from olearning.monitor.trend import KEPT_MS, SMOOTH, Trend
 from olearning.snapshot import (
     NOBODY,
@@ -26,6 +29,8 @@ from olearning.snapshot import (
     TenantView,
     ZoneView,
 )
+from olearning.words import Say, adds_up, equation, event_say, live
+from schemas.messages import DEVICE_STATES
 
 NOW = 1_800_000_000_000
 GOOD = Identity(10, 7, 1, 1, 1, 0)
@@ -109,9 +114,10 @@ def test_the_light_says_what_holds():
     assert facts([zone(words=(SILENT, OK))]).light == Say("1 to look at", "bad", "▲")
     away = facts([zone()], away=61_000)
     assert (away.light.sign, away.light.tone) == ("✗", "bad")
-    assert "no answer from the log for 61\u00a0s" in away.light.text
-    assert away.live("09:00:00") == Say("as of 09:00:00", "bad", "✗")
-    assert facts([zone()]).live("09:00:00") == Say("live 09:00:00", "good", "●")
+    assert "no answer from the log for 61 s" in away.light.text
+    assert live(away.s) == Say(f"as of {clock(away.s.at)}", "bad", "✗")
+    here = facts([zone()]).s
+    assert live(here) == Say(f"live {clock(here.at)}", "good", "●")
 
 
 def test_every_tone_has_its_words_and_its_sign():
@@ -264,7 +270,7 @@ def test_charts_hold_the_values_and_say_them():
     assert words == "Loss by round: east 0.800 in round 5"
     options, words = charts.held_out(task())
     assert [s["data"] for s in options["series"]] == [[[0, 0.1], [1, 0.8]], [[0, 2.3], [1, 0.7]]]
-    rows = [TenantView("a", 3.0, ("x",), 0, 1, 0, 0, 0), TenantView("b", 1.0, ("y",), 0, 3, 0, 0, 0), TenantView("c", 9.0, (), 0, 0, 0, 0, 0)]  # fmt: skip
+    rows = [TenantView("a", 3.0, ("x",), 0, 1, 0, 0, 0, 0.75, 0.25), TenantView("b", 1.0, ("y",), 0, 3, 0, 0, 0, 0.25, 0.75), TenantView("c", 9.0, (), 0, 0, 0, 0, 0)]  # fmt: skip
     options, words = charts.shares(rows)
     assert [s["data"] for s in options["series"]] == [[75.0, 25.0], [25.0, 75.0]]
     assert "a 75 % by weight, 25 % of devices at work" in words
@@ -276,14 +282,22 @@ def test_a_small_curve(points):
     assert svg.count("<polyline") == (len(points) > 1)
 
 
+def test_each_state_of_a_device_has_a_colour_of_its_own():
+    style = (Path(charts.__file__).parent / "page.css").read_text()
+    assert set(STATES) == set(DEVICE_STATES)
+    found = {
+        s: set(re.findall(rf"\.part\.{s}\b[^{{]*{{[^}}]*background:[^;}}]*(var\(--\w+\))", style))
+        for s in (*DEVICE_STATES, "other")
+    }
+    assert all(len(colours) == 1 for colours in found.values()), found
+    assert len(set.union(*found.values())) == len(found)
+    assert all(style.count(f"--{s}: #") == 2 for s in found), "light and dark"
+
+
 def test_lines_differ_without_colour():
     options, _ = charts.accuracy([task(f"t{n}") for n in range(6)])
     looks = {(s["symbol"], s["lineStyle"]["type"]) for s in options["series"]}
     assert len(looks) == 6
-
-
-def test_percent_of_nothing():
-    assert (percent(1, 4), percent(0, 0)) == ("25 %", "–")
 
 
 # ------------------------------------------------------------------ the command

@@ -7,9 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (
@@ -20,7 +24,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 PROMISE = "OLEARNING_TEST_CHROMIUM"
 WAIT_MS = 45_000
 """A machine under load may take so long; else it is a second or two."""
-pytestmark = pytest.mark.xdist_group("page")  # one browser, one plane
+pytestmark = [pytest.mark.program, pytest.mark.xdist_group("page")]  # one browser, one plane
 
 
 def chromium() -> str:
@@ -47,11 +51,11 @@ def browser():
 class Served:
     """The page of `tests.olearning.served`, in a process of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *words: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://localhost:{self.port}/"
-        command = [sys.executable, "-m", "tests.olearning.served", str(self.port), "--tasks", "2"]
+        command = [sys.executable, "-m", "tests.olearning.served", str(self.port), "--tasks", "2", *words]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout
         assert self.process.stdout.readline() == "ready\n"
@@ -70,11 +74,25 @@ def served(browser):
     assert s.process.returncode == 0
 
 
+@pytest.fixture
+def locked(browser, tmp_path: Path):
+    """One that asks for a password."""
+    file = tmp_path / "who"
+    file.write_text("ann:correct horse\n")
+    s = Served("--tasks", "1", "--password-file", str(file))
+    yield s
+    s.process.communicate(timeout=20)
+    assert s.process.returncode == 0
+
+
 class Looked:
     """A page that was opened, and what went wrong in it."""
 
-    def __init__(self, browser, served: Served, size: tuple[int, int], query: str = ""):
-        self.context = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True)))
+    def __init__(
+        self, browser, served: Served, size: tuple[int, int], query: str = "", login: dict[str, str] | None = None
+    ):
+        viewport = dict(zip(("width", "height"), size, strict=True))
+        self.context = browser.new_context(viewport=viewport, http_credentials=login)
         for _ in range(3):  # the browser gives up what it loads when a network of this machine comes or goes
             self.page, self.wrong, self.outside = self.context.new_page(), [], []
             self.page.set_default_timeout(WAIT_MS)
@@ -186,6 +204,27 @@ def test_what_fails_is_said_at_once_and_a_hang_does_not_look_alive(browser, serv
     finally:
         served.process.send_signal(signal.SIGCONT)
     look.page.wait_for_function("!document.body.classList.contains('is-stale')")
+    look.close()
+
+
+def test_with_the_password_it_is_live_and_without_it_there_is_nothing(browser, locked):
+    live = "_nicegui_ws/socket.io/?EIO=4&transport="
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(locked.url + live + "polling", timeout=10)
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://localhost:{locked.port}/{live}websocket")
+    with urllib.request.urlopen(locked.url + "healthz", timeout=10) as answer:
+        assert answer.read() == b"ok\n"
+    look = Looked(browser, locked, DESKTOP, login={"username": "ann", "password": "correct horse"})
+    beat = int(look.text(".pulse"))
+    look.page.wait_for_function(f"Number(document.querySelector('.pulse').innerText) > {beat + 1}", timeout=WAIT_MS)
+    (cookie,) = look.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    with connect(
+        f"ws://localhost:{locked.port}/{live}websocket",
+        additional_headers={"Cookie": f"{cookie['name']}={cookie['value']}"},
+    ) as opened:
+        assert str(opened.recv()).startswith("0{")
     look.close()
 
 

@@ -83,6 +83,7 @@ def test_the_example_has_under_40_lines() -> None:
     assert len((EXAMPLES / "own_model.py").read_text().splitlines()) < 40
 
 
+@pytest.mark.program
 def test_a_model_data_and_a_merge_of_ones_own_learn() -> None:
     memory = plane(EXAMPLES / "own_model.py", EXAMPLES / "own_model.toml", devices=10)
     assert said(memory, Objection) == []

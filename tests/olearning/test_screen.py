@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from olearning.figures import listed, span
 from olearning.panels import shards_panel, zones_panel
-from olearning.screen import _runs, shards_table, span, status_screen, tasks_table, to_json
+from olearning.screen import shards_table
+from olearning.status import status_screen, tasks_table, to_json
 from streams.memory import Memory
 from streams.processor import Send
 from tests.olearning.watched import finished, watch
@@ -121,5 +123,5 @@ def test_json_is_the_same(troubled):
 
 
 def test_numbers_for_people():
-    assert _runs([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
+    assert listed([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
     assert [span(n) for n in (40, 12_000, 600_000, 7_200_000)] == ["0.0 s", "12 s", "10 min", "2.0 h"]

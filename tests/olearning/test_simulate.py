@@ -9,7 +9,8 @@ from olearning.errors import Trouble
 from olearning.outcome import lines
 from olearning.roles import population
 from olearning.scenario import Loaded, load
-from olearning.simulate import Simulation
+from olearning.simulating import simulate
+from olearning.simulation import Simulation
 from olearning.sweeper import Sweeper
 from processors.quotas import working
 from schemas.facts import Admitted
@@ -38,6 +39,16 @@ model = "arithmetic"
 data = "none"
 rounds = {{ demand = 4, minimum = 2, deadline_s = 8, lease_s = 4 }}
 epochs = {{ count = 4, rounds = 3, deadline_s = 60 }}
+"""
+
+
+TASK = """
+[[tasks]]
+task = "d"
+model = "linear"
+data = "digits"
+rounds.demand = 2
+epochs = { count = 1, rounds = 1 }
 """
 
 
@@ -120,19 +131,36 @@ def test_it_ends_after_the_days_that_it_is_given(tmp_path):
     ("change", "words"),
     [
         (("devices = 8, utc_offset = 2", "devices = -1"), "devices"),
-        (("day_seconds = 60", "day_second = 60"), "unknown field `day_second`"),
+        (("day_seconds = 60", "day_second = 60"), "devices.day_second is not a setting; known here: day_seconds"),
         (("demand = 4", "demnd = 4"), "rounds.demnd is not a setting"),
         (("[[tasks]]", "[[tasks]]\ntask = 'x'"), "is not TOML"),
         (("east", "East"), "zone 'East'"),
         (("travel = 0.3", "travel = 2"), "travel"),
-        (("seed = {seed}", f"seed = {2**63}"), "`int` <= 9223372036854775807 - at `$.seed`"),
-        (("[devices]", "[clock]\ntick_ms = 0\n[devices]"), "`int` >= 1 - at `$.clock.tick_ms`"),
+        (("seed = {seed}", f"seed = {2**63}"), "seed: expected a whole number <= 9223372036854775807"),
+        (("[devices]", "[clock]\ntick_ms = 0\n[devices]"), "clock.tick_ms: expected a whole number >= 1"),
     ],
 )
 def test_a_scenario_that_cannot_be_is_refused_in_words(tmp_path, change, words):
     with pytest.raises(Trouble, match=r"scenario\.toml") as e:
         loaded(tmp_path, text=TEXT.replace(*change))
     assert words in str(e.value)
+
+
+def test_from_code_a_scenario_is_a_file_or_a_dict(tmp_path):
+    task = {
+        "task": "d",
+        "model": "linear",
+        "data": "digits",
+        "rounds": {"demand": 2},
+        "epochs": {"count": 1, "rounds": 1},
+    }
+    scenario = {"zones": {"east": {"devices": 3}}, "tasks": [task], "evaluate": False}
+    (tmp_path / "s.toml").write_text("zones.east.devices = 3\nevaluate = false\n" + TASK)
+    of_dict, of_file = simulate(scenario), simulate(tmp_path / "s.toml")
+    assert of_dict.updates >= 2
+    assert of_dict.models == of_file.models
+    with pytest.raises(Trouble, match=r"^the scenario: no day 'always' is known; known: nights, habits$"):
+        simulate(scenario | {"devices": {"day": "always"}})
 
 
 def test_a_zone_s_devices_may_live_in_several_places(tmp_path):
@@ -185,6 +213,7 @@ class Watcher:
                 yield from self.reading.answer(event) or ()
 
 
+@pytest.mark.program
 def test_tenants_share_phones_as_their_scenario_says():
     """`scenarios/tenants.toml`, with arithmetic for training: the policy, what labs needs of a phone, and the quota of acme."""
     found = load(Path(__file__).parents[2] / "scenarios" / "tenants.toml")

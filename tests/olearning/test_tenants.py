@@ -12,11 +12,12 @@ from msgspec.structs import replace
 import olearning.errors
 from device_sim.fleet import Manner
 from olearning.cli import outcome
+from olearning.commands.tenants import setting
 from olearning.errors import FAILED, OK, USAGE
-from olearning.tenants import setting
+from olearning.places import nth, place, place_words
 from olearning.view import View
 from schemas.messages import CheckIn, TenantsReport
-from schemas.sharing import Needs, Quota, Tenant
+from schemas.sharing import Needs, Quota, Rule, SharingPlan, Tenant, Turn
 from schemas.task import parse
 from schemas.topics import DAY, GLOBAL, read, topic
 from streams.ledger import Spent
@@ -43,8 +44,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
                 raise olearning.errors.Trouble(host.stopped.reason)
             return host.stopped
 
-        for place in ("olearning.tenants", "olearning.options"):
-            monkeypatch.setattr(f"{place}.visit", visit)
+        for where in ("olearning.commands.tenants", "olearning.options"):
+            monkeypatch.setattr(f"{where}.visit", visit)
+        monkeypatch.setattr("olearning.commands.looking.wall_clock", lambda: memory.now)
         monkeypatch.setenv("COLUMNS", "160")
         monkeypatch.setenv("OLEARNING_NAMESPACE", NS)
         capsys.readouterr()
@@ -145,6 +147,7 @@ def test_tenants_are_shown_with_what_they_have_of_what_they_may(command):
     assert acme == {
         "tenant": "acme", "weight": 2.0, "tasks": ["toy"], "most_tasks": 2, "devices": 12, "most_devices": 12,
         "bytes": 12 * 2 * 4 * sum(LAYOUT.sizes), "most_bytes": 0,
+        "share": 2 / 3, "share_now": 0.5, "waits": {"toy": ["east", "west"]},
     }  # fmt: skip
     assert (labs["tenant"], labs["weight"], labs["tasks"], labs["most_tasks"]) == ("labs", 1.0, ["more"], 0)
     text = command(p, "tenants")[1]
@@ -270,6 +273,61 @@ def test_the_queue_says_with_whom_devices_are_shared_once_somebody_said_how(comm
     assert "shared" not in row(p, command)["why"]
     command(p, "sharing", "set", "srsf")
     assert row(p, command)["why"].endswith(", shared by srsf with more")
+
+
+def test_the_queue_says_the_place_in_the_plan_and_under_which_policy(command):
+    p = plane(manner=BUSY)
+    command(p, "tenant", "set", "labs", "--devices", "2")
+    for task, demand, tenant in (("toy", 9, "acme"), ("more", 20, "acme"), ("held", 7, "labs")):
+        p.submit(replace(spec(task, demand=demand, minimum=1, deadline_s=50), tenant=tenant))
+    p.memory.run(limit=3_000)
+    assert row(p, command)["place"] == {"policy": "reward", "first": 0, "last": 0, "of": 0, "chosen": True}
+    assert "devices choose, under reward" in command(p, "queue")[1]
+    command(p, "sharing", "set", "srsf")
+    p.memory.run(limit=2_000)
+    asked = {t: row(p, command, t)["place"] for t in ("more", "toy")}
+    assert {t: (x["first"], x["last"], x["of"], x["policy"]) for t, x in asked.items()} == {
+        "toy": (1, 1, 2, "srsf"),
+        "more": (2, 2, 2, "srsf"),
+    }, "who comes this late, after the plan was announced, knows it"
+    text = command(p, "queue")[1]
+    for words in ("1st of 2, under srsf", "2nd of 2, under srsf", "not in the plan, under srsf"):
+        assert words in text
+
+
+def test_places_in_a_plan_of_several_rules():
+    first, second = Turn(share=0.5, tasks=("a", "b")), Turn(share=0.5, tasks=("b", "a", "c"))
+    plan = SharingPlan(zone="east", at=7, policy="mine", rules=(Rule(turns=(first, second)), Rule(turns=(second,))))
+    said = {t: place_words(place(plan, t), "mine") for t in "abcd"}
+    assert said == {
+        "a": "1st to 2nd of 3, under mine",
+        "b": "1st to 2nd of 3, under mine",
+        "c": "3rd of 3, under mine",
+        "d": "not in the plan, under mine",
+    }
+    failed = place(replace(plan, rules=(), chosen=True), "a")
+    assert place_words(failed, "mine") == "devices choose by reward, under mine"
+    assert place_words(None, "mine") == "no plan by mine heard yet"
+    assert [nth(n) for n in (11, 12, 21, 103)] == ["11th", "12th", "21st", "103rd"]
+
+
+def test_status_has_the_tenants_that_tenants_has_and_where_they_wait(command):
+    p = plane(manner=BUSY)
+    command(p, "tenant", "set", "acme", "--weight", "3", "--tasks", "2", "--devices", "12")
+    p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
+    p.memory.run(limit=3_000)
+    p.submit(replace(spec("late", demand=9, minimum=1, deadline_s=50), tenant="birch"))
+    p.memory.run(limit=2_000)
+    acme, birch = tenants = json.loads(command(p, "tenants", "--json")[1])
+    assert json.loads(command(p, "status", "--json")[1])["tenants"] == tenants
+    assert (acme["share"], acme["share_now"], acme["waits"]) == (0.75, 0.5, {"toy": ["east", "west"]})
+    assert (birch["share"], birch["share_now"], birch["waits"]) == (0.25, 0.5, {"late": ["east", "west"]})
+    table = command(p, "tenants")[1]
+    for line in table.splitlines()[2:4]:
+        assert line in command(p, "status")[1]
+        assert "waits in east, west" in line
+    assert "75 %" in table
+    assert "12/12" in table
 
 
 def test_devices_that_can_do_a_task_by_zone_and_bound(command):

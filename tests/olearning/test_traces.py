@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from olearning.telemetry.otel import LINGER, Given, OpenTelemetry, end, provider
-from olearning.telemetry.traces import ENDPOINTS, Traced, said_of, traced
+from olearning.telemetry.traces import ENDPOINTS, Span, Traced, said_of, traced
 from processors.zone import ZoneCoordinator
 from schemas.facts import Finalised
 from schemas.messages import Admission, Ref
@@ -176,10 +176,11 @@ def test_what_is_not_sampled_is_not_sent_and_says_so():
     assert flags == {b"00"}
 
 
+@pytest.mark.program
 def test_a_collector_that_is_away_holds_up_nobodys_end(monkeypatch):
     monkeypatch.setenv(ENDPOINTS[0], "http://127.0.0.1:9")
     made = provider("zone", "zone-east")
-    OpenTelemetry(made).span("round", step("east-1", "toy", 1), None, 1_000, 2_000, {})
+    OpenTelemetry(made).take(Span("round", step("east-1", "toy", 1), None, 1_000, 2_000, {}))
     began = time.monotonic()
     end(made)
     assert time.monotonic() - began < LINGER + 2, "the SDK alone takes some 10 s"

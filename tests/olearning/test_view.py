@@ -1,7 +1,11 @@
 """The view knows what the topics say, whenever it is attached, and says in words what is waited for."""
 
+import io
+from dataclasses import replace
+
 import pytest
 from msgspec.structs import replace as changed
+from rich.console import Console
 
 import olearning.books
 import olearning.view
@@ -9,9 +13,12 @@ import streams.ledger
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
-from olearning.screen import problems
+from olearning.monitor.facts import Facts, states_words
+from olearning.screen import traffic_tables
 from olearning.view import View
+from olearning.words import problems
 from processors.aggregator import Aggregator
+from processors.steerer import Change, Steerer
 from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
 from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
@@ -63,7 +70,7 @@ def test_snapshot_is_what_the_ledgers_say(run):
         assert z.identity.ok
         assert z.unread == 0
         assert sum(z.devices.values()) == plane.devices
-        assert z.sent_bytes == plane.hosts[f"fleet-{z.zone}"].processor.bytes
+        assert z.sent_bytes == plane.hosts[f"fleet-{z.zone}"].processor.outboxes[z.zone].sent_bytes
 
 
 def test_attached_late_it_knows_the_same(run):
@@ -270,6 +277,38 @@ def test_it_says_that_all_devices_sleep_or_that_there_are_none():
     plane.memory.append(send(topic(NS, GLOBAL, "metrics"), report))
     plane.memory.run(limit=100)
     assert waits(view) == "waiting for 6 of 6 devices: all 6 devices are asleep"
+
+
+def test_it_says_who_asks_for_a_sub_model_and_who_has_other_work():
+    plane = Plane(Memory(seed=2), zones=("east",), devices=0)
+    view = watch(plane)
+    plane.submit(spec())
+    plane.memory.run(limit=2_000)
+    report = FleetReport("more", "east", plane.memory.now, {"training": 2, "asking": 3, "idle": 1}, 0, 0, busy=4)
+    plane.memory.append(send(topic(NS, GLOBAL, "metrics"), report))
+    plane.memory.run(limit=100)
+    assert waits(view) == "waiting for 6 of 6 devices (2 training, 3 asking for a sub-model)"
+    assert (zone(view).devices["asking"], zone(view).busy) == (3, 4)
+    assert states_words(zone(view)) == "2 training, 3 asking, 1 idle; 4 busy with other work"
+    console = Console(width=80, file=io.StringIO())
+    console.print(traffic_tables(view.snapshot(view.now)))
+    head, row = (line.split() for line in console.file.getvalue().splitlines()[2:4])
+    said = dict(zip(head, row, strict=False))
+    assert (said["training"], said["asking"], said["busy"]) == ("2", "3", "4"), "at 80 columns too"
+
+
+def test_a_pause_that_somebody_wanted_is_nothing_to_look_at():
+    plane = Plane(Memory(seed=2), zones=("east",))
+    view = watch(plane)
+    plane.submit(spec(rounds=50))
+    assert plane.memory.run(lambda: any(t.waits == {"toy": ("east",)} for t in view.snapshot(view.now).tenants), 5_000)
+    plane.memory.host(lambda life: Steerer(NS, "toy", Change("pause"), "ann"))
+    assert plane.memory.run(lambda: "paused" in waits(view), 20_000)
+    s = view.snapshot(view.now)
+    assert problems(s) == []
+    assert s.tenants[0].waits == {}, "it waits for a person, not for devices"
+    f = Facts(replace(s, at=s.at + 10**7))
+    assert (f.task_say(f.s.tasks[0]).sign, f.zone_light(f.s.zones[0]).text) == ("‖", "OK")
 
 
 def test_it_says_how_many_train():

@@ -7,7 +7,7 @@ from device_sim.device import own_quality
 from olearning.errors import Trouble
 from olearning.roles import population
 from olearning.scenario import check
-from olearning.simulate import Simulation
+from olearning.simulation import Simulation
 from olearning.without import QUALITY, appraisal, plain
 from processors.zone_leader import worth
 from schemas.blocks import Manifest

@@ -1,6 +1,7 @@
 """The rate at which a zone's edges may send, and each one's share."""
 
 import pytest
+from msgspec.structs import replace
 
 from processors.credits import AIM_S, Edges, rate
 from processors.loads import SILENT
@@ -32,6 +33,17 @@ def test_shares_are_by_what_waits_and_idle_edges_may_begin():
     assert (c.rate, c.shares, c.other) == (2_000_000, {"a": 1_500_000, "b": 500_000}, 500_000)
     assert (c.source, c.zone, c.at) == ("s", "z", 9)
     assert c.why == "0 B to aggregate and 4.0 kB at edges; aggregators do 1.0 MB/s"
+
+
+def test_an_edge_of_another_zone_has_its_share_while_its_visitors_deltas_wait():
+    edges = Edges("z")
+    edges.hear(report("a", 3_000), 5)
+    visitors = FleetReport("b", "y", 1, {}, 0, 0, waiting=77_000, elsewhere={"z": 1_000, "x": 5})
+    edges.hear(visitors, 5)
+    assert edges.credits("s", 1e6, 0, 9).shares == {"a": 1_500_000, "b": 500_000}, "together no more than the rate"
+    edges.hear(replace(visitors, at=2, elsewhere={"x": 5}), 6)
+    c = edges.credits("s", 1e6, 0, 9)
+    assert (c.shares, c.other) == ({"a": 2_000_000}, 1_000_000), "it is none of the zone's edges any more"
 
 
 def test_copies_and_late_reports_change_nothing_and_the_silent_are_forgotten():

@@ -10,7 +10,7 @@ from processors.loads import SILENT, Loads
 from processors.scheduler import AGAIN, Scheduler
 from schemas.blocks import Manifest, Place
 from schemas.facts import LEADERSHIP, Claimed, Founded, TaskAdmitted, TenantSet, ZoneJoined
-from schemas.messages import AggregatorReport, Priorities, SchedulerReport, TaskLoad, Waiting
+from schemas.messages import AggregatorReport, FleetReport, Priorities, SchedulerReport, TaskLoad, Waiting
 from schemas.sharing import Tenant
 from schemas.topics import GLOBAL, topic, zone_topics
 from schemas.wire import decode
@@ -197,6 +197,19 @@ def test_it_says_what_tenants_weigh_as_soon_as_the_ledger_does():
     assert z.orders()[-1].weights == {"acme": 3.0}  # of those that have a task here, if it is not 1
     assert z.orders()[-1].order == ("u", "v", "t")  # who weighs more does not come first: shares are another thing
     assert z.orders()[-1].why["v"] == "the only one of its tenant"
+
+
+def test_it_hears_what_waits_in_a_zone_at_edges_of_others():
+    z = Zone()
+    here, there = (
+        topic(NS, GLOBAL, "metrics"),
+        FleetReport("b", "west", 1, {}, 0, 0, waiting=9, elsewhere={"east": 5, "mars": 7}),
+    )
+    z.put(here, FleetReport("a", "east", 1, {}, 0, 0, waiting=15), there)
+    z.memory.run(limit=500)
+    edges = z.hosts[0].processor.edges  # type: ignore[attr-defined]
+    assert edges.keys() == {"east"}, "zones that joined"
+    assert edges["east"].credits("s", 1000.0, 0, 9).shares == {"a": 1500, "b": 500}
 
 
 def test_who_waits_too_long_comes_first():

@@ -96,6 +96,9 @@ FLOOD = {f"loud-{n}": 375 for n in range(8)}
 """Ten times as much, in eight tasks: without shares nine blocks are read for each of the quiet tenant's."""
 
 
+TOGETHER = pytest.mark.xdist_group("shares")  # on one core, or each would simulate what they compare with
+
+
 @cache
 def alone() -> tuple[int, bytes]:
     done, models = to_the_end(plane(work=QUIET))
@@ -113,6 +116,7 @@ def beside(turn: int, weight: float = 1.0) -> tuple[int, bytes]:
     return done["quiet-one"], models["quiet-one"]
 
 
+@TOGETHER
 def test_a_flood_costs_another_tenant_its_share_and_about_a_turn():
     """Of two tenants each has half: twice the time alone, and up to a turn and a look at the shares more, which the seed decides."""
     time, model = beside(SHORT)
@@ -120,6 +124,7 @@ def test_a_flood_costs_another_tenant_its_share_and_about_a_turn():
     assert model == alone()[1]
 
 
+@TOGETHER
 def test_without_shares_it_would_cost_as_much_as_it_is():
     """The control."""
     time, model = beside(10**12)
@@ -127,6 +132,7 @@ def test_without_shares_it_would_cost_as_much_as_it_is():
     assert model == alone()[1]
 
 
+@TOGETHER
 @pytest.mark.parametrize("weight", [4.0])
 def test_who_weighs_more_is_delayed_less(weight: float):
     time, model = beside(SHORT, weight)

@@ -444,12 +444,15 @@ def globe(**quota: int) -> tuple[Book, int]:
     return book, token
 
 
-def world(*tasks: tuple[str, str, tuple[str, ...]], **quota: int) -> Globe:
+def world(*tasks: tuple[str, str, tuple[str, ...]], paused: tuple[str, ...] = (), **quota: int) -> Globe:
     """A globe with tasks (name, tenant, zones), each in its first epoch."""
     book, token = globe(**quota)
-    for task, tenant, zones in tasks:
-        book.ok(TaskAdmitted(token, TaskSpec(task, "m", "d", tenant), LAYOUT, MANIFEST, zones))
+    for n, (task, tenant, zones) in enumerate(tasks):
+        one = TaskSpec(task, "m", "d", tenant)
+        book.ok(TaskAdmitted(token, one, LAYOUT, MANIFEST, zones))
         book.ok(EpochOpened(token, task, 1, MANIFEST))
+        if task in paused:
+            book.ok(TaskUpdated(token, task, 10 + n, one, "pause"))
     return book.state
 
 
@@ -460,6 +463,17 @@ def test_a_quota_is_split_over_the_zones_in_which_the_tenant_has_open_tasks():
     assert [part(g, "acme", z).devices for z in "ac"] == [4, 4]
     assert part(g, "beta", "b") == Quota(), "no limit"
     assert [part(world(("t", "acme", ("a", "b", "c")), devices=2), "acme", z).devices for z in "abc"] == [1, 1, 1]
+
+
+def test_a_paused_task_keeps_no_part_of_the_quota_from_those_that_run():
+    tasks = ("t", "acme", ("a",)), ("u", "acme", ("b", "c"))
+    g = world(*tasks, devices=12)
+    assert [part(g, "acme", z).devices for z in "abc"] == [4, 4, 4]
+    g = world(*tasks, paused=("u",), devices=12)
+    parts = [part(g, "acme", z).devices for z in "abc"]
+    assert parts == [12, 4, 4], "rounds that were open when it was paused are finished with what they had"
+    g = world(*tasks, paused=("t", "u"), devices=12)
+    assert [part(g, "acme", z).devices for z in "abc"] == [4, 4, 4]
 
 
 # ------------------------------------------------------------------ times that are over

@@ -11,7 +11,7 @@ from schemas.topics import GLOBAL, read, topic
 from streams.memory import Memory
 from tests.plane import NS, Plane, spec
 
-SPEC = replace(spec(deadline_s=100, lease_s=50), epochs=Epochs(count=3, rounds=4, deadline_s=300))
+SPEC = replace(spec(deadline_s=100, lease_s=50), epochs=Epochs(count=3, rounds=4, deadline_s=60))
 
 
 def of(plane: Plane, kind: type, zone: str = GLOBAL) -> list:
@@ -49,7 +49,7 @@ def test_a_paused_task_finishes_what_is_open_and_goes_on_when_told():
     plane.memory.run(limit=30_000)
     before = {z: (len(of(plane, Opened, z)), len(of(plane, Finalised, z))) for z in plane.zones}
     assert all(opened == done for opened, done in before.values()), "what was open is finished"
-    plane.memory.run(limit=600_000)  # longer than the epoch's deadline: a paused one does not end
+    plane.memory.run(limit=120_000)  # longer than the epoch's deadline: a paused one does not end
     assert {z: (len(of(plane, Opened, z)), len(of(plane, Finalised, z))) for z in plane.zones} == before
     assert of(plane, EpochClosed) == []
     assert steer(plane, Change("run"))[0]
@@ -141,9 +141,9 @@ def test_another_coordinator_goes_on_where_the_first_was():
     for name in ("global", "zone-east", "zone-west"):
         plane.hosts[name].crash()
         plane.hosts[name].restart()
-    plane.memory.run(limit=60_000)
+    plane.memory.run(limit=10_000)
     rounds = len(of(plane, Opened, "east"))
-    plane.memory.run(limit=300_000)
+    plane.memory.run(limit=60_000)
     assert len(of(plane, Opened, "east")) == rounds
     assert steer(plane, Change("run"))[0]
     until(plane, lambda: plane.ended("toy"))

@@ -74,6 +74,7 @@ _spec = task.TaskSpec(
         k=8,
         last=3,
         norm="group",
+        hidden="run",
         transfer_s=12.5,
         sample_ms=40.0,
         memory=0.25,
@@ -205,7 +206,8 @@ EXAMPLES: tuple[Message, ...] = (
     ),
     messages.FleetReport(
         source="fleet-1", zone="asia", at=1_800_000_000_000, states={"idle": 3, "busy": 1}, blocks=9, bytes=900, fetched=2**20,
-        handed=2**22, waiting=2**19, left=2, local=messages.LocalTime(hours=21.5, day=60_000),
+        handed=2**22, waiting=2**19, left=2, local=messages.LocalTime(hours=21.5, day=60_000), busy=1,
+        elsewhere={"europe": 2**10},
     ),
     messages.RegistryReport(
         source="global-1",

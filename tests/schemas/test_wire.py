@@ -1,6 +1,7 @@
 """Bytes in, typed messages or `Malformed` out; nothing else."""
 
 from contextlib import suppress
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import blocks, facts, messages, topics
-from schemas.wire import HEADERS, MAJOR, Malformed, Message, checksum, decode, encode, kebab
+from schemas.wire import HEADERS, MAJOR, Malformed, Message, Part, checksum, decode, encode, kebab
 from tests.schemas.golden import EXAMPLES, ROUTES, topic_name
 
 NAMES = [topic_name(kind, scope) for kind in topics.TABLE for scope in kind.scopes]
@@ -155,6 +156,37 @@ def test_the_order_in_which_a_map_was_filled_does_not_show(name):
     assert one == other
     assert encode(one) == encode(other)
     assert decode(encode(one), (type(one),)) == one
+
+
+class Inner(Part):
+    seen: frozenset[int]
+    plain: int = 0
+
+
+class Outer(Message):
+    """Each way in which a map or a set can lie in a message."""
+
+    deep: dict[int, tuple[Inner, ...]]
+    pair: tuple[int, dict[int, int]]
+    perhaps: Inner | None
+    rows: list[frozenset[int]]
+    told: Annotated[dict[int, int], msgspec.Meta(description="of what it is")]
+    anything: Any
+    none: Inner | None = None
+
+
+def test_nor_does_it_wherever_the_map_lies():
+    def build(order: list[int]) -> Outer:
+        counts, seen = dict.fromkeys(order, 1), frozenset(order)
+        return Outer(
+            {k: (Inner(seen), Inner(frozenset())) for k in order}, (1, counts), Inner(seen), [seen], counts, [counts]
+        )
+
+    ways = build([0, 64, 128, 70_000]), build([70_000, 128, 64, 0])
+    assert list(ways[0].rows[0]) != list(ways[1].rows[0]), "else this shows nothing of sets"
+    assert len({encode(x) for x in ways}) == 1
+    assert len({msgspec.msgpack.encode(x) for x in ways}) == 2, "nor of maps"
+    assert decode(encode(ways[0]), (Outer,)) == ways[1]
 
 
 def test_every_type_has_a_name_of_its_own():

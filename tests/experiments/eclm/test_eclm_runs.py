@@ -5,17 +5,30 @@ import json
 import pytest
 
 from experiments.asked import Asked
-from experiments.eclm import accuracy, adaptation, divergence, memory_latency, motivation, routing, sensitivity, size
+from experiments.eclm import (
+    accuracy,
+    adaptation,
+    divergence,
+    memory_latency,
+    motivation,
+    routing,
+    sensitivity,
+    settings,
+    size,
+)
 from experiments.eclm.measured import measure
 from experiments.record import Runs
 
+pytestmark = pytest.mark.program
+
 QUICK = {
-    "accuracy": (accuracy, accuracy.har, len(accuracy.WAYS)),
+    "accuracy": (accuracy, accuracy.har, len(accuracy.WAYS) - 1),  # a digit's class is its cell
     "adaptation": (adaptation, adaptation.har, len(adaptation.RUNS)),
     "size": (size, size.har, 4),
     "routing": (routing, routing.har, 2),
     "divergence": (divergence, divergence.har, 4),
     "limits": (sensitivity, sensitivity.har, 6),
+    "settings": (settings, settings.har, len(settings.lines(quick=True))),
 }
 
 

@@ -13,9 +13,10 @@ from experiments.eclm.cloud import Cloud, Offline
 from experiments.eclm.divergence import divergence
 from experiments.eclm.shifting import Shifting
 from experiments.eclm.ways import Eclm, FedAvg, HeteroFL, limits_of
-from experiments.eclm.worlds import ALL, DIGITS, Data, Samples, World, world
+from experiments.eclm.worlds import ALL, BY_CELL, BY_CLASS, DIGITS, Data, Samples, World, world
 from experiments.record import Runs
 from learning.modular.derivation import needs
+from learning.modular.model import to_vector
 from learning.modular.structure import SELECTOR, SHARED, blocks_of, owners
 from schemas.blocks import slices
 
@@ -139,6 +140,28 @@ def test_offline_models_are_kept_and_not_made_again(tmp_path, monkeypatch):
         assert (a == b).all()
     with pytest.raises(TypeError):
         Cloud(a_world(), tmp_path).modular(Offline(enhanced=False))
+
+
+def test_sub_tasks_are_people_or_what_they_do_and_each_guides_by_its_own():
+    """Three of ten people are the cloud's, and all of them do all there is to do."""
+    w = a_world(people=True)
+    assert set(w.subtasks[BY_CELL].tolist()) == {0, 1, 2}
+    assert w.subtasks[BY_CLASS].tolist() == np.unique(w.proxy.y, return_inverse=True)[1].tolist()
+    cloud = Cloud(w, None)
+    by = [to_vector(cloud.modular(Offline(subtasks=by))) for by in (BY_CELL, BY_CLASS)]
+    assert not np.array_equal(*by)
+
+
+def test_without_residual_modules_there_are_none_in_any_sub_model():
+    cloud = Cloud(a_world(), None)
+    whole = cloud.modular(Offline(residual=False))
+    assert whole.choice == ((0, 1, 2, 3, 4),)
+    d = cloud.world.devices[0]
+    eclm = Eclm(cloud, whole, share=0.4)
+    choice = eclm.choice(d, mine := cloud.world.of(d)[0])
+    assert choice[0]
+    assert 5 not in choice[0]
+    assert eclm.round([(d, mine)], 1) > 0
 
 
 # ------------------------------------------------------------------ arithmetic

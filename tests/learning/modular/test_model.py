@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from learning import models
 from learning.models import build
-from learning.modular.forms import FORMS, Form
+from learning.modular.forms import FORMS, Form, form_of
 from learning.modular.gating import top_k
 from learning.modular.model import (
     Blueprint,
@@ -26,6 +26,7 @@ from learning.modular.modules import Bypass, ModuleLayer
 from learning.modular.stages import stages
 from learning.modular.structure import NOISE, SELECTOR, blocks_of, cut, owners, paste
 from schemas.blocks import BLOCK, STATISTICS
+from schemas.modules import Modules
 
 
 def parameters(module: nn.Module) -> int:
@@ -39,6 +40,12 @@ def first(k: int, model) -> tuple:
 
 SMALL = {
     "mlp": ("mlp", {"inputs": 20, "hidden": "24,16,8", "classes": 3}, (20,), Form(modules=4, ratio=2, k=2)),
+    "mlp-run": (
+        "mlp",
+        {"inputs": 20, "hidden": "24,16,8", "classes": 3},
+        (20,),
+        Form(modules=4, ratio=2, k=2, hidden="run"),
+    ),
     "resnet": ("resnet18", {"width": 4, "shape": "3,16,16"}, (3, 16, 16), Form(modules=4, ratio=2, k=2)),
     "resnet-group": ("resnet8", {"width": 4}, (3, 32, 32), Form(modules=4, ratio=2, k=2, norm="group")),
     "kept": ("resnet8", {"width": 4, "statistics": "keep"}, (3, 32, 32), Form(modules=4, ratio=2, k=2)),
@@ -117,6 +124,22 @@ def test_the_mlp_of_har_has_one_layer_in_the_middle():
     (layer,) = model.layers
     assert [parameters(part) for part in layer.parts.values()] == [256 * 32 + 32 + 32 * 256 + 256] * 15 + [0]
     assert parameters(model.network) - parameters(layer) == 561 * 256 + 256 + 256 * 6 + 6
+
+
+def test_a_run_of_hidden_layers_is_one_stage_the_first_among_them():
+    """HAR's MLP, ρ 16: modules of two layers, 369 → 16 → 256, and nothing shared but the head and the selector."""
+    form = form_of("mlp", Modules(ratio=16, hidden="run"))
+    assert form == Form(ratio=16, hidden="run")
+    network = build("mlp", {"inputs": 369, "hidden": "256,256", "classes": 6}, 0)
+    original = parameters(network)
+    model = modularise(network, (369,), form)
+    (layer,) = model.layers
+    module = 369 * 16 + 16 + 16 * 256 + 256
+    assert [parameters(part) for part in layer.parts.values()] == [module] * 15 + [0]
+    assert parameters(model.network) - parameters(layer) == 256 * 6 + 6
+    assert parameters(model.network) == pytest.approx(original, rel=0.05), "about the original's size"
+    one = modularise(build("mlp", {"hidden": 16}, 0), (64,), form).layers[0].parts["0"]  # of one hidden layer
+    assert [tuple(m.weight.shape) for m in one if isinstance(m, nn.Linear)] == [(4, 64), (16, 4)]
 
 
 def test_new_weights_are_drawn_from_the_seed_alone():
@@ -239,7 +262,8 @@ def test_what_cannot_be_made_modular_is_said_in_words():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"modules": 1}, {"ratio": 0.5}, {"k": 0}, {"k": 17}, {"last": -1}, {"norm": "layer"}]
+    "wrong",
+    [{"modules": 1}, {"ratio": 0.5}, {"k": 0}, {"k": 17}, {"last": -1}, {"norm": "layer"}, {"hidden": "all"}],
 )
 def test_a_form_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)) if "modules" not in wrong else "not 1 modules"):
@@ -256,6 +280,7 @@ def test_the_residual_module_averages_down_and_adds_zeros():
     assert y.shape == (1, 3, 2, 2)
     assert y[0, 0].tolist() == [[(0 + 1 + 4 + 5) / 4, (2 + 3 + 6 + 7) / 4], [(8 + 9) / 2, (10 + 11) / 2]]
     assert not y[0, 2].any()
+    assert Bypass((3,), (2,))(torch.tensor([[1.0, 2, 3]])).tolist() == [[1, 2]]
     edges = Bypass((1, 5, 5), (1, 4, 4))(torch.arange(25.0).reshape(1, 1, 5, 5))  # no padding: parts that overlap
     assert edges.shape == (1, 1, 4, 4)
     assert float(edges[0, 0, 1, 1]) == (6 + 7 + 11 + 12) / 4

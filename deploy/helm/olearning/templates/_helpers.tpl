@@ -116,7 +116,7 @@ spec:
             {{- end }}
           {{- if .page }}
           readinessProbe:
-            httpGet: {path: /, port: http}
+            httpGet: {path: /healthz, port: http}
             periodSeconds: 10
             timeoutSeconds: 5
           livenessProbe:

@@ -14,6 +14,7 @@ from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Namespac
 from olearning.snapshot import Snapshot
 from processors.steerer import Change, Steerer
 from processors.wisher import Wisher, said
+from schemas.misfit import misfit
 from schemas.sharing import SHARING, Sharing, Tenant
 from schemas.topics import check_zone
 from schemas.wire import SLUG, Message, Scalar
@@ -110,7 +111,7 @@ def _checked(wish: Message, kind: type[Message]) -> None:
     try:
         msgspec.convert(msgspec.to_builtins(wish), kind)
     except msgspec.ValidationError as e:
-        raise Trouble(str(e), USAGE) from None
+        raise Trouble(misfit(e), USAGE) from None
 
 
 # ------------------------------------------------------------------ a word on a task
@@ -178,7 +179,7 @@ def devices(
     view = look(namespace, bootstrap)
     s = view.snapshot(view.now)
     if not eligible_for:
-        out: Any = {z.zone: {"seen": z.seen, "states": z.devices} for z in s.zones}
+        out: Any = {z.zone: {"seen": z.seen, "states": z.devices, "busy": z.busy} for z in s.zones}
         show(out if as_json else devices_table(s))
         return
     known = view.globe.tasks.get(eligible_for)
@@ -190,7 +191,3 @@ def devices(
     show(
         {"task": eligible_for, "needs": needs, "zones": rows} if as_json else eligible_table(rows, eligible_for, needs)
     )
-
-
-operators = (tenants, queue, devices)
-"""Commands by themselves."""
