@@ -40,6 +40,8 @@ BACKLOG = 4096
 COLLECT = 10_000, 10, 5
 """How many objects more than went came, before the collector looks at the youngest; how often it does before it looks at older ones. A
 connection that is closed leaves some 14 to it."""
+SLICE = 100
+"""So many of one thing's replies go out before others have their turn: what is said to all is said to thousands."""
 SPREAD = 0.25
 """A question may be answered by this share of its wait sooner: what was asked at once, after something was said to all, else comes again
 at once for ever."""
@@ -95,9 +97,11 @@ class Hosted:
                 self._loop.call_soon_threadsafe(self._hand_out, replies)
 
     def _hand_out(self, replies: list[Reply]) -> None:
-        for reply in replies:
+        for reply in replies[:SLICE]:
             if (future := self._waiting.pop(reply.number, None)) and not future.done():
                 future.set_result(reply)
+        if self._loop and (left := replies[SLICE:]):
+            self._loop.call_soon(self._hand_out, left)
 
     async def ask(self, device: str, asked: Asked) -> Reply:
         """The gateway's reply to a device."""

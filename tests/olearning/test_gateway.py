@@ -450,7 +450,9 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
     assert asyncio.run(play()) == [401, 200, 401, 503]
 
 
-def test_questions_that_come_together_have_their_turn_together_and_soon() -> None:
+def test_questions_that_come_together_have_their_turn_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "SLICE", 1)
+
     async def play() -> None:
         hosted, woken = Hosted(Gateway(NS, "east", "gateway", "life", salt(SECRET))), []
         hosted.wake = lambda: woken.append(1)
