@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ import typer
 from olearning.connect import Broker, attended, find
 from olearning.errors import INTERRUPTED, NO_BROKER, OK, TERMINATED, Trouble
 from olearning.happenings import Event
-from olearning.roles import Groundwork, Role, new_life
+from olearning.roles import RARELY, Groundwork, Role, new_life
 from olearning.telemetry import logs
 from olearning.telemetry.exporter import Exporter, watched
 from schemas.topics import GLOBAL, check_zone, topic
@@ -151,6 +152,9 @@ def host(
             if not ground.ok:
                 return ground
             processor = role.build(new_life())
+            if role.kind in ("global", "zone"):  # what they take in and give out is small and makes few circles
+                gc.freeze()
+                gc.set_threshold(*RARELY)
             logs.tell(processor)
             inside = getattr(processor, "gateway", processor)  # what HTTP asks stands around it
             exporter.watch(shown := watched(role.kind, role.zone, inside, kafka, around=processor))

@@ -25,6 +25,8 @@ KINDS = ("global", "zone", "aggregator", "scheduler", "evaluator", "modules", "f
 DAY_SECONDS = 60.0
 SESSION_TIMEOUT = 6_000
 """ms without a sign of life after which a group gives a role up."""
+RARELY = (50_000, 20, 50)
+"""How many new objects the collector of circles lets come before it looks, where many come and go that make few circles."""
 
 
 class Start(StrEnum):

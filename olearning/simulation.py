@@ -19,7 +19,7 @@ from device_sim.fleet import Fleet, Learner, Manner
 from learning.modular.derivation import Derivation
 from olearning.effort import Counted, Effort
 from olearning.outcome import Epoch, Result
-from olearning.roles import population
+from olearning.roles import RARELY, population
 from olearning.scenario import Loaded
 from olearning.sweeper import Sweeper
 from olearning.without import appraisal, plain
@@ -52,8 +52,6 @@ SWEEP = 20
 """Ticks between two looks for what can be dropped."""
 ROOM = 2**24
 """Bytes of models that each zone's edge keeps besides those at work: there are many in one process."""
-RARELY = (50_000, 20, 50)
-"""How many new objects the collector of circles lets come before it looks."""
 
 Prepare = Callable[[TaskSpec, int], tuple[Layout, npt.NDArray[np.float32]]]
 """A task and a seed -> the layout and version 0 of its model."""

@@ -2,8 +2,10 @@
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from learning.modular.structure import Masks, masks, objection
 from processors.desk import ZoneDesk
@@ -14,9 +16,10 @@ from processors.plans import Plans, short
 from processors.quotas import LATER, Allowance
 from schemas import sets
 from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
-from schemas.messages import Admission, Announcement, Refusal, Registration
+from schemas.messages import Admission, Announcement, Ref, Refusal, Registration
+from schemas.sharing import Bounds
 from schemas.topics import topic
-from schemas.wire import Malformed, Message
+from schemas.wire import HEADERS, Malformed, Message, encode
 from streams.ledger import Round, ZoneTask, cost, has_devices, places_taken, slots_of, working
 from streams.letters import dead_letter
 from streams.processor import Effect, Follow, Pause, Record, Resume, Send, Unfollow, send
@@ -43,6 +46,36 @@ Waits = tuple[int, Registration | None]
 """A registration that waits, and its offset; None: it could not be read."""
 
 
+class Offer(NamedTuple):
+    """What was offered to the ledger and has no verdict yet."""
+
+    at: int
+    """When it was made last (ms)."""
+    fact: Admitted
+    where: list[int]
+    """By slot of the fact, the partition its registration lies in: a device's are the same in all topics of a zone."""
+    others: list[tuple[int, Refusal | Admission]]
+    """The answers besides new slots that go out with it, and where."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is the same for all registrations for a round that one offer deals with."""
+
+    t: ZoneTask
+    r: Round
+    opened: Opened
+    needs: Bounds
+    held: dict[str, int]
+    """Who holds which slot, as of the fold."""
+    room: int
+    """How many slots more it can have."""
+    late: bool
+    """It takes no more devices."""
+    mine: dict[str, int] = field(default_factory=dict)
+    """Who gets which slot by this offer."""
+
+
 class Selector:
     def __init__(self, desk: ZoneDesk):
         self.desk = desk
@@ -50,8 +83,9 @@ class Selector:
         self.admissions = topic(desk.namespace, desk.scope, "admissions")
         self.announcements = topic(desk.namespace, desk.scope, "announcements")
         self.waiting: dict[int, deque[Waits]] = {}
-        self.offered: tuple[int, Admitted, list[Refusal | Admission]] | None = None
-        """When, what, and the answers besides new slots that go out with it."""
+        self.full: set[int] = set()
+        """Partitions that are not read on, since so many of theirs wait."""
+        self.offered: Offer | None = None
         self.announced = 0
         self.look = False
         """Time has passed: leases may be over."""
@@ -79,18 +113,17 @@ class Selector:
         for task, t in self.desk.zone.tasks.items():
             if t.state == "open":
                 for r in working(t):
-                    for slot in range(len(r.devices)):
-                        if slot not in r.done:
-                            yield self._answer(task, r, slot, self.desk.zone.admitted)
+                    held = (Slot(task, r.round, i, d) for i, d in enumerate(r.devices) if i not in r.done)
+                    yield from self._answers(((x, None) for x in held), self.desk.zone.admitted)
 
     def end(self) -> Iterator[Effect]:
         self.offered = None
         yield from self.plans.end()
         yield from (Unfollow(self.registrations.name, p) for p in self.waiting)
-        self.waiting = {}
+        self.waiting, self.full = {}, set()
 
     def _follow(self) -> Iterator[Effect]:
-        self.offered = None
+        self.offered, self.full = None, set()
         for p, offset in enumerate(self.desk.zone.registrations):
             self.waiting[p] = deque()
             yield Resume(self.registrations.name, p)
@@ -107,45 +140,45 @@ class Selector:
             if begin > 0:
                 queue.append((begin - 1, None))
             yield Follow(self.registrations.name, p, begin, ("registrations", p))
+            yield from self._resume(p)
+
+    def _resume(self, p: int) -> Iterator[Effect]:
+        """Read a partition on, if there is room again: not for one more, since what was read ahead is read again after each pause."""
+        if p in self.full and len(self.waiting[p]) <= FULL // 2:
+            self.full.discard(p)
+            yield Resume(self.registrations.name, p)
 
     # ------------------------------------------------------------------ inputs
 
-    def registration(self, record: Record) -> Iterator[Effect]:
-        wish = None
+    def registration(self, record: Record) -> Sequence[Effect]:
+        wish, effects = None, list[Effect]()
         try:
             wish = heard(record, Registration)
         except Malformed as e:
-            yield dead_letter(self.desk.namespace, record, str(e), self.desk.name)
+            effects.append(dead_letter(self.desk.namespace, record, str(e), self.desk.name))
         if (queue := self.waiting.get(record.partition)) is not None:
             queue.append((record.offset, wish))
-            if len(queue) == FULL:
-                yield Pause(record.topic, record.partition)
+            if len(queue) >= FULL and record.partition not in self.full:
+                self.full.add(record.partition)
+                effects.append(Pause(record.topic, record.partition))
+        return effects
 
     def fact(self, fact: Message, offset: int, void: str) -> Iterator[Effect]:
         """Answer what the ledger says, never what was offered."""
         match fact:
-            case Admitted() if self.offered and fact == self.offered[1]:
-                _, _, answers = self.offered
+            case Admitted() if (offer := self.offered) and fact == offer.fact:
                 if void:
                     yield from self._follow()  # another was before it
                     return
                 self.offered = None
-                where: dict[str, int] = {}
                 for p, (_, end) in fact.ranges.items():
-                    queue, full = self.waiting[p], len(self.waiting[p]) >= FULL
+                    queue = self.waiting[p]
                     while queue and queue[0][0] < end:
-                        _, wish = queue.popleft()
-                        if wish:
-                            where[wish.device] = p
-                    if full and len(queue) < FULL:
-                        yield Resume(self.registrations.name, p)
-                for answer in answers:
-                    yield send(self.admissions, answer, answer.device, where.get(answer.device))
-                for slot in fact.slots:
-                    t = self.desk.zone.tasks[slot.task]
-                    r = t.rounds.get(slot.round)
-                    if r and slot.slot < len(r.devices) and r.devices[slot.slot] == slot.device:
-                        yield self._answer(slot.task, r, slot.slot, offset, where.get(slot.device))
+                        queue.popleft()
+                    yield from self._resume(p)
+                for p, answer in offer.others:
+                    yield send(self.admissions, answer, answer.device, p)
+                yield from self._answers(zip(fact.slots, offer.where, strict=True), offset)
             case Opened() | Closed() | Finalised() | Retired() if not void:
                 if isinstance(fact, Retired):
                     self.held.pop(fact.task, None)
@@ -159,22 +192,22 @@ class Selector:
             self.announced = now
             yield from self._announce_all()
             yield from self.plans.announce()
-        if self.offered and now - self.offered[0] >= AGAIN:
-            self.offered = (now, *self.offered[1:])
-            yield send(self.desk.ledger_topic, self.offered[1])
+        if self.offered and now - self.offered.at >= AGAIN:
+            self.offered = self.offered._replace(at=now)
+            yield send(self.desk.ledger_topic, self.offered.fact)
 
     def react(self, now: int) -> Iterator[Effect]:
         yield from self.plans.react(now)
         if self.offered is None and (made := self._decide(now)):
-            self.offered = (now, *made)
-            yield send(self.desk.ledger_topic, made[0])
+            self.offered = made
+            yield send(self.desk.ledger_topic, made.fact)
 
     # ------------------------------------------------------------------ decisions
 
-    def _decide(self, now: int) -> tuple[Admitted, list[Refusal | Admission]] | None:
+    def _decide(self, now: int) -> Offer | None:
         """Deal with the registrations that wait, first come first served; end the leases that are over."""
-        zone, slots, ranges = self.desk.zone, [], {}
-        answers: list[Refusal | Admission] = []
+        zone, slots, ranges = self.desk.zone, list[Slot](), {}
+        where, others = list[int](), list[tuple[int, Refusal | Admission]]()
         lapsed = list(islice(self._lapsed(now), BATCH)) if self.look else []
         self.look = len(lapsed) == BATCH
         ended = Counter(x.task for x in lapsed)
@@ -183,10 +216,7 @@ class Selector:
             if (g := self.desk.globe.state.tasks.get(task)) is not None:
                 allowance.ended(g.spec.tenant, n)
         budget, room = BATCH, SETS
-        new: dict[str, dict[str, int]] = {}
-        free: dict[str, int] = {}
-        """By task, places that nobody has as of the fold, without the leases that end: in an asynchronous round it takes a look at all
-        slots to count them."""
+        rounds: dict[str, _Open | None] = {}
         full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
         for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
             batch = _fitting(islice(queue, budget // (len(full) - i)), room // (len(full) - i))
@@ -198,52 +228,54 @@ class Selector:
             for _, wish in batch:
                 if wish is None:
                     continue
-                t = zone.tasks.get(wish.task)
-                if t is None or t.retired or t.loss or t.state != "open" or t.round != wish.round:
-                    answers.append(self._refuse(wish, now, NOT_OPEN, f"round {wish.round} is not open"))
-                    continue
-                r = t.rounds[t.round]
-                assert r.opened
-                held, mine = self._held(wish.task, r), new.setdefault(wish.task, {})
-                if wish.task not in free:
-                    free[wish.task] = r.opened.places - places_taken(t) + ended[wish.task]
-                if wish.device in held:
-                    answers.append(self._admission(wish.task, r, held[wish.device], zone.admitted))
-                elif wish.device in mine:
+                task, device = wish.task, wish.device
+                if task not in rounds:
+                    rounds[task] = self._open(task, ended[task], now)
+                o = rounds[task]
+                if o is None or o.r.round != wish.round:
+                    others.append((p, self._refuse(wish, now, NOT_OPEN, f"round {wish.round} is not open")))
+                elif device in o.held:
+                    others.append((p, self._admission(task, o.r, o.held[device], self.desk.ref(zone.admitted))))
+                elif device in o.mine:
                     pass  # it asked twice; one answer is under way
-                elif refusal := self._against(wish, t, r.opened, len(mine), free[wish.task], len(held), allowance, now):
-                    answers.append(self._refuse(wish, now, *refusal))
+                elif refusal := self._against(wish, o, allowance, now):
+                    others.append((p, self._refuse(wish, now, *refusal)))
                 else:
-                    mine[wish.device] = len(held) + len(mine)
-                    slots.append(Slot(wish.task, r.round, mine[wish.device], wish.device, wish.blocks))
-                    allowance.taken(r.opened.tenant, cost(r.opened, wish.blocks))
+                    number = len(o.held) + len(o.mine)
+                    o.mine[device] = number
+                    slots.append(Slot(task, wish.round, number, device, wish.blocks))
+                    where.append(p)
+                    allowance.taken(o.opened.tenant, cost(o.opened, wish.blocks))
         if not ranges and not lapsed:
             return None
-        return Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), answers
+        return Offer(now, Admitted(self.desk.token, zone.admitted, ranges, tuple(slots), tuple(lapsed)), where, others)
 
-    def _against(
-        self,
-        wish: Registration,
-        t: ZoneTask,
-        o: Opened,
-        new: int,
-        free: int,
-        held: int,
-        allowance: Allowance,
-        now: int,
-    ) -> tuple[str, str, int] | None:
+    def _open(self, task: str, ended: int, now: int) -> _Open | None:
+        """A task's open round, `ended` of whose leases end; None: it has none. In an asynchronous round it takes a look at all slots to
+        count the places that nobody has."""
+        t = self.desk.zone.tasks.get(task)
+        if t is None or t.retired or t.loss or t.state != "open":
+            return None
+        r = t.rounds[t.round]
+        o = r.opened
+        assert o
+        g, held = self.desk.globe.state.tasks.get(task), self._held(task, r)
+        free = o.places - places_taken(t) + ended
+        room = min(free, slots_of(o) - len(held)) if t.filling or free >= o.refill else 0
+        return _Open(t, r, o, g.spec.needs.public if g else {}, held, room, 0 < o.fill <= now)
+
+    def _against(self, wish: Registration, o: _Open, allowance: Allowance, now: int) -> tuple[str, str, int] | None:
         """Why this device gets no slot of a round that is open, in one of `GROUNDS` and in words, and after how many ms it may try
         again; None: it gets one."""
-        g = self.desk.globe.state.tasks.get(wish.task)
-        if g and (lacks := short(wish, g.spec.needs.public)):
+        if o.needs and (lacks := short(wish, o.needs)):
             return NEEDS, lacks, LATER
-        if wish.blocks and (why := self._strange(wish, o)):
+        if wish.blocks and (why := self._strange(wish, o.opened)):
             return BLOCKS, why, LATER
-        if 0 < o.fill <= now:
+        if o.late:
             return LATE, "the round takes no more devices", RETRY
-        if not self._room(t, o, new, free, held + new):
+        if len(o.mine) >= o.room:
             return FULL_ROUND, "the round is full", RETRY
-        why, retry = allowance.over(o.tenant, cost(o, wish.blocks))
+        why, retry = allowance.over(o.opened.tenant, cost(o.opened, wish.blocks))
         if why:
             return QUOTA, why, retry
         why = self.plans.against(wish, now)
@@ -258,10 +290,6 @@ class Selector:
         if (g := self.desk.globe.state.tasks.get(wish.task)) and wish.task not in self.masks:
             self.masks[wish.task] = masks(g.layout)
         return objection(self.masks.get(wish.task, Masks()), wish.blocks)
-
-    def _room(self, t: ZoneTask, o: Opened, new: int, free: int, slots: int) -> bool:
-        """Whether a round can have one slot more than its `slots`, `new` of which are just given of its `free` places."""
-        return free > new and (t.filling or free >= o.refill) and slots < slots_of(o)
 
     def _lapsed(self, now: int) -> Iterator[Lapsed]:
         """The leases that are over, of devices that have not delivered."""
@@ -284,8 +312,8 @@ class Selector:
         n, held = self.held.get(task, (0, {}))
         if n != r.round:
             held = {}
-        for i in range(len(held), len(r.devices)):
-            held[r.devices[i]] = i
+        known = len(held)
+        held.update(zip(r.devices[known:], range(known, len(r.devices)), strict=True))
         self.held[task] = (r.round, held)
         return held
 
@@ -295,16 +323,22 @@ class Selector:
         retry = max(retry, self.pacing.retry(g.spec.tenant if g else "", wish.device, now))
         return Refusal(wish.device, wish.task, wish.round, reason, retry, self.desk.ref(self.desk.zone.position))
 
-    def _admission(self, task: str, r: Round, slot: int, offset: int) -> Admission:
-        """What the `Admitted` at this offset gave, or an older one said again."""
-        blocks = r.set_of(slot)
-        return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], self.desk.ref(offset), blocks)
+    def _admission(self, task: str, r: Round, slot: int, cause: Ref) -> Admission:
+        """What the `Admitted` that is the cause gave, or an older one said again."""
+        return Admission(r.devices[slot], task, r.round, slot, r.leases[slot], cause, r.set_of(slot))
 
-    def _answer(self, task: str, r: Round, slot: int, offset: int, partition: int | None = None) -> Send:
-        """`partition`: that of the registration, if it is at hand; a device's are the same in all topics of a zone."""
-        admission = self._admission(task, r, slot, offset)
-        cause = f"{admission.cause.ledger}@{offset}"
-        return send(self.admissions, admission, admission.device, partition, cause=cause)
+    def _answers(self, slots: Iterable[tuple[Slot, int | None]], offset: int) -> Iterator[Send]:
+        """To those who have these slots, with the partitions of their registrations, by the `Admitted` at `offset`."""
+        cause, topic = self.desk.ref(offset), self.admissions.name
+        headers = (*HEADERS, ("cause", f"{cause.ledger}@{offset}".encode()))
+        tasks, task, n, r = self.desk.zone.tasks, "", -1, None
+        for slot, p in slots:
+            if slot.round != n or slot.task != task:
+                task, n = slot.task, slot.round
+                r = tasks[task].rounds.get(n)
+            i, device = slot.slot, slot.device
+            if r and i < len(r.devices) and r.devices[i] == device:
+                yield Send(topic, encode(self._admission(task, r, i, cause)), device, p, None, headers)
 
     # ------------------------------------------------------------------ announcements
 
@@ -358,7 +392,8 @@ def _fitting(waiting: Iterable[Waits], room: int) -> list[Waits]:
     """The first of these, one at least, as many as name sets of blocks of `room` bytes together."""
     out: list[Waits] = []
     for x in waiting:
-        room -= _bytes([x])
+        if x[1] is not None:
+            room -= len(x[1].blocks)
         if out and room < 0:
             break
         out.append(x)

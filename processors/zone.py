@@ -1,6 +1,6 @@
 """The zone coordinator: zone selector and zone leader, under one leadership and one token."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from processors.desk import EVERY, ZoneDesk
 from processors.selector import Selector
@@ -29,7 +29,19 @@ class ZoneCoordinator(ZoneDesk):
     def start(self, now: int) -> Iterator[Effect]:
         return self.begin()
 
-    def handle(self, event: Input, now: int) -> Iterator[Effect]:
+    def handle(self, event: Input, now: int) -> Iterable[Effect]:
+        if isinstance(event, Record) and event.topic == self.selector.registrations.name:
+            return self._registration(event, now)
+        return self._handle(event, now)
+
+    def _registration(self, record: Record, now: int) -> Iterable[Effect]:
+        """Nothing but the selector's next offer can come of it: there are tens of thousands of these a second, and no generator for each."""
+        effects = self.selector.registration(record)
+        if self.token and self.selector.offered is None:
+            return [*effects, *self.selector.react(now)]
+        return effects
+
+    def _handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
             case Record(topic=name) if name == self.ledger_topic.name:
                 yield from self.feed(event)
@@ -38,11 +50,6 @@ class ZoneCoordinator(ZoneDesk):
             case Record(topic=name) if name == self.selector.plans.crowd.topic:
                 self.selector.plans.crowd.checkin(event)
                 return  # the next tick looks what it means
-            case Record():
-                yield from self.selector.registration(event)
-                if self.token:
-                    yield from self.selector.react(now)
-                return  # nothing else can have changed: there are tens of thousands of these a second
             case Assigned():
                 self.assigned(event)
             case Answer() if (effects := self.answered(event)) is not None:

@@ -95,6 +95,7 @@ class Topic:
     kind: Kind
     task: str = ""
     name: str = field(init=False, compare=False)
+    """As Kafka knows it."""
 
     def __post_init__(self) -> None:
         name = ".".join(filter(None, (self.namespace, self.zone, self.kind.what, self.task)))
@@ -135,7 +136,6 @@ def topic(namespace: str, zone: str, what: str, task: str = "") -> Topic:
     return Topic(namespace, zone, kind, task)
 
 
-@lru_cache(maxsize=4096)
 @lru_cache(maxsize=4096)
 def parse(name: str) -> Topic:
     """The topic of that name. Raises `KeyError` if it is none of ours."""

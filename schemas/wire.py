@@ -132,7 +132,7 @@ def _decoder(types: tuple[type, ...]) -> msgspec.msgpack.Decoder:
 
 def decode(data: bytes | memoryview | None, types: tuple[type, ...], headers: Iterable[tuple[str, bytes]] = ()) -> Any:
     """The message in `data`, one of `types`; tensor bytes stay a view into `data`. Raises `Malformed`."""
-    for key, value in headers:
+    for key, value in () if headers == HEADERS else headers:
         if key == "schema-version" and (value or b"").split(b".")[0] != b"%d" % MAJOR:  # Kafka's may be null
             named = (value or b"")[:40].decode(errors="replace")
             raise Malformed(f"schema version {named} is not known here: this reads major {MAJOR}")

@@ -10,11 +10,12 @@ import asyncio
 import heapq
 import logging
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 
 from schemas.partitioner import shard_of
@@ -38,8 +39,7 @@ BUFFER = 32 * 2**20
 """Bytes that may wait to be acknowledged before reading stops."""
 
 
-@dataclass(eq=False, slots=True)
-class Append:
+class Append(msgspec.Struct, eq=False):
     """A record on its way. `over` is called once: with the append, and (partition, offset), or None and why it cannot land.
 
     It is handed the append so that it need not hold it: in a circle of references the bytes would stay for long.
@@ -50,7 +50,7 @@ class Append:
     number: int = 0
     done: bool = False
     queued: bool = False
-    """It lies in its lane: it is put there once, whoever finds that it must go again."""
+    """It lies among those that go again: it is put there once, whoever finds that it must."""
     alone: bool = False
     """A batch with it was refused: it is sent by itself, so that it takes no other along."""
 
@@ -60,7 +60,10 @@ class Append:
 
 @dataclass(eq=False)
 class _Lane:
-    waiting: list[Append] = field(default_factory=list)
+    fresh: deque[Append] = field(default_factory=deque)
+    """What was not handed over yet, in order."""
+    again: list[Append] = field(default_factory=list)
+    """What was, and must go again: a heap, all of it from before `fresh`."""
     more: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
 
@@ -100,7 +103,8 @@ class Appends:
         if lane is None:
             lane = self._lanes[topic] = _Lane()
             lane.task = asyncio.create_task(self._run(topic, lane), name=f"appends to {topic}")
-        self._push(append)
+        lane.fresh.append(append)
+        lane.more.set()
 
     def drop(self, append: Append) -> None:
         """Its processor is gone: it need not land any more."""
@@ -119,16 +123,17 @@ class Appends:
     # ------------------------------------------------------------------ lanes
 
     def _push(self, append: Append) -> None:
+        """It was taken from its lane and goes again."""
         lane = self._lanes.get(append.send.topic)
         if lane and not append.queued:
             append.queued = True
-            heapq.heappush(lane.waiting, append)
+            heapq.heappush(lane.again, append)
             lane.more.set()
 
     async def _run(self, topic: str, lane: _Lane) -> None:
         attempt = 0
         while True:
-            while not lane.waiting:
+            while not lane.fresh and not lane.again:
                 lane.more.clear()
                 await lane.more.wait()
             attempt = 0 if await self._go(topic, _next(lane)) else attempt + 1
@@ -139,11 +144,12 @@ class Appends:
         """Hand them over; whether there was no trouble. Where there was, what is not handed over goes again."""
         producer = None
         try:
-            placed = [(a, p) for a, p in self._placed(run, await self._cluster.known(topic)) if not a.done]
+            placed = self._placed(run, await self._cluster.known(topic))
             producer = await self._current()
-            if len(placed) < FEW:
-                for append, p in placed:
-                    await self._hand_over(producer, append, p)
+            if len(run) < FEW:
+                for p, appends in placed.items():
+                    for append in appends:
+                        await self._hand_over(producer, append, p)
             else:
                 await self._hand_over_all(producer, topic, placed)
         except Refused as e:
@@ -163,16 +169,24 @@ class Appends:
             self._end_all(run, f"{topic}: {e!r}")
         return True
 
-    def _placed(self, run: list[Append], n: int) -> Iterator[tuple[Append, int]]:
-        """Each with its partition, of `n`. What has none is over."""
+    def _placed(self, run: list[Append], n: int) -> dict[int, list[Append]]:
+        """By partition, of `n`, in order. What has none is over."""
+        placed: dict[int, list[Append]] = {}
         for append in run:
             send = append.send
-            if send.partition is None:
-                yield append, random.randrange(n) if send.key is None else shard_of(send.key, n)
-            elif 0 <= send.partition < n:
-                yield append, send.partition
+            p = send.partition
+            if p is None:
+                p = random.randrange(n) if send.key is None else shard_of(send.key, n)
+            if append.done:
+                continue
+            if 0 <= p < n:
+                if p in placed:
+                    placed[p].append(append)
+                else:
+                    placed[p] = [append]
             else:
-                self._end(append, None, f"topic {send.topic} has {n} partitions, no partition {send.partition}")
+                self._end(append, None, f"topic {send.topic} has {n} partitions, no partition {p}")
+        return placed
 
     async def _hand_over(self, producer: AIOKafkaProducer, append: Append, partition: int) -> None:
         future = await producer.send(
@@ -181,20 +195,22 @@ class Appends:
         self._unacknowledged[append] = producer
         future.add_done_callback(lambda f: self._acknowledged(append, producer, f))
 
-    async def _hand_over_all(self, producer: AIOKafkaProducer, topic: str, placed: list[tuple[Append, int]]) -> None:
+    async def _hand_over_all(self, producer: AIOKafkaProducer, topic: str, placed: dict[int, list[Append]]) -> None:
         """A batch for each partition. Raises what one of them raises, once all are handed over or not."""
-        by_partition: dict[int, list[Append]] = {}
-        for append, p in placed:
-            by_partition.setdefault(p, []).append(append)
-        handed = (self._hand_over_batch(producer, topic, p, appends) for p, appends in by_partition.items())
+        handed = (self._hand_over_batch(producer, topic, p, appends) for p, appends in placed.items())
         for error in await asyncio.gather(*handed, return_exceptions=True):
             if error:
                 raise error
 
     async def _hand_over_batch(self, producer: AIOKafkaProducer, topic: str, p: int, appends: list[Append]) -> None:
         batch, now = producer.create_batch(), self._clock()
+        add, of, headers = batch.append, None, []  # of the one before: what comes of one fact has the same
         for append in appends:
-            if batch.append(timestamp=now, **_parts(append.send)) is None:
+            send = append.send
+            if send.headers is not of:
+                of, headers = send.headers, list(send.headers)
+            key = None if send.key is None else send.key.encode()
+            if add(timestamp=now, key=key, value=send.value, headers=headers) is None:
                 raise RuntimeError(f"{TOGETHER} records of {SMALL} bytes do not fit a batch of {BATCH}")
         batch.close()
         future = await producer.send_batch(batch, topic, partition=p)
@@ -215,8 +231,15 @@ class Appends:
                     self._push(append)
         else:
             meta = future.result()
-            for i, append in enumerate(appends):
-                self._end(append, (meta.partition, meta.offset + i), "")
+            partition, offset, had_room = meta.partition, meta.offset, self.room
+            for append in appends:
+                if not append.done:
+                    append.done = True
+                    self._unacknowledged.pop(append, None)
+                    self._bytes -= len(append.send.value)
+                    append.over(append, (partition, offset), "")
+                offset += 1
+            self._tell_room(had_room)
 
     def _acknowledged(self, append: Append, producer: AIOKafkaProducer, future: "asyncio.Future") -> None:
         error = None if future.cancelled() else future.exception()
@@ -248,9 +271,12 @@ class Appends:
             self._unacknowledged.pop(append, None)
             had_room = self.room
             self._bytes -= len(append.send.value)
-            if self.room and not had_room:
-                for listener in list(self._listeners):
-                    listener()
+            self._tell_room(had_room)
+
+    def _tell_room(self, had_room: bool) -> None:
+        if self.room and not had_room:
+            for listener in list(self._listeners):
+                listener()
 
     # ------------------------------------------------------------------ producers
 
@@ -300,13 +326,18 @@ def _next(lane: _Lane) -> list[Append]:
     """What is to go next: one, or the small ones that lie ready behind each other. They fit a batch."""
     run: list[Append] = []
     size = 0
-    while lane.waiting and len(run) < TOGETHER:
-        append = lane.waiting[0]
-        small = len(append.send.value) <= SMALL and not append.alone
-        size += len(append.send.value) + len(append.send.key or "") + OVERHEAD
+    again, fresh = lane.again, lane.fresh
+    while (again or fresh) and len(run) < TOGETHER:
+        append = again[0] if again else fresh[0]
+        length = len(append.send.value)
+        small = length <= SMALL and not append.alone
+        size += length + len(append.send.key or "") + OVERHEAD
         if run and (not small or size > BATCH // 2):
             break
-        heapq.heappop(lane.waiting).queued = False
+        if again:
+            heapq.heappop(again).queued = False
+        else:
+            fresh.popleft()
         if not append.done:
             run.append(append)
         if not small:

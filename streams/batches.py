@@ -26,6 +26,7 @@ from aiokafka.record.util import decode_varint_py
 from crc32c import crc32c
 
 from schemas.topics import parse
+from schemas.wire import Headers
 from streams.processor import Record
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ class _Records:
             except BROKEN as e:
                 log.warning("%s-%d: nothing to be read before offset %d: %r", topic, partition, end, e)
                 found, empty = [], True
+            named: Any = None
+            headers: Headers = ()  # of the record before: most have the same
             for r in found:
                 offset = r.offset
                 if not self.next_fetch_offset <= offset < end:
@@ -123,9 +126,19 @@ class _Records:
                 if offset > self.next_fetch_offset and not holes:
                     yield from self._nothing(offset, batch)
                 self.next_fetch_offset = offset + 1
-                value = None if r.value is None else bytes(r.value)
-                headers = tuple([(k, v or b"") for k, v in r.headers])
-                yield Record(topic, partition, offset, key_of(r.key), value, r.timestamp, headers)
+                key, value = r.key, r.value
+                if r.headers != named:
+                    named = r.headers
+                    headers = tuple([(k, v or b"") for k, v in named])
+                yield Record(
+                    topic,
+                    partition,
+                    offset,
+                    None if key is None else key.decode("utf-8", "replace"),
+                    value if value is None or type(value) is bytes else bytes(value),
+                    r.timestamp,
+                    headers,
+                )
             if holes:  # what is gone was superseded
                 self.next_fetch_offset = max(self.next_fetch_offset, batch.base_offset if empty else end)
             yield from self._nothing(end, batch)
@@ -162,10 +175,6 @@ class _Lenient(bytearray):
 
     def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
         return super().decode(encoding, errors)
-
-
-def key_of(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
 _theirs = Fetcher._proc_fetch_request

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from schemas.topics import parse
@@ -74,6 +75,7 @@ CONTROL, MAIL, BULK = range(len(LANES))
 LETTERS = ".dead-letters"
 
 
+@lru_cache(maxsize=4096)
 def lane(topic: str) -> int:
     """Which clients a topic goes by: MAIL is what devices and the plane write to each other, but for what is bulk."""
     if is_bulk(topic):
@@ -178,6 +180,7 @@ class _Host:
         self._inbox: deque[tuple[Input, bool]] = deque()
         self._awake = asyncio.Event()
         self._sent: set[Append] = set()
+        self._over = self._landed
         self._asked: set[asyncio.Task[None]] = set()
         (control, data), again = kafka._clusters, self.pulse.again
         self._by_lane = tuple(
@@ -265,9 +268,10 @@ class _Host:
             for event in run:
                 new = list(p.start(now) if event is None else p.handle(event, now))
                 done += 1
-                effects.extend(new)
-                if any(isinstance(e, AIMS) for e in new):
-                    return
+                if new:  # of a crowd's records most are only noted
+                    effects.extend(new)
+                    if any(isinstance(e, AIMS) for e in new):
+                        return
 
         began = time.perf_counter()
         try:
@@ -335,7 +339,7 @@ class _Host:
                     self._stop(effect)
 
     def _send(self, send: Send) -> None:
-        append = Append(send, self._landed)
+        append = Append(send, self._over)
         self._sent.add(append)
         way, pulse = lane(send.topic), self.pulse
         pulse.sent[way] += 1

@@ -499,13 +499,14 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
     tasks, spent = dict(z.tasks), z.spent
     today = max([time // DAY, *(x.day for x in spent.values())])  # a clock that goes back begins no day anew
     spent = {tenant: x for tenant, x in spent.items() if x.day == today}
-    for (task, n), lapsed in _by_round(f.lapsed).items():
+    ended, by_round = _by_round(f.lapsed), _by_round(f.slots)
+    for (task, n), lapsed in ended.items():
         t = tasks.get(task)
         if t and n in t.rounds:
             r = t.rounds[n]
             gone = r.lapsed | {x.slot for x in lapsed if x.slot < len(r.devices)}
             tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, lapsed=gone)})
-    for (task, n), slots in _by_round(f.slots).items():
+    for (task, n), slots in by_round.items():
         t = tasks.get(task)
         if t is None or t.retired or t.loss or t.round != n or t.state != "open":
             continue
@@ -521,20 +522,22 @@ def _admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
         _require(len(devices) <= most, f"round {n} of {task} can have {most} slots")
         taken = places_taken(t) + len(slots)
         _require(taken <= r.opened.places, f"round {n} of {task} has {r.opened.places} places")
-        for x in slots:
-            _require(r.opened.partial or not x.blocks, f"round {n} of {task} takes whole models alone")
+        owing = [x for x in slots if x.blocks]
+        _require(r.opened.partial or not owing, f"round {n} of {task} takes whole models alone")
+        for x in owing:
             why = sets.flaw(x.blocks, len(r.opened.sizes))
             _require(not why, f"slot {x.slot} of round {n} of {task} owes no set of blocks: {why}")
-        leases = (*r.leases, *(time + r.opened.lease for _ in slots))
-        parts = {x.slot: x.blocks for x in slots if x.blocks}
+        leases = r.leases + (time + r.opened.lease,) * len(slots)
+        parts = {x.slot: x.blocks for x in owing}
         full = time if r.full_at is None and taken == r.opened.places else r.full_at
         service = t.service + len(slots)
         new = replace(r, devices=devices, leases=leases, sets=r.sets | parts if parts else r.sets, full_at=full)
         tasks[task] = replace(t, rounds={**t.rounds, n: new}, service=service)
-        if moved := sum(cost(r.opened, x.blocks) for x in slots):
+        whole = cost(r.opened) * (len(slots) - len(owing))
+        if moved := whole + sum(cost(r.opened, x.blocks) for x in owing):
             before = spent.get(r.opened.tenant, Spent(day=today, bytes=0))
             spent[r.opened.tenant] = replace(before, bytes=before.bytes + moved)
-    for task in ({x.task for x in f.slots} | {x.task for x in f.lapsed}) & tasks.keys():
+    for task in {task for task, _ in (*by_round, *ended)} & tasks.keys():
         tasks[task] = _filled(tasks[task])
     return replace(z, tasks=tasks, admitted=at, registrations=registrations, spent=spent)
 
@@ -630,8 +633,12 @@ def working(t: ZoneTask) -> list[Round]:
 
 def _by_round(items: Iterable[Any]) -> dict[tuple[str, int], list[Any]]:
     out: dict[tuple[str, int], list[Any]] = {}
+    task, n, group = "", -1, list[Any]()
     for x in items:
-        out.setdefault((x.task, x.round), []).append(x)
+        if x.round != n or x.task != task:  # most come behind one of their own
+            task, n = x.task, x.round
+            group = out.setdefault((task, n), [])
+        group.append(x)
     return out
 
 

@@ -21,6 +21,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from schemas.blocks import Place
 from schemas.topics import Topic
 from schemas.wire import HEADERS, Headers, Message, encode
@@ -28,9 +30,12 @@ from schemas.wire import HEADERS, Headers, Message, encode
 # ------------------------------------------------------------------ inputs
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record of a followed partition. `timestamp` in ms."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A record of a followed partition. `timestamp` in ms.
+
+    This and `Send` are there by the ten thousand a second: a struct is made in a tenth of the time that a frozen dataclass takes, and
+    the collector need not look at what can be in no circle.
+    """
 
     topic: str
     partition: int
@@ -69,8 +74,7 @@ Input = Record | Tick | Assigned | Answer
 # ------------------------------------------------------------------ effects
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Append a record. Without a partition the key decides (murmur2)."""
 
     topic: str

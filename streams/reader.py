@@ -78,11 +78,20 @@ class Reader:
     def take(self, most: int) -> list[Record]:
         """The next records, as far as they are there, `most` at most."""
         run: list[Record] = []
-        while self._batch and len(run) < most:
-            r = self._batch[0]
-            tp = TopicPartition(r.topic, r.partition)
-            at = self._wanted[tp]
-            if r.offset >= at:
+        batch = self._batch
+        topic, partition, tp, at = "", -1, None, 0
+        while batch and len(run) < most:
+            r = batch[0]
+            if r.partition != partition or r.topic != topic:  # most come behind one of their own
+                if tp is not None:
+                    self._wanted[tp] = at
+                topic, partition = r.topic, r.partition
+                tp = TopicPartition(topic, partition)
+                at = self._wanted[tp]
+            if r.offset == at and type(r) is Record:
+                at += 1
+                run.append(r)
+            elif r.offset >= at:
                 wrong = self._wrong(r, at)
                 if wrong and run:
                     break  # what comes before it is dealt with first
@@ -90,10 +99,12 @@ class Reader:
                     self._fail(wrong)
                     return []
                 assert isinstance(r, Record)
-                self._wanted[tp] = r.offset + 1
+                at = r.offset + 1
                 run.append(r)
-            self._batch.popleft()
-        if not self._batch:
+            batch.popleft()
+        if tp is not None:
+            self._wanted[tp] = at
+        if not batch:
             self._taken.set()
         return run
 
@@ -170,8 +181,10 @@ class Reader:
             except errors.OffsetOutOfRangeError as e:
                 await self._out_of_range(*e.args[0])
                 continue
-            # From here to the end of `extend` nothing else runs, so no seek can come in between.
-            self._batch.extend(r for tp, records in got.items() if self._reads(tp) for r in records)
+            # From here to the end of the loop nothing else runs, so no seek can come in between.
+            for tp, records in got.items():
+                if self._reads(tp):
+                    self._batch.extend(records)
             if self._batch:
                 self._taken.clear()
                 self._wake()

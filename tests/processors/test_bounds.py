@@ -24,7 +24,7 @@ from schemas.wire import decode, encode
 from streams.ledger import Ledger, Zone, ZoneTask, most_slots
 from streams.letters import dead_letter
 from streams.memory import Memory
-from streams.processor import Answer, Record, Send, Stop, send
+from streams.processor import Answer, Pause, Record, Send, Stop, send
 from tests.plane import LAYOUT, NS, Arithmetic, Plane, spec
 from tests.processors.rig import DEVICES, Rig, blocks
 
@@ -191,6 +191,22 @@ def test_waiting_registrations_are_bounded(monkeypatch):
     waiting = here.processor.selector.waiting
     assert max(len(queue) for queue in waiting.values()) <= 21
     assert plane.memory.run(lambda: sum(here.processor.zone.registrations) == 500, 300_000)
+
+
+def test_a_full_partition_is_not_paused_again_for_each_that_is_dealt_with(monkeypatch):
+    """What was read ahead is read again after each pause."""
+    paused = []
+    monkeypatch.setattr(selector, "Pause", lambda *where: paused.append(where) or Pause(*where))
+    monkeypatch.setattr(selector, "FULL", 40)
+    monkeypatch.setattr(selector, "BATCH", 8)
+    plane = Plane(Memory(), devices=0)
+    plane.submit(spec(deadline_s=600))
+    assert plane.memory.run(lambda: "toy" in plane.zone("east").tasks, 20_000)
+    wishes = topic(NS, "east", "registrations")
+    for i in range(600):
+        plane.memory.append(send(wishes, Registration(f"stranger-{i}", "toy", 99), f"stranger-{i}"))
+    assert plane.memory.run(lambda: sum(plane.zone("east").registrations) == 600, 300_000)
+    assert 4 <= len(paused) <= 600 / 20
 
 
 def test_garbage_for_devices_ends_in_dead_letters():
