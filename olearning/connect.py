@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -21,6 +22,8 @@ Say = Callable[[str], None]
 ENV = "KAFKA_BOOTSTRAP_SERVERS"
 LOOK = 1.0
 """Seconds between looks whether the broker still listens."""
+ANSWER = 2.0
+"""Seconds in which somebody who listens does so."""
 
 
 def state_folder() -> Path:
@@ -224,13 +227,16 @@ def _restart(local: LocalBroker | DockerBroker) -> None:
 
 
 async def listens(bootstrap: str) -> bool:
-    """Does anybody listen at one of these addresses?"""
+    """Does anybody listen at one of these addresses? Asked in a thread of its own: an event loop that stands still for a while (devices
+    that train, a machine that slept) is no broker that is gone."""
+    return await asyncio.to_thread(_listens, bootstrap)
+
+
+def _listens(bootstrap: str) -> bool:
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
         try:
-            async with asyncio.timeout(2):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-            writer.close()
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
             return True
         except ValueError:
             return True  # Kafka's client understands more than we do here

@@ -1,18 +1,32 @@
-"""Where a task stands in a sharing policy's plan, from the plan that its zone announces, and the same in words."""
+"""Where tasks stand in a sharing policy's plan, from the plan that a zone announces, and the same in words."""
+
+from dataclasses import dataclass
 
 from olearning.snapshot import Place
-from schemas.sharing import UNSAID, SharingPlan, Turn
+from schemas.sharing import UNSAID, SharingPlan
 
 
-def place(plan: SharingPlan, task: str) -> Place:
-    """Its place over all turns that name it: the devices of different rules, and those that drew another turn, take tasks in different
-    orders."""
-    if plan.chosen:
-        return Place(plan.policy, chosen=True)
-    turns: list[Turn] = [turn for rule in plan.rules for turn in rule.turns]
-    found = [turn.tasks.index(task) + 1 for turn in turns if task in turn.tasks]
-    of = len({name for turn in turns for name in turn.tasks})
-    return Place(plan.policy, min(found, default=0), max(found, default=0), of)
+@dataclass(frozen=True)
+class Places:
+    """A plan as far as it says who comes first: by task its least and its largest place. A large plan is gone through once."""
+
+    plan: SharingPlan
+    found: dict[str, tuple[int, int]]
+
+    def of(self, task: str) -> Place:
+        first, last = self.found.get(task, (0, 0))
+        return Place(self.plan.policy, first, last, len(self.found), self.plan.chosen)
+
+
+def places(plan: SharingPlan) -> Places:
+    """Over all turns, since the devices of different rules, and those that drew another turn, take tasks in different orders."""
+    found: dict[str, tuple[int, int]] = {}
+    for rule in plan.rules:
+        for turn in rule.turns:
+            for n, task in enumerate(turn.tasks, 1):
+                first, last = found.get(task, (n, n))
+                found[task] = min(first, n), max(last, n)
+    return Places(plan, found)
 
 
 def place_words(p: Place | None, policy: str) -> str:

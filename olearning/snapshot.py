@@ -194,10 +194,6 @@ class ZoneView:
     busy: int = 0
     """Devices of which other work takes a share; they are in any state but asleep."""
 
-    def wants(self, task: str) -> bool:
-        """Whether a round of the task is open here and waits for devices."""
-        return any(r.task == task and r.state == "open" and r.queued for r in self.rounds)
-
     @property
     def identity(self) -> Identity:
         """All tasks together; the first problem of any."""

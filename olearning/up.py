@@ -166,11 +166,11 @@ async def _up(
 
     async def run() -> None:
         await plane.start(roles)
-        say(f"plane: {len(roles)} roles, namespace {shape.namespace}, logs in {folder}")
+        say(f"plane: {len(roles)} roles, namespace {shape.namespace}, logs in {folder}; Ctrl-C ends it")
         if broker.bootstrap:
             config = os.environ.get(security.ENV)
             also = f" {security.ENV}={config}" if config else ""
-            say(f"other terminals: export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}{also}")
+            say(f"other terminals: this user's find it; else export KAFKA_BOOTSTRAP_SERVERS={broker.bootstrap}{also}")
         if exporter.port:
             others: list[str] = (
                 [f"{name} at {port}" for name, port in plane.ports.items()] if isinstance(plane, Processes) else []
@@ -195,11 +195,16 @@ async def watch(plane: Plane, namespace: str, say: Narrate, exporter: Exporter) 
     view = View(namespace)
     exporter.watch(watched("view", "", view, plane.kafka, plane.now))
     watching = asyncio.create_task(plane.host(lambda life: view))
+    over = False
     try:
         while not watching.done():
             for event in view.drain():
                 if event.kind != VOID:
                     say(event.text, event)
+            tasks = view.globe.tasks.values()
+            was, over = over, bool(tasks) and all(t.state == "ended" for t in tasks)
+            if over and not was and view.caught_up:
+                say("all tasks have ended; the plane is there for more, and Ctrl-C ends it")
             await asyncio.sleep(0.3)
     finally:
         watching.cancel()

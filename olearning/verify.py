@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from olearning.figures import many
 from processors.audit import Audit
 from processors.oracle import OUTCOMES
 
@@ -43,7 +44,7 @@ def figures(a: Audit) -> list[str]:
     f, o = a.story.chapter.finalised, a.story.chapter.opened
     if a.model and f and f.manifest and o:
         same = "differs" if a.differs else "every bit the same"
-        size = f"{sum(o.sizes):,} values in {len(o.sizes)} blocks"
+        size = f"{sum(o.sizes):,} values in {many(len(o.sizes), 'block')}"
         out.append(
             f"model version {f.manifest.version}: {size}, recomputed from its base: {same}; norm of the mean delta {a.norm:.6g}"
         )

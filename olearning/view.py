@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from device_sim.availability import is_night
 from olearning.books import MOST_OVER, GlobeBook, Letters, Log, Source, Sources, ZoneBook, segment, shard_word
 from olearning.happenings import Event, clean, dead, evaluated, happened, objected
-from olearning.places import place
+from olearning.places import Places, places
 from olearning.snapshot import (
     LocalView,
     Place,
@@ -94,7 +94,7 @@ class View:
         """By zone, the devices that the global coordinator saw."""
         self.announced: dict[str, int] = {}
         """By zone, when its leader last announced anything."""
-        self.plans: dict[str, SharingPlan] = {}
+        self.plans: dict[str, Places] = {}
         """By zone, the sharing policy's plan that was announced last."""
         self.requests = Requests()
         self._first_zones = tuple(zones)
@@ -261,8 +261,8 @@ class View:
         except Malformed:
             return
         known = self.plans.get(zone)
-        if isinstance(plan, SharingPlan) and (known is None or plan.at >= known.at):
-            self.plans[zone] = plan
+        if isinstance(plan, SharingPlan) and (known is None or plan.at >= known.plan.at):
+            self.plans[zone] = places(plan)
 
     def _forget_scores(self) -> None:
         """Of the tasks that are over only the last are kept."""
@@ -391,12 +391,18 @@ class View:
         )
 
     def _tenants(self, standing: Mapping[str, Standing], zones: Sequence[ZoneView]) -> tuple[TenantView, ...]:
+        where: dict[str, list[str]] = {}
+        """By task, the zones where a round of it is open and waits."""
+        for z in zones:
+            for r in z.rounds:
+                if r.state == "open" and r.queued:
+                    where.setdefault(r.task, []).append(z.zone)
         sharing = [s for s in standing.values() if s.tasks or s.devices]
         weights, devices = sum(s.weight for s in sharing), sum(s.devices for s in sharing)
         out = []
         for name, s in standing.items():
             q, mine = s.quota, tuple(open_tasks(self.globe, name))
-            waits = {task: at for task in mine if (at := tuple(z.zone for z in zones if z.wants(task)))}
+            waits = {task: tuple(where[task]) for task in mine if task in where}
             part, now = (s.weight / weights, s.devices / devices if devices else None) if s in sharing else (None, None)
             has = (q.tasks, s.devices, q.devices, s.bytes, q.bytes)
             out.append(TenantView(name, s.weight, mine, *has, share=part, share_now=now, waits=waits))
@@ -535,7 +541,7 @@ class View:
             eligible=able.devices if able else None,
             below=dict(able.below) if able else {},
             curve=book.curves.get(task, ()),
-            place=Place(UNSAID.policy, chosen=True) if sharing is None else place(plan, task) if plan else None,
+            place=Place(UNSAID.policy, chosen=True) if sharing is None else plan.of(task) if plan else None,
         )
 
     def _source(self, name: str, among: Mapping, now: int) -> SourceView:

@@ -176,7 +176,7 @@ def show(of: Mapping[Line, Sequence[Mapping[str, Any]]], s: Subject, asked: Aske
         for ax in (above, below):
             ax.set_xticks(range(len(values)), [f"{v:g}" for v in values])
     axes[0][0].legend(fontsize=6)
-    axes[1][0].legend(fontsize=6)
+    axes[1][min(1, len(tried) - 1)].legend(fontsize=6)  # λ's has both lines
     save(figure, asked.out / asked.name)
     head = [f"{s.name} [%]", *(label for label, _ in POINTS.values()), "variation of loads"]
     (asked.out / "table.md").write_text(markdown(head, rows))

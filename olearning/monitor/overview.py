@@ -196,5 +196,6 @@ class Key:
     def __init__(self) -> None:
         with ui.element("p").classes("key note") as self.box:
             for x in STATES:
-                ui.element("i").classes(f"part {x}").props("aria-hidden=true")
-                Text(x)
+                with ui.element("span").classes("one"):
+                    ui.element("i").classes(f"part {x}").props("aria-hidden=true")
+                    Text(x)

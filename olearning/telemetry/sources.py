@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from olearning.places import place
+from olearning.places import places
 from olearning.telemetry import metrics as m
 from olearning.telemetry.metrics import Sample
 from olearning.view import View
@@ -120,9 +120,8 @@ def _selector(p: ZoneCoordinator, now: int) -> Iterator[Sample]:
         yield m.HUNGRY, (p.scope, tenant), hungry[tenant]
     plan = p.selector.plans.plan
     if plan and p.token:
-        for task in p.zone.tasks:
-            if (at := place(plan, task)).first:
-                yield m.PLACE, (p.scope, task, at.policy), at.first
+        for task, (first, _) in places(plan).found.items():
+            yield m.PLACE, (p.scope, task, plan.policy), first
     for tenant in p.zone.spent:
         yield m.SPENT, (p.scope, tenant), p.zone.spent_on(tenant, now // DAY)
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import olearning.hosting
 from olearning import abandon, explain, verify
-from olearning.cli import outcome
 from olearning.errors import FAILED, OK
 from olearning.figures import runs
 from olearning.status import status_screen
@@ -19,8 +17,7 @@ from olearning.words import problems
 from schemas.blocks import SumBlock
 from schemas.facts import Committed
 from schemas.wire import decode
-from streams.memory import Memory
-from streams.processor import Processor, Send, Stop
+from streams.processor import Send
 from tests.plane import NS, Plane
 from tests.processors.rig import DEVICES, Rig, Z, blocks, changed
 from tests.processors.test_auditor import audit, bad, commits, flipped, place_of, put, run
@@ -29,28 +26,6 @@ from tests.processors.test_auditor import audit, bad, commits, flipped, place_of
 @pytest.fixture
 def plane() -> Plane:
     return run()
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command against a log in memory: exit code, output, errors."""
-
-    def run(memory: Memory, *words: str) -> tuple[int, str, str]:
-        def visit(namespace: str, bootstrap: str, processor: Processor, *args: Any, **more: Any) -> Stop:
-            host = memory.host(lambda life: processor)
-            assert memory.run(lambda: host.stopped is not None, 60_000)
-            assert host.stopped
-            if not host.stopped.ok:
-                raise olearning.errors.Trouble(host.stopped.reason)
-            return host.stopped
-
-        monkeypatch.setattr("olearning.commands.rounds.visit", visit)
-        monkeypatch.setenv("COLUMNS", "140")
-        capsys.readouterr()
-        code = outcome([*words, "--namespace", NS])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_a_good_round_is_said_to_be_good(plane: Plane, command: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -489,6 +490,22 @@ def test_a_broker_of_ours_is_started_again(machine: Path, monkeypatch: pytest.Mo
     assert said[0].startswith("the broker at x:1 is gone; it is started again")
     assert said[1] == "it does not start: no room on the disk"
     assert said[2].startswith("the broker is back")
+
+
+def test_an_event_loop_that_stands_still_does_not_take_the_broker_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker of ours would be started again for it."""
+    monkeypatch.setattr(connect, "ANSWER", 0.2)
+
+    async def stalls(address: str) -> bool:
+        asked = asyncio.create_task(connect.listens(address))
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251
+        return await asked
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        assert asyncio.run(stalls(address))
+    assert not asyncio.run(stalls(address)), "nobody listens any more"
 
 
 def test_somebody_listens_or_not() -> None:

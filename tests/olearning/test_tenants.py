@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-import olearning.errors
 from device_sim.fleet import Manner
-from olearning.cli import outcome
 from olearning.commands.tenants import setting
 from olearning.errors import FAILED, OK, USAGE
-from olearning.places import nth, place, place_words
+from olearning.places import nth, place_words, places
 from olearning.view import View
 from schemas.messages import CheckIn, TenantsReport
 from schemas.sharing import Needs, Quota, Rule, SharingPlan, Tenant, Turn
@@ -22,38 +20,11 @@ from schemas.task import parse
 from schemas.topics import DAY, GLOBAL, read, topic
 from streams.ledger import Spent
 from streams.memory import Memory
-from streams.processor import Processor, Stop, send
+from streams.processor import send
 from tests.olearning.watched import watch
 from tests.plane import LAYOUT, NS, Plane, spec
 
 BUSY = Manner(training=(9_000, 9_000), reaction=50, report=500)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A command against a plane: exit code, output, errors."""
-
-    def run(plane: Plane, *words: str) -> tuple[int, str, str]:
-        memory = plane.memory
-
-        def visit(namespace: str, bootstrap: str, processor: Processor, *args: Any, **more: Any) -> Stop:
-            host = memory.host(lambda life: processor)
-            assert memory.run(lambda: host.stopped is not None, 60_000)
-            assert host.stopped
-            if not host.stopped.ok:
-                raise olearning.errors.Trouble(host.stopped.reason)
-            return host.stopped
-
-        for where in ("olearning.commands.tenants", "olearning.options"):
-            monkeypatch.setattr(f"{where}.visit", visit)
-        monkeypatch.setattr("olearning.commands.looking.wall_clock", lambda: memory.now)
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setenv("OLEARNING_NAMESPACE", NS)
-        capsys.readouterr()
-        code = outcome(list(words))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def plane(**more: Any) -> Plane:
@@ -73,10 +44,10 @@ def checkin(p: Plane, zone: str, devices: int, **abilities: float) -> None:
 
 def test_a_tenant_is_set_and_the_verdict_said(command):
     p = plane(devices=0)
-    code, out, errors = command(p, "tenant", "set", "acme", "--weight", "2.5", "--tasks", "3", "--by", "ann")
+    code, out, errors = command(p.memory, "tenant", "set", "acme", "--weight", "2.5", "--tasks", "3", "--by", "ann")
     assert (code, errors) == (OK, "")
     assert out == "tenant acme: weight 2.5, 3 open tasks, devices at work without limit, bytes a day without limit\n"
-    assert command(p, "tenant", "set", "acme", "--devices", "40", "--bytes", "1000000")[0] == OK
+    assert command(p.memory, "tenant", "set", "acme", "--devices", "40", "--bytes", "1000000")[0] == OK
     assert replace(p.globe().tenant("acme"), by="") == Tenant("acme", 2.5, Quota(3, 40, 1_000_000))
 
 
@@ -91,25 +62,25 @@ def test_a_tenant_is_set_and_the_verdict_said(command):
     ],
 )
 def test_what_no_record_can_say_is_wrong_usage(command, words, said):
-    code, _, errors = command(plane(devices=0), "tenant", "set", *words)
+    code, _, errors = command(plane(devices=0).memory, "tenant", "set", *words)
     assert code == USAGE
     assert said in errors
 
 
 def test_the_policy_is_shown_set_and_refused(command):
     p = plane(devices=0)
-    assert command(p, "sharing") == (OK, "devices are shared by reward\n", "")
-    assert command(p, "sharing", "set", "reward", "--by", "ann") == (OK, "devices are shared by reward\n", "")
-    assert command(p, "sharing") == (OK, "devices are shared by reward, as ann said\n", "")
-    code, out, _ = command(p, "sharing", "--json")
+    assert command(p.memory, "sharing") == (OK, "devices are shared by reward\n", "")
+    assert command(p.memory, "sharing", "set", "reward", "--by", "ann") == (OK, "devices are shared by reward\n", "")
+    assert command(p.memory, "sharing") == (OK, "devices are shared by reward, as ann said\n", "")
+    code, out, _ = command(p.memory, "sharing", "--json")
     assert (code, json.loads(out)) == (OK, {"policy": "reward", "args": {}, "by": "ann"})
-    code, out, _ = command(p, "sharing", "set", "irs-tiers", "--arg", "tiers=4")
+    code, out, _ = command(p.memory, "sharing", "set", "irs-tiers", "--arg", "tiers=4")
     assert (code, out) == (OK, "devices are shared by irs-tiers (tiers=4)\n")
-    code, _, errors = command(p, "sharing", "set", "lottery", "--arg", "tickets=4")
+    code, _, errors = command(p.memory, "sharing", "set", "lottery", "--arg", "tickets=4")
     assert code == FAILED
     assert errors.startswith("olearning: it stays as it was: no sharing policy 'lottery' is known here")
-    assert command(p, "sharing", "set", "Not A Name")[0] == USAGE
-    assert command(p, "sharing", "set", "reward", "--arg", "tickets")[0] == USAGE
+    assert command(p.memory, "sharing", "set", "Not A Name")[0] == USAGE
+    assert command(p.memory, "sharing", "set", "reward", "--arg", "tickets")[0] == USAGE
 
 
 def test_settings_of_a_policy_are_what_they_look_like():
@@ -122,12 +93,12 @@ def test_a_task_is_kept_and_its_round_ended(command):
     p = plane(devices=0)
     p.submit(replace(spec(), silent_s=60.0))
     p.memory.run(limit=2_000)
-    code, out, _ = command(p, "task", "keep", "toy")
+    code, out, _ = command(p.memory, "task", "keep", "toy")
     assert (code, out) == (OK, "toy is kept: it is stopped unless something is said of it again within 60 s\n")
-    code, out, _ = command(p, "task", "end-round", "toy", "--zone", "west")
+    code, out, _ = command(p.memory, "task", "end-round", "toy", "--zone", "west")
     assert (code, out) == (OK, "toy: round 1 in west ends now with what came\n")
     assert p.globe().tasks["toy"].enough == {"west": 1}
-    code, _, errors = command(p, "task", "end-round", "wine")
+    code, _, errors = command(p.memory, "task", "end-round", "wine")
     assert (code, errors) == (FAILED, "olearning: there is no task wine; there: toy\n")
 
 
@@ -136,12 +107,12 @@ def test_a_task_is_kept_and_its_round_ended(command):
 
 def test_tenants_are_shown_with_what_they_have_of_what_they_may(command):
     p = plane(manner=BUSY)
-    command(p, "tenant", "set", "acme", "--tasks", "2", "--devices", "12", "--weight", "2")
+    command(p.memory, "tenant", "set", "acme", "--tasks", "2", "--devices", "12", "--weight", "2")
     for task, tenant in (("toy", "acme"), ("more", "labs")):
         p.submit(replace(spec(task), tenant=tenant))
         p.memory.run(limit=1_000)
     p.memory.run(limit=4_000)
-    code, out, _ = command(p, "tenants", "--json")
+    code, out, _ = command(p.memory, "tenants", "--json")
     acme, labs = json.loads(out)
     assert code == OK
     assert acme == {
@@ -150,7 +121,7 @@ def test_tenants_are_shown_with_what_they_have_of_what_they_may(command):
         "share": 2 / 3, "share_now": 0.5, "waits": {"toy": ["east", "west"]},
     }  # fmt: skip
     assert (labs["tenant"], labs["weight"], labs["tasks"], labs["most_tasks"]) == ("labs", 1.0, ["more"], 0)
-    text = command(p, "tenants")[1]
+    text = command(p.memory, "tenants")[1]
     assert "1/2" in text
     assert "12/12" in text
     assert "devices are shared by reward" in text
@@ -184,7 +155,7 @@ def test_bytes_of_today_are_those_of_all_zones_and_of_no_other_day():
 
 
 def row(p: Plane, command: Any, task: str = "toy", zone: str = "east") -> dict[str, Any]:
-    code, out, errors = command(p, "queue", "--json")
+    code, out, errors = command(p.memory, "queue", "--json")
     assert (code, errors) == (OK, "")
     return next(r for r in json.loads(out) if (r["task"], r["zone"]) == (task, zone))
 
@@ -199,7 +170,7 @@ def test_the_queue_says_how_many_of_how_many_and_since_when(command):
     assert (r["eligible"], r["seen"]) == (6, 6)
     assert r["why"] == "9 of 9 devices (6 training)"
     assert 0 < r["since"] < p.memory.now
-    text = command(p, "queue")[1]
+    text = command(p.memory, "queue")[1]
     assert "6/11" in text
     assert "0/9" in text
 
@@ -219,8 +190,8 @@ def test_what_is_over_is_not_in_the_queue(command):
     p.submit(spec(epochs=1, rounds=1))
     assert p.memory.run(lambda: p.ended("toy"), 60_000)
     p.memory.run(limit=2_000)
-    assert json.loads(command(p, "queue", "--json")[1]) == []
-    assert "nothing" in command(p, "queue")[1]
+    assert json.loads(command(p.memory, "queue", "--json")[1]) == []
+    assert "nothing" in command(p.memory, "queue")[1]
 
 
 def test_a_round_that_only_has_to_be_finalised_is_not_in_the_queue(command):
@@ -228,12 +199,12 @@ def test_a_round_that_only_has_to_be_finalised_is_not_in_the_queue(command):
     p.submit(spec(deadline_s=5, minimum=1))
     p.memory.run(limit=8_000)
     assert {p.zone(z).tasks["toy"].state for z in p.zones} == {"closed"}
-    assert json.loads(command(p, "queue", "--json")[1]) == []
+    assert json.loads(command(p.memory, "queue", "--json")[1]) == []
 
 
 def test_the_queue_says_that_the_tenant_s_devices_are_all_at_work(command):
     p = plane(manner=BUSY)
-    command(p, "tenant", "set", "acme", "--devices", "12")
+    command(p.memory, "tenant", "set", "acme", "--devices", "12")
     p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
     p.memory.run(limit=4_000)
     why = "quota of tenant acme: its 6 devices at once in this zone are at work"
@@ -243,13 +214,13 @@ def test_the_queue_says_that_the_tenant_s_devices_are_all_at_work(command):
 def test_the_queue_says_that_today_s_bytes_are_used(command):
     p = plane(manner=BUSY)
     cost = 2 * 4 * sum(LAYOUT.sizes)
-    command(p, "tenant", "set", "acme", "--bytes", str(9 * cost))
+    command(p.memory, "tenant", "set", "acme", "--bytes", str(9 * cost))
     p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
     p.memory.run(limit=4_000)
     west = row(p, command, zone="west")
     assert west["slots"] == 4, "the zone's part is 4.5"
     assert f"bytes a day in this zone are used, a device takes {cost}" in west["why"]
-    (t,) = json.loads(command(p, "tenants", "--json")[1])
+    (t,) = json.loads(command(p.memory, "tenants", "--json")[1])
     assert (t["bytes"], t["most_bytes"]) == (8 * cost, 9 * cost)
 
 
@@ -271,26 +242,26 @@ def test_the_queue_says_with_whom_devices_are_shared_once_somebody_said_how(comm
         p.submit(spec(task, demand=9, minimum=1, deadline_s=50))
     p.memory.run(limit=3_000)
     assert "shared" not in row(p, command)["why"]
-    command(p, "sharing", "set", "srsf")
+    command(p.memory, "sharing", "set", "srsf")
     assert row(p, command)["why"].endswith(", shared by srsf with more")
 
 
 def test_the_queue_says_the_place_in_the_plan_and_under_which_policy(command):
     p = plane(manner=BUSY)
-    command(p, "tenant", "set", "labs", "--devices", "2")
+    command(p.memory, "tenant", "set", "labs", "--devices", "2")
     for task, demand, tenant in (("toy", 9, "acme"), ("more", 20, "acme"), ("held", 7, "labs")):
         p.submit(replace(spec(task, demand=demand, minimum=1, deadline_s=50), tenant=tenant))
     p.memory.run(limit=3_000)
     assert row(p, command)["place"] == {"policy": "reward", "first": 0, "last": 0, "of": 0, "chosen": True}
-    assert "devices choose, under reward" in command(p, "queue")[1]
-    command(p, "sharing", "set", "srsf")
+    assert "devices choose, under reward" in command(p.memory, "queue")[1]
+    command(p.memory, "sharing", "set", "srsf")
     p.memory.run(limit=2_000)
     asked = {t: row(p, command, t)["place"] for t in ("more", "toy")}
     assert {t: (x["first"], x["last"], x["of"], x["policy"]) for t, x in asked.items()} == {
         "toy": (1, 1, 2, "srsf"),
         "more": (2, 2, 2, "srsf"),
     }, "who comes this late, after the plan was announced, knows it"
-    text = command(p, "queue")[1]
+    text = command(p.memory, "queue")[1]
     for words in ("1st of 2, under srsf", "2nd of 2, under srsf", "not in the plan, under srsf"):
         assert words in text
 
@@ -298,14 +269,14 @@ def test_the_queue_says_the_place_in_the_plan_and_under_which_policy(command):
 def test_places_in_a_plan_of_several_rules():
     first, second = Turn(share=0.5, tasks=("a", "b")), Turn(share=0.5, tasks=("b", "a", "c"))
     plan = SharingPlan(zone="east", at=7, policy="mine", rules=(Rule(turns=(first, second)), Rule(turns=(second,))))
-    said = {t: place_words(place(plan, t), "mine") for t in "abcd"}
+    said = {t: place_words(places(plan).of(t), "mine") for t in "abcd"}
     assert said == {
         "a": "1st to 2nd of 3, under mine",
         "b": "1st to 2nd of 3, under mine",
         "c": "3rd of 3, under mine",
         "d": "not in the plan, under mine",
     }
-    failed = place(replace(plan, rules=(), chosen=True), "a")
+    failed = places(replace(plan, rules=(), chosen=True)).of("a")
     assert place_words(failed, "mine") == "devices choose by reward, under mine"
     assert place_words(None, "mine") == "no plan by mine heard yet"
     assert [nth(n) for n in (11, 12, 21, 103)] == ["11th", "12th", "21st", "103rd"]
@@ -313,18 +284,18 @@ def test_places_in_a_plan_of_several_rules():
 
 def test_status_has_the_tenants_that_tenants_has_and_where_they_wait(command):
     p = plane(manner=BUSY)
-    command(p, "tenant", "set", "acme", "--weight", "3", "--tasks", "2", "--devices", "12")
+    command(p.memory, "tenant", "set", "acme", "--weight", "3", "--tasks", "2", "--devices", "12")
     p.submit(replace(spec(demand=9, minimum=1, deadline_s=50), tenant="acme"))
     p.memory.run(limit=3_000)
     p.submit(replace(spec("late", demand=9, minimum=1, deadline_s=50), tenant="birch"))
     p.memory.run(limit=2_000)
-    acme, birch = tenants = json.loads(command(p, "tenants", "--json")[1])
-    assert json.loads(command(p, "status", "--json")[1])["tenants"] == tenants
+    acme, birch = tenants = json.loads(command(p.memory, "tenants", "--json")[1])
+    assert json.loads(command(p.memory, "status", "--json")[1])["tenants"] == tenants
     assert (acme["share"], acme["share_now"], acme["waits"]) == (0.75, 0.5, {"toy": ["east", "west"]})
     assert (birch["share"], birch["share_now"], birch["waits"]) == (0.25, 0.5, {"late": ["east", "west"]})
-    table = command(p, "tenants")[1]
+    table = command(p.memory, "tenants")[1]
     for line in table.splitlines()[2:4]:
-        assert line in command(p, "status")[1]
+        assert line in command(p.memory, "status")[1]
         assert "waits in east, west" in line
     assert "75 %" in table
     assert "12/12" in table
@@ -340,12 +311,12 @@ def test_devices_that_can_do_a_task_by_zone_and_bound(command):
     p.submit(replace(spec("large"), needs=Needs(public={"ram": 16.0})))
     p.submit(spec("free"))
     p.memory.run(limit=8_000)
-    large = json.loads(command(p, "devices", "--eligible-for", "large", "--json")[1])["zones"]
+    large = json.loads(command(p.memory, "devices", "--eligible-for", "large", "--json")[1])["zones"]
     assert {z: (x["eligible"], x["below"]) for z, x in large.items()} == {
         "east": (2, {"ram": 3}),
         "west": (1, {"ram": 0}),
     }
-    code, out, _ = command(p, "devices", "--eligible-for", "toy", "--json")
+    code, out, _ = command(p.memory, "devices", "--eligible-for", "toy", "--json")
     assert code == OK
     assert json.loads(out) == {
         "task": "toy",
@@ -355,14 +326,14 @@ def test_devices_that_can_do_a_task_by_zone_and_bound(command):
             "west": {"seen": 1, "eligible": 0, "below": {"ram": 0, "os": 1}},
         },
     }
-    text = command(p, "devices", "--eligible-for", "toy")[1]
+    text = command(p.memory, "devices", "--eligible-for", "toy")[1]
     assert "ram below 8" in text
     assert "os below 10" in text
-    free = json.loads(command(p, "devices", "--eligible-for", "free", "--json")[1])
+    free = json.loads(command(p.memory, "devices", "--eligible-for", "free", "--json")[1])
     assert [z["eligible"] for z in free["zones"].values()] == [5, 1], "who asks nothing takes anyone"
-    assert json.loads(command(p, "devices", "--json")[1])["east"]["seen"] == 5
-    assert "5" in command(p, "devices")[1]
-    code, _, errors = command(p, "devices", "--eligible-for", "wine")
+    assert json.loads(command(p.memory, "devices", "--json")[1])["east"]["seen"] == 5
+    assert "5" in command(p.memory, "devices")[1]
+    code, _, errors = command(p.memory, "devices", "--eligible-for", "wine")
     assert (code, errors) == (FAILED, "olearning: there is no task wine; there: free, large, toy\n")
     assert not any(name in text + out for name in ("east-0", "west-0")), "devices are counted, never named"
 
@@ -392,12 +363,12 @@ def test_the_page_s_task_file_is_one():
 def test_what_tenants_said_and_what_became_of_it_are_events(command):
     p = plane(devices=0)
     view = watch(p)
-    command(p, "tenant", "set", "acme", "--tasks", "1", "--by", "ann")
-    command(p, "sharing", "set", "reward", "--by", "ann")
-    command(p, "sharing", "set", "lottery")
+    command(p.memory, "tenant", "set", "acme", "--tasks", "1", "--by", "ann")
+    command(p.memory, "sharing", "set", "reward", "--by", "ann")
+    command(p.memory, "sharing", "set", "lottery")
     p.submit(spec())
     p.memory.run(limit=2_000)
-    command(p, "task", "end-round", "toy", "--zone", "east", "--by", "ann")
+    command(p.memory, "task", "end-round", "toy", "--zone", "east", "--by", "ann")
     p.memory.run(limit=500)
     said = [e.text for e in view.drain()]
     for text in (

@@ -12,6 +12,21 @@ import pytest
 from streams import ledger
 
 
+class Interned:
+    """What a ledger told, each once: named tuples with a fold in front. A model's states name them by their numbers in `told`."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self._known: dict[tuple, int] = {}
+
+    def intern(self, t: Any) -> int:
+        key = (ledger.snapshot(t[0]), t[1:])
+        if key not in self._known:
+            self._known[key] = len(self.told)
+            self.told.append(t)
+        return self._known[key]
+
+
 def put(t: tuple, i: int, x: Any) -> tuple:
     return (*t[:i], x, *t[i + 1 :])
 
@@ -51,6 +66,14 @@ def explore(model: Any, limit: int) -> tuple[int, str, list[str]]:
         goals.extend(new)
     stuck = next((i for i in range(len(parents)) if i not in good), None)
     return len(parents), "" if stuck is None else "no way to the end", history(stuck or 0)
+
+
+def breaks(model: Any, limit: int, finding: str) -> None:
+    """Something is wrong with it, and that is what is found."""
+    states, wrong, past = explore(model, limit)
+    print(f"{type(model).__name__}: {states} states, {len(past)} steps: {wrong}")
+    assert wrong
+    assert finding in wrong
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *reasons: str) -> None:
