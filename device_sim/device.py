@@ -9,7 +9,7 @@ Where tenants share devices by a policy, the zone announces a plan whose rules s
 takes the first that is open, that it can do and that fits, one at a time. Either way it leaves alone what needs more than it has; what
 it has of a task's private needs it alone knows.
 
-Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `trained`. Out: the acts below. `next` is when it wants to be
+Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `trained`. Out: the acts of `job.py`. `next` is when it wants to be
 woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
 """
 
@@ -25,21 +25,37 @@ import numpy.typing as npt
 from device_sim import planner
 from device_sim.adapt import adapt
 from device_sim.availability import Free
+from device_sim.board import Board
+from device_sim.job import (
+    ADMITTED,
+    ASKING,
+    ASLEEP,
+    IDLE,
+    REGISTERED,
+    TRAINING,
+    UPLOADING,
+    Act,
+    Begin,
+    CheckIn,
+    Give,
+    Job,
+    Look,
+    Run,
+    Train,
+    Wish,
+)
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Window
 from device_sim.portion import owes, portion
 from device_sim.pseudonym import seed_of, throw
 from device_sim.submodels import Own, limits, worth_sending
-from device_sim.whims import Mishap, Whims
+from device_sim.whims import Whims
 from learning.modular.derivation import Limits
 from learning.rewards import ABSURD, first_quality, quality
-from schemas.messages import DEVICE_STATES, Admission, Announcement, Refusal
+from schemas.messages import Admission, Announcement, Refusal
 from schemas.modules import Profile, Shares, Submodel
 from schemas.sharing import Abilities, SharingPlan, meets
 
-ASLEEP, IDLE, ASKING, REGISTERED, TRAINING = DEVICE_STATES
-ADMITTED, UPLOADING = "admitted", "uploading"
-"""A job's steps that a device's state does not show."""
 PATIENCE = 5_000
 """ms after which a device that hears nothing of its registration tries again."""
 SAMPLES = "samples"
@@ -49,122 +65,6 @@ UNEXPECTED = 48
 STILL_HERE = 6 * 3_600_000
 """ms after which a device that stays free checks in again: who is not heard of for a day is forgotten."""
 NEVER = 2**62
-NO_MISHAP = Mishap()
-
-
-class Run(Protocol):
-    """What a device's training gave: new minus base, its samples, and the loss summed over them. It may have `losses`, of each
-    sample, too: the device keeps them for its quality (eq. 3). And `weights`, by block of the model: what each weighs, if not all weigh
-    its samples."""
-
-    @property
-    def delta(self) -> npt.NDArray[np.float32]: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def loss_sum(self) -> float: ...
-
-
-@dataclass
-class Board:
-    """What is announced in a zone, for all its devices; kept by the edge. By task: the last round, when it was heard (ms), and why the
-    devices here cannot train it, or "". And the plan of the zone's sharing policy, if there is one."""
-
-    zone: str
-    rounds: dict[str, Announcement] = field(default_factory=dict)
-    heard: dict[str, int] = field(default_factory=dict)
-    objections: dict[str, str] = field(default_factory=dict)
-    plan: SharingPlan | None = None
-
-    def newer(self, a: Announcement) -> bool:
-        """Whether it says more than what is known of its task: what comes late, or again, does not."""
-        last = self.rounds.get(a.task)
-        return last is None or last.cause.ledger != a.cause.ledger or last.cause.offset < a.cause.offset
-
-    def takes(self, task: str, round: int) -> bool:
-        """Whether a delta of that round may still count, as far as is announced."""
-        return (a := self.rounds.get(task)) is not None and a.takes(round)
-
-    def replan(self, plan: SharingPlan) -> bool:
-        """Note a plan; whether it is another one, and no older."""
-        if self.plan and (plan == self.plan or plan.at < self.plan.at):
-            return False
-        self.plan = plan
-        return True
-
-
-@dataclass(eq=False)
-class Job:
-    """A round that a device is in: registered for, admitted to, being trained, or being uploaded."""
-
-    zone: str
-    work: Announcement
-    since: int
-    state: str = REGISTERED
-    slot: int = 0
-    lease: int = 0
-    """Until when it holds the slot (ms)."""
-    until: int = 0
-    """When training, or the next block's upload, is done (ms)."""
-    blocks: Sequence[object] = ()
-    sent: int = 0
-    due: bool = False
-    """Its run is with the edge, which says when it is done."""
-    apart: int = 0
-    """ms between two blocks' uploads."""
-    mishap: Mishap = NO_MISHAP
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.zone, self.work.task
-
-
-@dataclass(frozen=True, slots=True)
-class CheckIn:
-    """It is there, in this zone; or it left it."""
-
-    zone: str
-    gone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """It wants to take part."""
-
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """It begins a run; its result is asked for by `Train`, later."""
-
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class Train:
-    """Its run is due: the edge has it trained, and says `trained`, or `failed`."""
-
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class Give:
-    """A block of its delta."""
-
-    job: Job
-    block: object
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """It is to see how important a modular task's modules are for its data: the edge finds out, and says `saw`."""
-
-    zone: str
-    work: Announcement
-
-
-Act = CheckIn | Wish | Begin | Train | Give | Look
 
 
 class Journey(Protocol):

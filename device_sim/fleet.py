@@ -13,23 +13,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from device_sim import device
 from device_sim.availability import Clock
-from device_sim.device import (
-    ADMITTED,
-    TRAINING,
-    UPLOADING,
-    Begin,
-    Board,
-    Device,
-    Give,
-    Job,
-    Look,
-    Run,
-    Train,
-    Wish,
-)
+from device_sim.board import Board
+from device_sim.device import Device
 from device_sim.edge import ROOM, Edge, Gone, named, version
+from device_sim.job import ADMITTED, TRAINING, UPLOADING, Begin, Give, Job, Look, Run, Train, Wish
+from device_sim.job import CheckIn as Present
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
 from device_sim.portion import Portion, blocks_of, owes, portion
@@ -407,7 +396,7 @@ class Fleet:
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
         for act in d.wake(now, self.boards):
             match act:
-                case device.CheckIn(zone, gone):
+                case Present(zone, gone):
                     name = self._name(d, zone, "")
                     here = CheckIn(name, {} if gone else d.abilities, gone)
                     yield send(topic(self.namespace, zone, "checkins"), here, name)

@@ -21,8 +21,9 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from device_sim.device import ASKING, ASLEEP, IDLE, REGISTERED, TRAINING, Board
+from device_sim.board import Board
 from device_sim.edge import ROOM, Edge, Gone, named, version
+from device_sim.job import ASKING, ASLEEP, IDLE, REGISTERED, TRAINING
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.portion import blocks_of, portion
 from device_sim.pseudonym import pseudonym

@@ -6,10 +6,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from device_sim import client, device, fleet, modular
+from device_sim import client, fleet, modular
 from device_sim.data import Dataset, load, share
 from device_sim.device import Device
 from device_sim.engine import Engine
+from device_sim.job import Run as AnyRun
 from device_sim.portion import Portion
 from device_sim.pseudonym import seed_of
 from device_sim.trainer import Job, Run, one_thread, train
@@ -64,10 +65,10 @@ class TorchLearner:
             return modular.train(a, device.id, device.number, base, device.own[a.task].shares)
         return train(*_job(a, device, base))
 
-    def runs(self, jobs: Sequence[tuple[Announcement, Device, Vector]]) -> list[device.Run | Exception]:
+    def runs(self, jobs: Sequence[tuple[Announcement, Device, Vector]]) -> list[AnyRun | Exception]:
         """What `run` gives for each or raises, all trained together, which is faster. An MLP's run differs from that of `run` by the
         rounding of float32, and not with who else is trained. Devices with the same base should come with the same array."""
-        out: dict[int, device.Run | Exception] = {}
+        out: dict[int, AnyRun | Exception] = {}
         made: dict[int, Job] = {}
         for i, job in enumerate(jobs):
             try:
@@ -111,9 +112,9 @@ class Learners:
     def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run | modular.Run:
         return self.of(a).run(a, device, base)
 
-    def runs(self, work: Sequence[fleet.Work]) -> list[device.Run | Exception]:
+    def runs(self, work: Sequence[fleet.Work]) -> list[AnyRun | Exception]:
         """Each kind's runs together, if its learner can (`run_all`)."""
-        out: dict[int, device.Run | Exception] = {}
+        out: dict[int, AnyRun | Exception] = {}
         for learner in (self.torch, self.clients):
             mine = [i for i, (a, _, _) in enumerate(work) if self.of(a) is learner]
             out |= zip(mine, fleet.run_all(learner, [work[i] for i in mine]), strict=True)

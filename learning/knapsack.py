@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from learning.solver import solver
+
 Plan = tuple[int | None, ...]
 
 
@@ -343,7 +345,7 @@ def solve(
     if not pairs:
         return Found(empty, True)
 
-    from ortools.sat.python import cp_model  # 1 to 2 s, and 60 MB: only who solves pays
+    from ortools.sat.python import cp_model  # late: `learning/solver.py` says why
 
     model = cp_model.CpModel()
     x = {pair: model.new_bool_var("") for pair in pairs}
@@ -363,17 +365,11 @@ def solve(
         for (t, i), chosen in x.items():
             model.add_hint(chosen, hint[t] == i)
 
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed
-    if work is None:
-        solver.parameters.max_time_in_seconds = seconds
-    else:
-        solver.parameters.max_deterministic_time = work
-    status = solver.solve(model)
+    asked = solver(work, seconds, seed)
+    status = asked.solve(model)
     best = empty
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        where = {t: i for (t, i), chosen in x.items() if solver.boolean_value(chosen)}
+        where = {t: i for (t, i), chosen in x.items() if asked.boolean_value(chosen)}
         best = tuple(where.get(t) for t in range(len(rewards)))
     if hint is not None and total(rewards, times, slots, hint) >= total(rewards, times, slots, best):
         best = hint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
-from olearning.connect import planes, state_folder
+from olearning.connect import DEFAULT_NAMESPACE, planes, state_folder
 from schemas.topics import GLOBAL, TABLE
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ def _read() -> dict[str, Names]:
 
 
 def _seen(context: typer.Context, kind: str) -> list[str]:
-    from olearning.options import DEFAULT_NAMESPACE  # which imports this
-
     names = _read().get(context.params.get("namespace") or DEFAULT_NAMESPACE, {})
     return names.get(kind, [])
 

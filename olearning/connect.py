@@ -20,6 +20,7 @@ from streams.docker_broker import DockerBroker
 T = TypeVar("T")
 Say = Callable[[str], None]
 ENV = "KAFKA_BOOTSTRAP_SERVERS"
+DEFAULT_NAMESPACE = "olearning"
 LOOK = 1.0
 """Seconds between looks whether the broker still listens."""
 ANSWER = 2.0

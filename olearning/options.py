@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from olearning.completing import namespaces, remember, seen
+from olearning.connect import DEFAULT_NAMESPACE as DEFAULT_NAMESPACE
 from olearning.hosting import emit, visit
 from streams.processor import Effect, Input, Stop
 
@@ -42,7 +43,6 @@ Load = Annotated[
     list[str] | None,
     typer.Option(help="Your own code, a .py file or a module: models, data, clients, strategies. May be given again."),
 ]
-DEFAULT_NAMESPACE = "olearning"
 
 
 def whoever(by: str) -> str:

@@ -48,6 +48,10 @@ class Letters(msgspec.Struct):
     messages: list[Letter]
 
 
+class Later(aiohttp.ClientError):
+    """The gateway answers: ask again."""
+
+
 class Phone:
     """One device at one gateway. `say` is told what a person should know."""
 
@@ -70,6 +74,8 @@ class Phone:
         """Messages that the gateway has answered."""
         self._ahead = 0
         """The gateway's clock minus ours, in ms."""
+        self._away = False
+        """The gateway does not answer."""
         self._seen = 0
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._saying: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -150,13 +156,23 @@ class Phone:
         pause = PAUSE[0]
         while True:
             try:
-                return await ask()
+                answer = await ask()
+            except Later:
+                pass
             except (aiohttp.ClientError, TimeoutError, OSError):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, PAUSE[1])
+                if not self._away:
+                    self.say(f"the gateway at {self.url} does not answer: does it run there? It is asked until it does")
+                self._away = True
+            else:
+                if self._away:
+                    self.say("the gateway answers again")
+                self._away = False
+                return answer
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE[1])
 
     async def _read(self, what: str, response: aiohttp.ClientResponse) -> bytes | None:
-        """The body. Raises `Trouble` if it is not to be asked again, `ClientError` if it is; None: not now, not later."""
+        """The body. Raises `Trouble` if it is not to be asked again, `Later` if it is; None: not now, not later."""
         body = await response.read()
         if response.status < 300:
             return body
@@ -164,7 +180,7 @@ class Phone:
         if response.status == 401:
             raise Trouble(f"the gateway at {self.url} does not let this device in: {words}", USAGE)
         if response.status in (408, 429) or response.status >= 500:
-            raise aiohttp.ClientError(words)
+            raise Later(words)
         if response.status != 409:  # too late is nobody's fault
             self.say(f"{what}: {words}")
         return None

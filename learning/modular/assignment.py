@@ -10,6 +10,8 @@ The 1 is ours: no sub-task stays without a module. Arrays are (T, N): T sub-task
 import numpy as np
 import numpy.typing as npt
 
+from learning.solver import solver
+
 Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Int64 = npt.NDArray[np.int64]
@@ -63,7 +65,7 @@ def assign(h: Float64, most_load: float | None = None, most_modules: int = MODUL
 
 
 def _solved(h: Float64, most_load: float, most_modules: int) -> Bools | None:
-    from ortools.sat.python import cp_model  # 1 to 2 s, and 60 MB: only who solves pays
+    from ortools.sat.python import cp_model  # late: `learning/solver.py` says why
 
     whole = np.rint(h * STEPS).astype(np.int64)
     model = cp_model.CpModel()
@@ -77,15 +79,12 @@ def _solved(h: Float64, most_load: float, most_modules: int) -> Bools | None:
         here = [at for at in x if at[0] == t]
         model.add_linear_constraint(sum(x[at] for at in here), 1, most_modules)
     model.maximize(cp_model.LinearExpr.weighted_sum(list(x.values()), [int(whole[at]) for at in x]))
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 0
-    solver.parameters.max_deterministic_time = WORK
-    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    asked = solver(WORK)
+    if asked.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return None
     mask = np.zeros(h.shape, np.bool_)
     for at, chosen in x.items():
-        mask[at] = solver.boolean_value(chosen)
+        mask[at] = asked.boolean_value(chosen)
     return mask
 
 

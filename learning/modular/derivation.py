@@ -14,6 +14,7 @@ from functools import lru_cache
 from numbers import Integral
 from typing import NamedTuple
 
+from learning.solver import solver
 from learning.words import Plain
 from schemas.modules import UNLIMITED, Choice, Cost, Structure
 
@@ -134,7 +135,7 @@ def _filled(rest: _Rest, found: Choice) -> Choice:
 
 
 def _solved(rest: _Rest, found: Choice, hint: Choice, work: float) -> Choice:
-    from ortools.sat.python import cp_model  # 1 to 2 s, and 60 MB: only who solves pays
+    from ortools.sat.python import cp_model  # late: `learning/solver.py` says why
 
     model = cp_model.CpModel()
     x = [model.new_bool_var("") for _ in rest.items]
@@ -146,13 +147,10 @@ def _solved(rest: _Rest, found: Choice, hint: Choice, work: float) -> Choice:
     model.maximize(cp_model.LinearExpr.weighted_sum(x, [round(w / largest * STEPS) for w in rest.worth]))
     for (i, n), chosen in zip(rest.items, x, strict=True):
         model.add_hint(chosen, n in hint[i])
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 0
-    solver.parameters.max_deterministic_time = work
-    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    asked = solver(work)
+    if asked.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return hint
-    return rest.with_(found, [p for p, chosen in enumerate(x) if solver.boolean_value(chosen)])
+    return rest.with_(found, [p for p, chosen in enumerate(x) if asked.boolean_value(chosen)])
 
 
 def _check(structure: Structure, importance: Importance, limits: Limits, batch: int) -> None:

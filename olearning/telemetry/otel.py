@@ -19,7 +19,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from olearning.telemetry.traces import Span
+from olearning.telemetry.spans import Span
 from schemas.tracing import Step
 
 LINGER = 2.0

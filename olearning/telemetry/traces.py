@@ -16,11 +16,11 @@ without it nothing is done or sent.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from olearning.telemetry.own import Own
+from olearning.telemetry.spans import Span, Spans, about
 from processors.aggregator import Aggregator
 from processors.zone import ZoneCoordinator
 from schemas import sets, tracing
@@ -42,30 +42,6 @@ KEPT, MOST = 64, 200_000
 log = logging.getLogger(__name__)
 Key = tuple[str, str, int, str]
 """Zone, task, round, and who."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A step that is over, and the step that it comes of. `start` and `end` in ms, each by the clock of who said it."""
-
-    what: str
-    at: Step
-    parent: Step | None
-    start: int
-    end: int
-    about: Mapping[str, str | int]
-    links: tuple[Step, ...] = ()
-    error: str = ""
-
-
-class Spans(Protocol):
-    """Where spans go."""
-
-    def sampled(self, trace: int) -> bool:
-        """Whether this trace is wanted: every role says the same of it."""
-        ...
-
-    def take(self, span: Span) -> None: ...
 
 
 class Traced:
@@ -240,11 +216,6 @@ class Traced:
 
     def _commit(self, fact: Committed) -> Step:
         return step(self.ledger, fact.task, fact.round, COMMIT, _where(fact))
-
-
-def about(zone: str, task: str, round: int, **more: str | int) -> dict[str, str | int]:
-    """A span's attributes."""
-    return {f"olearning.{k}": v for k, v in {"zone": zone, "task": task, "round": round, **more}.items()}
 
 
 def _where(fact: Committed) -> str:

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from device_sim.adapt import COPIES, SHARE, adapt, most_samples
 from device_sim.capacity import Capacity
-from device_sim.device import Device, Job
+from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
+from device_sim.job import Job
 from device_sim.pace import Phone, up_bytes
 from learning.codecs import read_values
 from schemas.blocks import DeltaBlock

@@ -7,19 +7,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from device_sim.device import (
-    PATIENCE,
-    STILL_HERE,
-    Act,
-    Board,
-    CheckIn,
-    Device,
-    Give,
-    Habit,
-    Job,
-    Train,
-    Wish,
-)
+from device_sim.board import Board
+from device_sim.device import PATIENCE, STILL_HERE, Device, Habit
+from device_sim.job import Act, CheckIn, Give, Job, Train, Wish
 from device_sim.pace import Steady
 from device_sim.whims import Whims
 from learning.rewards import first_quality, quality

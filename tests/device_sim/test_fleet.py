@@ -8,8 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from device_sim.availability import Availability
-from device_sim.device import PATIENCE, TRAINING, Board, Device
+from device_sim.board import Board
+from device_sim.device import PATIENCE, Device
 from device_sim.fleet import Fleet, Manner
+from device_sim.job import TRAINING
 from device_sim.outbox import Outbox
 from device_sim.pseudonym import pseudonym
 from learning.aggregation import quantise

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from device_sim.device import Begin, Device, Habit, Train
+from device_sim.device import Device, Habit
 from device_sim.fleet import Fleet
+from device_sim.job import Begin, Train
 from schemas.messages import Ref, Refusal
 from schemas.sharing import PLAN, Needs, Rule, SharingPlan, Turn
 from schemas.topics import read, topic

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from device_sim.adapt import most_samples
 from device_sim.capacity import Capacity
-from device_sim.device import IDLE, Device
+from device_sim.device import Device
 from device_sim.edge import Gone, named, version
+from device_sim.job import IDLE
 from device_sim.pace import Phone, up_bytes
 from device_sim.portion import Portion, blocks_of, owes, portion, sent_sizes
 from learning.codecs import read_values

@@ -4,8 +4,10 @@ import math
 
 import pytest
 
+from device_sim.board import Board
 from device_sim.capacity import Capacity
-from device_sim.device import Board, Device, Look, Wish
+from device_sim.device import Device
+from device_sim.job import Look, Wish
 from device_sim.pace import Phone, Steady
 from device_sim.portion import Portion
 from device_sim.submodels import AGAIN, PATIENCE, Own, Watch, limits, used, worth_sending

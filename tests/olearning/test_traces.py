@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from olearning.telemetry.otel import LINGER, Given, OpenTelemetry, end, provider
-from olearning.telemetry.traces import ENDPOINTS, Span, Traced, said_of, traced
+from olearning.telemetry.spans import Span
+from olearning.telemetry.traces import ENDPOINTS, Traced, said_of, traced
 from processors.zone import ZoneCoordinator
 from schemas.facts import Finalised
 from schemas.messages import Admission, Ref

@@ -9,7 +9,6 @@ from rich.console import Console
 
 import olearning.books
 import olearning.view
-import streams.ledger
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
@@ -23,6 +22,7 @@ from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefu
 from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
+from streams.ledger import chains
 from streams.memory import Memory
 from streams.processor import Answer, Ends, Send, Tick, send
 from tests.olearning.watched import ACCURACY, finished, score, watch
@@ -377,7 +377,7 @@ def test_a_doctored_commit_is_void_and_red_where_a_faulty_fold_takes_it(monkeypa
     for host in plane.hosts.values():
         host.crash()
     late = watch(plane)
-    monkeypatch.setattr(streams.ledger, "_require", lambda holds, reason: None)
+    monkeypatch.setattr(chains, "require", lambda holds, reason: None)
     plane.memory.run(lambda: late.caught_up, 2_000)
     assert "outcomes" in zone(late).identity.problem
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import BrokerError, LocalBroker, start_detached, status, stop_detached
+from streams.broker import BrokerError, LocalBroker, jars, start_detached, status, stop_detached
 
 
 def alive(pid: int) -> bool:
@@ -50,6 +50,8 @@ def test_it_starts_stops_and_starts_again_in_its_place(tmp_path: Path) -> None:
     assert pid
     assert alive(pid)
     assert answers(first)
+    archives = {line.split()[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if ".jsa" in line}
+    assert any(Path(x).parent == jars().parent for x in archives), "it reads Kafka's classes from no archive"
     broker.stop()
     assert not alive(pid)
     assert broker.pid is None
