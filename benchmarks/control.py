@@ -65,7 +65,7 @@ def run(
 
 def _burst(report: Report, bootstrap: str, n: int, checkins: int) -> None:
     """All devices at once; with `checkins`, each checks in before it registers."""
-    limit = _echoed(bootstrap, n, 0, checkins)
+    limit = echoed(bootstrap, n, 0, checkins)
     with _zone(bootstrap, n) as roles:
         before = _cpu(roles)
         said = _crowd(roles, n, checkins=checkins)
@@ -85,7 +85,7 @@ def _burst(report: Report, bootstrap: str, n: int, checkins: int) -> None:
 
 def _steady(report: Report, bootstrap: str, rate: int, seconds: int) -> None:
     n = rate * seconds
-    limit = _echoed(bootstrap, n, rate, 0)
+    limit = echoed(bootstrap, n, rate, 0)
     with _zone(bootstrap, n) as roles:
         said = _crowd(roles, n, rate=rate)
     report(_waits(f"steady rate={number(rate)}/s seconds={seconds}", said, limit, _settings(said, limit)))
@@ -208,7 +208,7 @@ def _said(bootstrap: str, namespace: str, zone: str, n: int, **more: int) -> dic
     return out
 
 
-def _echoed(bootstrap: str, n: int, rate: int, checkins: int) -> dict[str, float]:
+def echoed(bootstrap: str, n: int, rate: int, checkins: int) -> dict[str, float]:
     """What the devices see of the plain client."""
     namespace = f"bench-{secrets.token_hex(4)}"
     asyncio.run(load.make_topics(bootstrap, load.Load(namespace, 1, 1, tasks=())))

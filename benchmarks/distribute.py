@@ -35,7 +35,6 @@ from learning.differences import differences
 from schemas.blocks import Manifest, Tensor, layout
 from schemas.topics import topic
 from streams.models import Writing
-from streams.processor import Requests
 
 EDGES = (1, 4, 16, 64)
 PARAMETERS = (1_200_000, 11_200_000)
@@ -90,16 +89,8 @@ async def _write(bootstrap: str, namespace: str, n: int, count: int) -> tuple[Ve
                 extra = differences(before, manifests[-1], vector, sizes)
                 took += time.process_time() - began
                 short, full = short + sum(len(x) for _, x in extra.values()), full + vector.nbytes
-            writing, requests = Writing(to, partitions, "t", version, "1/1", vector, sizes, extra), Requests()
-            under_way = [
-                (s.key, await writer._producer.send(s.topic, s.value, key=s.key.encode(), partition=s.partition))
-                for s in writing.sends(requests, "block")
-                if s.key
-            ]
-            for key, sent in under_way:
-                at = await sent
-                writing.stored(key, (at.partition, at.offset))
-            manifests.append(writing.manifest)
+            writing = Writing(to, partitions, "t", version, "1/1", vector, sizes, extra)
+            manifests.append(await writer.model(writing))
     about = {"differences_share": round(short / full, 4), "differences_cpu_s_a_version": round(took / (count - 1), 4)}
     return Versions(sizes, tuple(manifests)), about
 

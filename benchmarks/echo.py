@@ -1,4 +1,4 @@
-"""The limit of admissions: a plain client that answers each registration with as many bytes as an admission has, and decides nothing.
+"""The limit of admissions: a plain client that answers each registration with an admission of its device, and decides nothing.
 
     python -m benchmarks.echo BOOTSTRAP NAMESPACE ZONE
 
@@ -14,8 +14,12 @@ from schemas.messages import Admission, Ref
 from schemas.topics import topic
 from schemas.wire import HEADERS, encode
 
-ANSWER = encode(Admission("0" * 32, "control", 1, 1000, 2**40, Ref("bench-0123456789abcdef", 1000)))
+CAUSE = Ref("bench-0123456789abcdef", 1000)
 CAUSED = [*HEADERS, ("cause", b"bench-0123456789abcdef@1000")]
+
+
+def answer(device: str) -> bytes:
+    return encode(Admission(device, "control", 1, 1000, 2**40, CAUSE))
 
 
 async def main(bootstrap: str, namespace: str, zone: str) -> None:
@@ -37,10 +41,10 @@ async def main(bootstrap: str, namespace: str, zone: str) -> None:
         for tp, records in got.items():
             batch = producer.create_batch()
             for r in records:
-                if batch.append(timestamp=None, key=r.key, value=ANSWER, headers=CAUSED) is None:
+                if batch.append(timestamp=None, key=r.key, value=answer(r.key.decode()), headers=CAUSED) is None:
                     await producer.send_batch(batch, answers, partition=tp.partition)
                     batch = producer.create_batch()
-                    batch.append(timestamp=None, key=r.key, value=ANSWER, headers=CAUSED)
+                    batch.append(timestamp=None, key=r.key, value=answer(r.key.decode()), headers=CAUSED)
             batch.close()
             await producer.send_batch(batch, answers, partition=tp.partition)
 

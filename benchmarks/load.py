@@ -13,10 +13,12 @@ from aiokafka.errors import NodeNotReadyError
 
 from schemas.blocks import DeltaBlock, Manifest, Place, Tensor, layout, slices
 from schemas.facts import LEADERSHIP, Admitted, Claimed, Closed, Founded, Opened, Slot
-from schemas.messages import Ref
+from schemas.messages import Announcement, Ref
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, task_topics, topic, zone_topics
 from schemas.wire import HEADERS, Message, encode
+from streams.models import Writing
+from streams.processor import Requests
 
 ZONE, SHARDS, UNIT, LARGEST = "z", 8, -24, 2**40
 PATIENCE = 10
@@ -156,6 +158,24 @@ class Writer:
         for fact in facts:
             at = await self._producer.send_and_wait(load.ledger, encode(fact), headers=list(HEADERS))
         return int(at.offset)
+
+    async def model(self, writing: Writing) -> Manifest:
+        """A version, as a leader writes it."""
+        under_way = [
+            (s.key, await self._producer.send(s.topic, s.value, key=s.key.encode(), partition=s.partition))
+            for s in writing.sends(Requests(), "block")
+            if s.key
+        ]
+        for key, sent in under_way:
+            at = await sent
+            writing.stored(key, (at.partition, at.offset))
+        return writing.manifest
+
+    async def announce(self, load: Load, a: Announcement) -> None:
+        """One copy in every partition."""
+        name = topic(load.namespace, ZONE, "announcements").name
+        for p in range(SHARDS):
+            await self._producer.send_and_wait(name, encode(a), key=a.task.encode(), partition=p, headers=list(HEADERS))
 
     async def deltas(self, load: Load) -> None:
         """All deltas, in the shards of their devices."""

@@ -40,7 +40,7 @@ class Roles:
         words = (x for k, v in (given | options).items() for x in (f"--{k.replace('_', '-')}", str(v)))
         with self.log(name).open("wb") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "olearning", "run", kind, *words],
+                [sys.executable, "-m", "olearning", *([kind] if kind == "gateway" else ["run", kind]), *words],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

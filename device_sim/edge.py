@@ -140,6 +140,15 @@ class Edge:
                     self._blocks[b] = x.copy()
         return vector
 
+    def block(self, a: Announcement, i: int) -> Vector | None:
+        """One block of the round's model, if it is here, whatever is there of the others."""
+        if len(a.base.blocks) != len(a.sizes):
+            return None
+        b = Block(a.tenant, a.sizes[i], a.base.blocks[i].checksum)
+        if (values := self._blocks.get(b)) is not None:
+            self._blocks.move_to_end(b)
+        return values
+
     def want(self, a: Announcement) -> Iterator[Fetch | Gone]:
         """Have a round's model here, or on its way."""
         name = named(a)

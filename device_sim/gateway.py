@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import takewhile
 
 import msgspec
 import numpy as np
@@ -25,9 +26,9 @@ from device_sim.board import Board
 from device_sim.edge import ROOM, Edge, Gone, named, version
 from device_sim.job import ASKING, ASLEEP, IDLE, REGISTERED, TRAINING
 from device_sim.outbox import Outbox, Parcel, due
-from device_sim.portion import blocks_of, portion
+from device_sim.portion import portion
 from device_sim.pseudonym import pseudonym
-from schemas.blocks import DeltaBlock, slices
+from schemas.blocks import DeltaBlock
 from schemas.messages import (
     DEVICE_STATES,
     Admission,
@@ -152,13 +153,14 @@ class Box:
     """Tasks of which it has no answer to that yet."""
     leases: dict[tuple[str, int], int] = field(default_factory=dict)
     """By task and round, until when it holds its slot."""
-    names: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+    """By task owner, "" for its check-ins, what it is called."""
 
     def state(self, now: int) -> str:
         """As far as can be seen from here."""
         if now - self.heard > QUIET:
             return ASLEEP
-        if any(lease > now for lease in self.leases.values()):
+        if self.leases and max(self.leases.values()) > now:
             return TRAINING
         return REGISTERED if self.wishes else ASKING if self.asks else IDLE
 
@@ -195,6 +197,9 @@ class Gateway:
         self._seq = 0
         self._news: OrderedDict[str, tuple[int, str, bytes]] = OrderedDict()
         """By task, and the plan under its key: what was said last to all, the newest last."""
+        self._same: tuple[tuple[int, int, int], bytes] = (0, 0, 0), b""
+        """The last letters without mail: how many of the news, up to which message, at what time. What is said to all is said to thousands
+        at once, and is made once."""
         self._over: deque[str] = deque()
         self._rounds: dict[tuple[str, int], Announcement] = {}
         """By task and round, what may be trained still."""
@@ -272,7 +277,7 @@ class Gateway:
             return
         match m:
             case CheckIn():
-                name = pseudonym(device, self.zone, "", self.salt)
+                name = self._name(device, box, "")
                 yield self._send("checkins", replace(m, device=name), name, number)
             case Registration(task=task):
                 if (a := self.board.rounds.get(task)) is None:
@@ -344,26 +349,26 @@ class Gateway:
         elif not 0 <= ask.block < len(a.sizes):
             self._no(number, Status.BAD, f"{ask.task} has blocks 0 to {len(a.sizes) - 1}, and no block {ask.block}")
         else:
-            if a.partial:  # phones train parts of it: what none of them asks for is not fetched
-                a = portion(a, (ask.block,))
             if not self._hand(number, a, ask.block):
-                self._models.setdefault(named(a), []).append((number, a, ask.block))
-                yield from self._fetch(self.edge.want(a))
+                # Where phones train parts of a model, what none of them asks for is not fetched.
+                wanted = portion(a, (ask.block,)) if a.partial else a
+                self._models.setdefault(named(wanted), []).append((number, a, ask.block))
+                yield from self._fetch(self.edge.want(wanted))
 
     def _hand(self, number: int, a: Announcement, block: int) -> bool:
         """Give a block out, if it is here."""
-        if (vector := self.edge.model(a)) is None:
+        if (values := self.edge.block(a, block)) is None:
             return False
-        data = np.ascontiguousarray(vector[slices(a.sizes)[blocks_of(a).index(block)]], "<f4").data.cast("B")
+        data = np.ascontiguousarray(values, "<f4").data.cast("B")
         if number in self._asked:
             self.edge.handed += len(data)
         self._done(number, data)
         return True
 
     def _name(self, device: str, box: Box, tenant: str) -> str:
-        name = pseudonym(device, self.zone, tenant, self.salt)
-        box.names.add(name)
-        self._devices[name] = device
+        if (name := box.names.get(tenant)) is None:
+            name = box.names[tenant] = pseudonym(device, self.zone, tenant, self.salt)
+            self._devices[name] = device
         return name
 
     # ------------------------------------------------------------------ answers to them
@@ -407,10 +412,17 @@ class Gateway:
         return True
 
     def _letters(self, number: int, box: Box, after: int, now: int) -> None:
-        new = [x for x in (*self._news.values(), *box.mail) if x[0] > after]
-        messages = [{"topic": what, "message": msgspec.Raw(raw)} for _, what, raw in sorted(new, key=lambda x: x[0])]
-        cursor = f"{self.life}:{self._seq if new else after}"
-        body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "zone": self.zone, "messages": messages})
+        news = list(takewhile(lambda x: x[0] > after, reversed(self._news.values())))
+        what = len(news), self._seq if news else after, now
+        if box.mail or self._same[0] != what:
+            new = sorted([*news, *(x for x in box.mail if x[0] > after)], key=lambda x: x[0])
+            messages = [{"topic": topic, "message": msgspec.Raw(raw)} for _, topic, raw in new]
+            cursor = f"{self.life}:{self._seq if new else after}"
+            body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "zone": self.zone, "messages": messages})
+            if not box.mail:
+                self._same = what, body
+        else:
+            body = self._same[1]
         self.replies.append(Reply(number, Status.DONE, body))
 
     def _expire(self, now: int) -> None:
@@ -500,10 +512,11 @@ class Gateway:
             case ("model", int(number)):
                 yield from self._fetch(self.edge.answer(number, value))
                 for name, waiting in list(self._models.items()):
-                    if self.edge.model(waiting[0][1]) is not None:
-                        for asker, a, block in self._models.pop(name):
-                            self._hand(asker, a, block)
-                self.edge.trim(a for waiting in self._models.values() for _, a, _ in waiting)
+                    if left := [w for w in waiting if not self._hand(*w)]:
+                        self._models[name] = left
+                    else:
+                        del self._models[name]
+                self.edge.trim(portion(a, (i,)) if a.partial else a for w in self._models.values() for _, a, i in w)
 
     def _said_by_log(self, numbers: Iterable[int], error: str) -> None:
         """Tell who asked what the log said. That it takes nothing, as it is set up, is no fault of a device: it keeps what it has."""
@@ -547,14 +560,18 @@ class Gateway:
         count = dict.fromkeys(DEVICE_STATES, 0)
         for device, box in list(self.boxes.items()):
             if now - box.heard > FORGET:
-                for name in box.names:
+                for name in box.names.values():
                     self._devices.pop(name, None)
                 del self.boxes[device]
                 continue
-            box.leases = {k: lease for k, lease in box.leases.items() if lease > now}
-            box.profiled = {task: at for task, at in box.profiled.items() if now - at < ASKS_EVERY}
-            box.asks &= self.board.rounds.keys()
-            box.wishes &= self.board.rounds.keys()
+            if box.leases:
+                box.leases = {k: lease for k, lease in box.leases.items() if lease > now}
+            if box.profiled:
+                box.profiled = {task: at for task, at in box.profiled.items() if now - at < ASKS_EVERY}
+            if box.asks:
+                box.asks &= self.board.rounds.keys()
+            if box.wishes:
+                box.wishes &= self.board.rounds.keys()
             count[box.state(now)] += 1
         out, models = self.outbox, (self.edge.fetched, self.edge.handed)
         report = FleetReport(self.name, self.zone, now, count, out.sent, out.sent_bytes, *models, out.waiting, out.left)

@@ -133,7 +133,7 @@ def host(
     bootstrap: str,
     session_timeout: int,
     metrics_port: int = 0,
-    front: Callable[[Processor], contextlib.AbstractAsyncContextManager[object]] | None = None,
+    front: Callable[[Processor, Kafka], contextlib.AbstractAsyncContextManager[object]] | None = None,
 ) -> None:
     """Run one role until it stops or we are told to. It logs what happens, and shows metrics at a port if one is given. `front`: what
     is open while it runs, of a role that others speak to."""
@@ -158,7 +158,7 @@ def host(
             logs.tell(processor)
             inside = getattr(processor, "gateway", processor)  # what HTTP asks stands around it
             exporter.watch(shown := watched(role.kind, role.zone, inside, kafka, around=processor))
-            async with front(processor) if front else contextlib.nullcontext():
+            async with front(processor, kafka) if front else contextlib.nullcontext():
                 return await kafka.host(shown.hosted)
 
     stop = drive(lambda: attended(work(), Broker(where), complain))

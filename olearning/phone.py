@@ -30,7 +30,7 @@ PAUSE = (0.2, 10.0)
 """Seconds before a question is asked again: at first, and at most."""
 SAID = ("checkins", "registrations", "profiles", "deltas")
 AT_ONCE = 4
-"""Messages that are posted at the same time, at most."""
+"""Messages that are posted, and blocks that are fetched, at the same time, at most."""
 MANNER = Manner(tick=50)
 
 
@@ -218,15 +218,19 @@ class Phone:
 
     async def _fetch(self, tag: Hashable, here: Mapping[str, tuple[Announcement, int]]) -> None:
         """Blocks of models by their keys, as records of theirs have them. What no round names any more is missing."""
-        found = {}
-        for key, (a, i) in here.items():
+        found, slots = {}, asyncio.Semaphore(AT_ONCE)
 
-            async def ask(a: Announcement = a, i: int = i) -> bytes | None:
+        async def one(key: str, a: Announcement, i: int) -> None:
+            async def ask() -> bytes | None:
                 async with self.http.get(f"/v1/models/{a.task}/{a.round}/{i}") as response:
                     return await self._read("model", response)
 
-            if (data := await self._until(ask)) is not None:
+            async with slots:
+                data = await self._until(ask)
+            if data is not None:
                 found[key] = encode(ModelBlock(a.task, a.base.version, i, memoryview(data)))
+
+        await asyncio.gather(*(one(key, a, i) for key, (a, i) in here.items()))
         self.events.put_nowait(Answer(tag, found))
 
     def _where(self, name: str, key: str) -> tuple[Announcement, int] | None:

@@ -69,7 +69,7 @@ class Signed:
         """Raises `ValueError` for what is no ID."""
         if not 0 < len(device) <= MOST_ID or not device.isascii() or not device.isprintable() or " " in device:
             raise ValueError(f"a device's ID has 1 to {MOST_ID} printable characters of ASCII, and no space")
-        return f"{device}.{hmac.new(self._key, device.encode(), sha256).hexdigest()}"
+        return f"{device}.{hmac.digest(self._key, device.encode(), 'sha256').hex()}"
 
     def __call__(self, token: str) -> str | None:
         device, _, _ = token.rpartition(".")

@@ -1,4 +1,4 @@
-"""The facts of the ledgers. A fact names what it follows; `streams/ledger.py` says when it is accepted.
+"""The facts of the ledgers. A fact names what it follows; `streams/ledger/` says when it is accepted.
 
 A token is the ledger offset of an accepted claim. 0 stands for nobody: offset 0 holds `Founded`.
 """

@@ -155,6 +155,11 @@ class Kafka:
         finally:
             self._hosts.remove(host)
 
+    def nudge(self) -> None:
+        """Give who is hosted here a tick now: something waits for its turn that is no record."""
+        for host in self._hosts:
+            host._give(Tick())
+
     @property
     def waiting(self) -> int:
         """Inputs that are ready and not handed over yet."""

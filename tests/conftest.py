@@ -1,8 +1,12 @@
-"""One broker for all tests that need one, started when the first of them does."""
+"""One broker for all tests that need one, started when the first of them does; and no test is timed by Hypothesis."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("house", deadline=None)  # that a machine has much else to do is no failure
+settings.load_profile("house")
 
 SAID = pytest.StashKey[str]()
 

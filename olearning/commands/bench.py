@@ -143,6 +143,35 @@ def bench_control(
     )
 
 
+@bench.command("gateway")
+def bench_gateway(
+    connections: Annotated[
+        str, typer.Option(help="Connections open at once, with commas.  [default: 100,1k,10k]")
+    ] = "",
+    quick: Quick = False,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """What one gateway serves: phones that ask, register, send deltas and fetch models by HTTP; beside bare handlers."""
+    from benchmarks import gateway
+    from olearning.tokens import Signed
+
+    many = _counts(connections) or ((40,) if quick else gateway.CONNECTIONS)
+    small = {"polls": 100, "registrations": 100, "deltas": 40, "models": 40, "steady": 50, "seconds": 1}
+    more: dict[str, Any] = small if quick else {}
+    _measure(
+        lambda report, bootstrap: gateway.run(
+            report,
+            bootstrap=bootstrap,
+            token=lambda secret, device: Signed(secret).token(device),
+            connections=many,
+            **more,
+        ),
+        bootstrap,
+        as_json,
+    )
+
+
 @bench.command("isolation")
 def bench_isolation(
     devices: Annotated[int | None, typer.Option(help="Devices of each task.  [default: 30]", min=1)] = None,

@@ -25,6 +25,7 @@ from olearning.roles import DAY_SECONDS, SESSION_TIMEOUT, Role, named, populatio
 from schemas.sharing import ABILITIES
 from schemas.topics import DEFAULT_PARTITIONS, check_zone
 from schemas.wire import MOST_SEED
+from streams.kafka import Kafka
 from streams.processor import Processor
 
 
@@ -142,8 +143,9 @@ def gateway(
     role = Role("gateway", named(name, f"gateway-{zone}"), namespace, zone, options, loaded)
     tls = (certificate, key) if certificate else None
 
-    def face(processor: Processor) -> AbstractAsyncContextManager[None]:
+    def face(processor: Processor, kafka: Kafka) -> AbstractAsyncContextManager[None]:
         assert isinstance(processor, Hosted)
+        processor.wake = kafka.nudge
         return front(processor, checked, *place, tls)
 
     host(role, bootstrap, session_timeout, metrics_port, face)

@@ -23,6 +23,7 @@ from schemas import sets
 from schemas.facts import Update
 from schemas.messages import Admission
 from streams import ledger
+from streams.ledger import chains, rounds
 from streams.models import Writing
 from streams.processor import send
 
@@ -49,9 +50,9 @@ def control(make: Callable[[], Any]) -> Callable[[], Any]:
 
 def lax(*reasons: str) -> AbstractContextManager:
     """The fold without the guards that void a fact for these reasons."""
-    strict = ledger._require
+    strict = chains.require
     return patch.object(
-        ledger, "_require", lambda holds, reason: None if any(r in reason for r in reasons) else strict(holds, reason)
+        chains, "require", lambda holds, reason: None if any(r in reason for r in reasons) else strict(holds, reason)
     )
 
 
@@ -91,13 +92,13 @@ def taken_tiles() -> Any:
 @control
 def order_of_round_steps() -> Any:
     def any_state(z: Any, f: Any, state: str) -> Any:
-        ledger._lead(z, f.token)
+        chains.lead(z, f.token)
         t = z.tasks.get(f.task)
         if t is None or t.retired or t.round != f.round:
             raise ledger.Void("another round")
         return t, t.rounds[f.round]
 
-    return patch.object(ledger, "_current", any_state)
+    return patch.object(rounds, "_current", any_state)
 
 
 # ------------------------------------------------------------------ aggregators

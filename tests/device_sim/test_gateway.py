@@ -152,6 +152,23 @@ def asked_too_early(gateway: Gateway) -> list[Reply]:
     return gateway.take()
 
 
+def test_who_hear_the_same_are_told_the_same_and_who_hear_more_are_told_more(world):
+    """Letters without mail are made once for all who ask at one time: nobody may get another's."""
+    world.say(Registration(ME, "t", 1), "c")
+    world.memory.append(send(topic(NS, Z, "announcements"), SharingPlan(Z, world.memory.now, "fifo"), PLAN, 0))
+    world.run(50)
+    cursor, (_, plan) = world.poll(device="b")
+    world.announce(2, cause=7)
+    world.answer("c", by=pseudonym("c", Z, "acme", SALT))
+    world.run(50)
+    asked = {d: world.ask(Poll(after, 0), d) for d, after in (("a", ""), ("b", cursor), ("c", ""), ("d", ""))}
+    got = {d: world.letters(n) for d, n in asked.items()}
+    assert got["a"] == got["d"]
+    assert got["a"][1] == [plan, *got["b"][1]]
+    assert [m.round for m in got["b"][1]] == [2]
+    assert [type(m).__name__ for m in got["c"][1]] == ["SharingPlan", "Announcement", "Admission"]
+
+
 def test_a_question_for_messages_waits_and_a_newer_one_takes_its_place(world):
     cursor, _ = world.poll()
     first = world.ask(Poll(cursor, world.memory.now + 1_000))

@@ -277,7 +277,7 @@ def test_control_a_doubled_sentinel_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
         return ()
 
     monkeypatch.setattr(Aggregator, "_load", ignorant)
-    monkeypatch.setattr("streams.ledger._require", lambda holds, why: None)  # nor does the fold look
+    monkeypatch.setattr("chains.require", lambda holds, why: None)  # nor does the fold look
     with pytest.raises(AssertionError):
         check(simulated())
 

@@ -19,7 +19,7 @@ from device_sim import gateway as front
 from device_sim import submodels
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
-from device_sim.gateway import MOST_BYTES, Gateway, Reply, Status
+from device_sim.gateway import MOST_BYTES, Gateway, Poll, Reply, Status
 from device_sim.pseudonym import pseudonym
 from learning.modular.derivation import Derivation
 from learning.modular.structure import blocks_of
@@ -39,6 +39,7 @@ from schemas.topics import read, topic, zone_topics
 from schemas.wire import encode
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Host, Memory
+from streams.processor import Tick
 from tests import modular
 from tests.plane import LAYOUT, NS, START, Arithmetic, Plane, spec
 from tests.processors.test_auditor import audit
@@ -454,6 +455,28 @@ def test_a_check_of_one_s_own_and_one_that_fails() -> None:
         return codes
 
     assert asyncio.run(play()) == [401, 200, 401, 503]
+
+
+def test_questions_that_come_together_have_their_turn_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "SLICE", 1)
+
+    async def play() -> None:
+        hosted, woken = Hosted(Gateway(NS, "east", "gateway", "life", salt(SECRET))), []
+        hosted.wake = lambda: woken.append(1)
+        for handle in (
+            lambda: list(hosted.handle(Tick(), 0)),
+            lambda: asyncio.to_thread(list, hosted.handle(Tick(), 0)),
+        ):
+            woken.clear()
+            asked = [asyncio.create_task(hosted.ask("a", Poll("", 0))) for _ in range(2)]
+            await until(lambda: woken, 5)
+            assert woken == [1]
+            done: Any = handle()
+            if asyncio.iscoroutine(done):  # as the runtime does with what is large
+                await done
+            assert [r.status for r in await asyncio.wait_for(asyncio.gather(*asked), 5)] == [Status.LATER] * 2
+
+    asyncio.run(play())
 
 
 # ------------------------------------------------------------------ tokens

@@ -8,8 +8,7 @@ from msgspec.structs import replace as changed
 from rich.console import Console
 
 import olearning.books
-import olearning.view
-import streams.ledger
+import olearning.following
 from device_sim.availability import Clock
 from device_sim.fleet import Fleet, Manner
 from olearning.books import MOST_REASONS, OTHER, Letters, Sources
@@ -23,6 +22,7 @@ from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefu
 from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
+from streams.ledger import chains
 from streams.memory import Memory
 from streams.processor import Answer, Ends, Send, Tick, send
 from tests.olearning.watched import ACCURACY, finished, score, watch
@@ -377,7 +377,7 @@ def test_a_doctored_commit_is_void_and_red_where_a_faulty_fold_takes_it(monkeypa
     for host in plane.hosts.values():
         host.crash()
     late = watch(plane)
-    monkeypatch.setattr(streams.ledger, "_require", lambda holds, reason: None)
+    monkeypatch.setattr(chains, "require", lambda holds, reason: None)
     plane.memory.run(lambda: late.caught_up, 2_000)
     assert "outcomes" in zone(late).identity.problem
 
@@ -463,7 +463,7 @@ def replace_at(r: AggregatorReport, at: int, blocks: int, size: int) -> Aggregat
 
 def test_of_tasks_that_are_over_only_the_last_have_curves_and_scores(monkeypatch):
     monkeypatch.setattr(olearning.books, "MOST_OVER", 1)
-    monkeypatch.setattr(olearning.view, "MOST_OVER", 1)
+    monkeypatch.setattr(olearning.following, "MOST_OVER", 1)
     plane = Plane(Memory(seed=5), zones=("east",), devices=2)
     view = watch(plane)
     for task in ("one", "two", "three"):

@@ -491,7 +491,7 @@ def test_a_reader_with_one_rule_changed_stops(scope, monkeypatch):
     kind = Globe if scope == GLOBAL else Zone
     rules = streams.ledger.TRANSITIONS[kind]
     then = rules[Claimed]
-    longer = lambda s, at, time, f: streams.ledger.replace(then(s, at, time, f), zone=s.zone + "x")  # noqa: E731
+    longer = lambda s, at, time, f: replace(then(s, at, time, f), zone=s.zone + "x")  # noqa: E731
     truth(plane, scope)
     monkeypatch.setitem(rules, Claimed, longer)
     with pytest.raises(Diverged, match="run one version everywhere"):

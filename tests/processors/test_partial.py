@@ -17,8 +17,7 @@ from schemas.messages import Admission, Refusal, Registration
 from schemas.sets import bitmap
 from schemas.task import Rounds, Submission, TaskSpec, Upload
 from schemas.topics import GLOBAL, topic
-from streams import ledger
-from streams.ledger import Round, cost, identity
+from streams.ledger import Round, cost, identity, rounds
 from tests.processors.rig import DEVICES, NS, SIZES, START, Rig, Z, blocks, changed, oracle
 from tests.processors.test_auditor import good
 
@@ -219,7 +218,7 @@ def any_set_goes() -> Iterator[None]:
 
 @contextmanager
 def a_part_costs_as_the_whole() -> Iterator[None]:
-    with patch.object(ledger, "cost", lambda o, blocks=sets.WHOLE: o.cost):
+    with patch.object(rounds, "cost", lambda o, blocks=sets.WHOLE: o.cost):
         yield
 
 

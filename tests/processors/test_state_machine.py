@@ -31,7 +31,7 @@ from schemas.sharing import SHARING, Quota, Sharing
 from schemas.task import Epochs, Rounds, Server
 from schemas.topics import GLOBAL, topic
 from streams import ledger, reading
-from streams.ledger import Zone
+from streams.ledger import Zone, chains, rounds
 from streams.processor import send
 from tests.plane import NS
 from tests.processors.machine import DEVICES, GARBAGE, SESSION, Shape, World, shuffled
@@ -305,7 +305,7 @@ def test_soak():
 
 def lax(*reasons: str) -> Any:
     """The fold without the guards that void a fact for these reasons."""
-    strict = ledger._require
+    strict = chains.require
     return lambda holds, reason: None if any(r in reason for r in reasons) else strict(holds, reason)
 
 
@@ -346,7 +346,7 @@ def in_part(data: Any, kind: Any, real: Any = reading.restore) -> Any:
 CONTROLS: dict[str, tuple[Any, str, Any]] = {
     "duplicates are known after a take-over": (Aggregator, "_load", ignorant),
     "duplicates are known": (Work, "known", lambda self, round, slot, block: False),
-    "commits tile": (ledger, "_require", lax("is committed up to")),
+    "commits tile": (chains, "require", lax("is committed up to")),
     "counts are what they say": (Accumulator, "tally", one_too_many),
     "what is held is read again": (Work, "resume", forgetful),
     "a checkpoint is the whole state": (reading, "restore", in_part),
@@ -355,7 +355,7 @@ CONTROLS: dict[str, tuple[Any, str, Any]] = {
     "a slot counts what it owes": (sets, "has", lambda blocks, block: True),
     "a slot is done with what it owes": (ledger.Round, "owed", lambda self, slot: len(self.opened.sizes)),
     "zones are merged block by block": (Update, "weigh", lambda self, n: (self.samples,) * n),
-    "a task with a loss stands still": (ledger, "_whole", lambda t, task: None),
+    "a task with a loss stands still": (rounds, "_whole", lambda t, task: None),
 }
 
 

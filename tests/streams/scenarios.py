@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streams import ledger
+from streams.ledger import chains
 
 
 class Interned:
@@ -78,10 +79,10 @@ def breaks(model: Any, limit: int, finding: str) -> None:
 
 def without(monkeypatch: pytest.MonkeyPatch, *reasons: str) -> None:
     """The fold does not void for these reasons."""
-    strict = ledger._require
+    strict = chains.require
 
     def lax(holds: bool, reason: str) -> None:
         if not any(r in reason for r in reasons):
             strict(holds, reason)
 
-    monkeypatch.setattr(ledger, "_require", lax)
+    monkeypatch.setattr(chains, "require", lax)

@@ -20,7 +20,7 @@ from schemas.blocks import Place
 from schemas.facts import LEADERSHIP
 from schemas.wire import checksum, encode
 from streams import ledger
-from streams.ledger import Diverged, Ledger, Zone, fold, leads, restore, snapshot
+from streams.ledger import Diverged, Ledger, Zone, chains, fold, leads, restore, snapshot
 from streams.processor import Record
 from tests.streams.scenarios import explore, put, without
 
@@ -197,7 +197,7 @@ WRONGLY = [
 @pytest.mark.parametrize("seat", WRONGLY)
 def test_a_fold_of_another_version_is_found_by_the_hash(monkeypatch, seat):
     """One reader lets a claim of this seat win that comes too late."""
-    strict, right = ledger._claimed, Ledger(Zone())
+    strict, right = chains.claimed, Ledger(Zone())
     wrong: Ledger = Ledger(Zone())
     records = [*map(Checkpoints().fact, FIRST), facts.Claimed("L1", "0", {seat: 77}), Checkpoints().fact(Filler())]
     for i, fact in enumerate(records):

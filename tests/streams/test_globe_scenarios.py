@@ -19,8 +19,7 @@ from schemas import facts
 from schemas.blocks import Manifest, Tensor, layout
 from schemas.facts import LEADERSHIP
 from schemas.task import Epochs, TaskSpec
-from streams import ledger
-from streams.ledger import Globe, fold, leads
+from streams.ledger import Globe, epochs, fold, leads
 from tests.streams.scenarios import Interned, breaks, explore, put, without
 
 pytestmark = pytest.mark.proof
@@ -219,8 +218,8 @@ def off_all(monkeypatch):
 
 
 def off_once(monkeypatch):
-    strict = ledger._task
-    monkeypatch.setattr(ledger, "_task", lambda g, f, *states: strict(g, f, *states, "merged"))
+    strict = epochs._task
+    monkeypatch.setattr(epochs, "_task", lambda g, f, *states: strict(g, f, *states, "merged"))
 
 
 CONTROLS = [

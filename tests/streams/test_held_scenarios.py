@@ -24,8 +24,7 @@ from schemas import facts
 from schemas.blocks import Manifest, Place
 from schemas.facts import LEADERSHIP, Done, Held
 from schemas.messages import Ref
-from streams import ledger
-from streams.ledger import Zone, fold, identity, summed
+from streams.ledger import Zone, fold, identity, rounds, summed
 from tests.streams.scenarios import Interned, breaks, explore, put, without
 
 pytestmark = pytest.mark.proof
@@ -455,7 +454,7 @@ def off_cover(monkeypatch):
 
 def off_given_up(monkeypatch):
     """A shard that is done with a round goes on holding what is incomplete."""
-    monkeypatch.setattr(ledger, "_given_up", lambda t, s: t)
+    monkeypatch.setattr(rounds, "given_up", lambda t, s: t)
 
 
 def off_whole(monkeypatch):

@@ -38,6 +38,7 @@ from streams.processor import (
     Resume,
     Send,
     Starts,
+    Stop,
     Tick,
 )
 from tests.streams.worlds import KafkaWorld, Probe, make_topics, named
@@ -462,6 +463,19 @@ def test_a_bug_in_a_processor_stops_it_and_nobody_else(world: KafkaWorld) -> Non
     assert stop
     assert stop.reason == "bug in bad: ZeroDivisionError('oh') at Tick()"
     assert world.stopped(handles[1]) is None
+
+
+def test_who_is_nudged_has_a_tick_at_once(broker: str) -> None:
+    async def main() -> list[object]:
+        async with Kafka(broker, "nudged") as kafka:
+            probe = Probe(tick=60_000, react=lambda event: [Stop("nudged", ok=True)])
+            hosted = asyncio.create_task(kafka.host(probe))
+            await asyncio.sleep(0.1)
+            kafka.nudge()
+            await asyncio.wait_for(hosted, 10)
+            return probe.inputs
+
+    assert asyncio.run(main()) == [Tick()]
 
 
 def test_members_in_one_runtime_stay_sticky(world: KafkaWorld) -> None:

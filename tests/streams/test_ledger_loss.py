@@ -24,7 +24,7 @@ from schemas.messages import Ref
 from schemas.partitioner import shard_of
 from schemas.wire import Malformed, checksum, encode
 from streams import ledger
-from streams.ledger import MARKS, Diverged, Globe, Ledger, Zone, identity, restore, snapshot, summed
+from streams.ledger import MARKS, Diverged, Globe, Ledger, Zone, chains, identity, restore, snapshot, summed
 from streams.processor import Record
 from tests.streams.book import admitted, at_work, claim, commit, opened, round_of, task
 
@@ -269,8 +269,8 @@ def test_control_two_versions_of_the_fold_are_found_out(monkeypatch):
     right, wrong = founded(), founded()
     late = Claimed("c", "1", {0: 5})
     feed(right, late)
-    strict = ledger._require
-    monkeypatch.setattr(ledger, "_require", lambda holds, why: None if "claimed since" in why else strict(holds, why))
+    strict = chains.require
+    monkeypatch.setattr(chains, "require", lambda holds, why: None if "claimed since" in why else strict(holds, why))
     monkeypatch.setitem(
         ledger.TRANSITIONS[Zone],  # type: ignore[arg-type]
         Claimed,

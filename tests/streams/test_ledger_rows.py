@@ -2,8 +2,8 @@
 
 from random import Random
 
-from streams import ledger
-from streams.ledger import _joined_by
+from streams.ledger import rounds
+from streams.ledger.rounds import _joined_by
 
 
 def naive(devices: tuple[str, ...], new: list[str]) -> tuple[str, ...]:
@@ -24,11 +24,11 @@ def test_rows_grow_as_if_nothing_was_remembered() -> None:
             rows.append(made)
             grew += 1
     assert grew > 500
-    assert len(ledger._NAMES) <= ledger._MOST_NAMES
+    assert len(rounds._NAMES) <= rounds._MOST_NAMES
 
 
 def test_a_row_that_looks_alike_is_another() -> None:
-    ledger._NAMES.clear()
+    rounds._NAMES.clear()
     row, _ = _joined_by(("a",), ["b"])
     other = ("a", "b")
     assert other is not row

@@ -34,7 +34,7 @@ from schemas import facts
 from schemas.blocks import Manifest, Place
 from schemas.messages import Ref
 from streams import ledger
-from streams.ledger import Zone, fold, leads, summed
+from streams.ledger import Zone, fold, leads, rounds, summed
 from tests.streams.scenarios import Interned, breaks, explore, put, without
 
 pytestmark = pytest.mark.proof
@@ -492,7 +492,7 @@ def off_all(monkeypatch):
 
 
 def off_first(monkeypatch):
-    strict = ledger._finalised
+    strict = rounds.finalised
 
     def again(z, at, time, f):
         t = z.tasks[f.task]
@@ -503,7 +503,7 @@ def off_first(monkeypatch):
 
 def off_ends(monkeypatch):
     """A shard is done as soon as the round is closed, wherever its log ends."""
-    strict = ledger._closed
+    strict = rounds.closed
     monkeypatch.setitem(
         ledger.TRANSITIONS[Zone],
         facts.Closed,

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import streams.ledger
 from schemas.blocks import Place
@@ -155,7 +156,7 @@ def test_the_state_it_begins_from_is_one_of_its_marks_and_compared():
     by its own rules, and what the leader says of that one is another thing."""
     world = World()
     world.fill(4)
-    lie = streams.ledger.replace(world.fold.marks[4], registrations=(7,))
+    lie = replace(world.fold.marks[4], registrations=(7,))
     world.checkpoint(4, state=lie)
     world.fill(8)
     world.checkpoint(8, 4)
@@ -341,7 +342,7 @@ def test_a_checkpoint_below_the_cut_is_no_beginning():
 def test_a_fold_of_unknown_rules_stops_it():
     world = World()
     world.fill(4)
-    world.checkpoint(4, state=streams.ledger.replace(world.fold.marks[4], rules=99))
+    world.checkpoint(4, state=replace(world.fold.marks[4], rules=99))
     world.cut(4)
     host, _ = world.read()
     assert "follows rules 99" in host.stopped.reason
@@ -351,7 +352,7 @@ def test_a_reader_with_one_rule_changed_stops(monkeypatch):
     world = World()
     checkpoints(world, 8)
     then = streams.ledger.TRANSITIONS[Zone][Claimed]
-    changed = lambda s, at, time, f: streams.ledger.replace(then(s, at, time, f), admitted=1)  # noqa: E731
+    changed = lambda s, at, time, f: replace(then(s, at, time, f), admitted=1)  # noqa: E731
     monkeypatch.setitem(streams.ledger.TRANSITIONS[Zone], Claimed, changed)  # type: ignore[arg-type]
     host, reader = world.read()
     assert "run one version everywhere" in host.stopped.reason
