@@ -42,7 +42,7 @@ def test_control_prints_a_line_for_each_case(broker: str) -> None:
 def test_isolation_prints_a_line(broker: str) -> None:
     (x,) = measured("isolation", "--quick", "--json", "--bootstrap", broker)
     assert (x["bench"], x["unit"]) == ("isolation", "s")
-    assert x["limit"] == pytest.approx(2 * x["settings"]["alone_s"], rel=1e-2)
+    assert x["limit"] == pytest.approx(2 * x["settings"]["alone_s"], rel=1e-2, abs=1e-3)  # which is rounded to a ms
     assert x["settings"]["without_shares_s"] > 0
 
 
