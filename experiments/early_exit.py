@@ -69,7 +69,7 @@ def table(runs: Runs) -> str:
     for (optimiser, rule), some in runs.items():
         gains = [saved(full, short) for full, short in zip(runs[optimiser, "none"], some, strict=True)]
         days = spread([float(len(r["accuracy"])) for r in some], 1)
-        shares = [f"{100 * mean(g[what] for g in gains):.0f} %" for what in ("days", "steps", "bytes")]
+        shares = [f"{round(100 * mean(g[what] for g in gains))} %" for what in ("days", "steps", "bytes")]
         rows.append(
             (
                 f"{optimiser}: {rule}",
