@@ -38,7 +38,7 @@ def assert_alike(jobs: list[Job], tolerance: float = 1e-5) -> None:
         assert run.delta.dtype == run.losses.dtype == np.float32
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     samples=st.lists(st.integers(1, 30), min_size=1, max_size=6),
     hidden=st.sampled_from([None, "5", "7,3"]),

@@ -44,7 +44,7 @@ def test_what_does_not_cover_would_be_seen():
 # ------------------------------------------------------------------ dirichlet
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 60), st.floats(0.02, 100), st.integers(0, 5), st.integers(60, 400))
 def test_shares_are_disjoint_cover_all_and_leave_nobody_without(devices, alpha, seed, n):
     d = numbered(n)
@@ -131,7 +131,7 @@ def test_bad_splits_are_refused_in_clear_words(device, args, words):
 # ------------------------------------------------------------------ user
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(0, 30), st.integers(42, 200))
 def test_by_user_a_device_has_a_stretch_of_one_users_samples(users, more, n):
     owned = dealt(numbered(n, users=users), users + more, partition="user", devices=users + more)
@@ -158,7 +158,7 @@ def test_by_user_the_largest_get_more_devices():
 # ------------------------------------------------------------------ shards
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 9), st.integers(80, 300))
 def test_by_shards_a_device_has_few_labels(devices, shards, classes, n):
     d = numbered(n, classes)
@@ -188,7 +188,7 @@ def counts(tmp_path: Path) -> str:
     return str(path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 30), min_size=1, max_size=20),
     st.integers(0, 40),

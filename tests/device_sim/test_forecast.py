@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim import forecast
@@ -146,7 +146,6 @@ def test_knows_that_it_is_free_now():
 # ------------------------------------------------------------------ always
 
 
-@settings(deadline=None)
 @given(histories, st.integers(0, 20 * DAY), st.integers(1, 9 * DAY), st.integers(0, 6), st.floats(0.05, 1))
 def test_windows_are_ahead_in_order_disjoint_and_as_sure_as_asked(history, now, horizon, m, sure):
     f = told(history, 15 * DAY, offset=1.25)
@@ -176,7 +175,6 @@ def test_control_improper_windows_are_seen(bad):
     assert not proper(bad, 0, 10)
 
 
-@settings(deadline=None)
 @given(histories, st.integers(0, 4 * DAY), st.floats(0.2, 1))
 def test_no_window_is_longer_than_the_longest(history, now, sure):
     f = told(history, 15 * DAY)
@@ -193,7 +191,6 @@ def test_no_window_is_longer_than_the_longest(history, now, sure):
     assert longest * BIN == (found[0][1] - found[0][0] if found else 0)
 
 
-@settings(deadline=None)
 @given(histories, st.integers(0, DAY), st.floats(-12, 14))
 def test_a_bin_counts_if_it_was_free_throughout(history, since, offset):
     """Beside the plain reading of its docstring."""
@@ -216,7 +213,6 @@ def test_a_bin_counts_if_it_was_free_throughout(history, since, offset):
     assert np.abs(np.array(state["stayed"]) / UNIT - stayed).max() < 0.002
 
 
-@settings(deadline=None)
 @given(histories, st.lists(st.integers(0, 15 * DAY), max_size=20))
 def test_it_does_not_matter_in_how_many_pieces_it_is_told(history, cuts):
     whole, pieces = told(history, 15 * DAY), Forecast(0, DAY, 0)
@@ -252,7 +248,6 @@ def test_each_bin_has_been_seen_as_often_as_it_was(since):
 # ------------------------------------------------------------------ its state
 
 
-@settings(deadline=None)
 @given(histories)
 def test_it_goes_on_from_its_state(history):
     f = told(history, 12 * DAY, offset=-7)

@@ -5,7 +5,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from device_sim.device import Device
@@ -34,7 +34,6 @@ def orderly(windows) -> bool:
     return all(s < e for s, e in windows) and all(x[1] <= y[0] for x, y in pairwise(windows))
 
 
-@settings(deadline=None)
 @given(people, st.floats(-30, 30), st.floats(0, 5))
 def test_windows_are_those_of_the_list_of_days(h, at, days):
     begin = h.origin_ms + round(at * h.day_ms)
@@ -51,7 +50,6 @@ def _of_day(h: Habits, n: int) -> list[tuple[int, int]]:
     return [(s, e) for s, e in spans if s < e]
 
 
-@settings(deadline=None)
 @given(people, st.lists(st.floats(-20, 20), min_size=1, max_size=6))
 def test_the_window_and_the_next_start_are_those_of_the_list(h, days):
     """In whatever order it is asked: what it keeps of the last days changes no answer."""
@@ -78,7 +76,6 @@ def test_at_the_edges_of_the_windows_of_a_day():
                 assert fresh(h).next_start(start) == fresh(h).next_start(end - 1) == after[0]
 
 
-@settings(deadline=None)
 @given(people, st.integers(-100, 100))
 def test_a_day_is_whole_and_free_is_charging_on_wifi_with_the_screen_off(h, n):
     day = h.day(n)
@@ -111,7 +108,6 @@ def test_control_a_window_that_is_none_is_seen():
     assert not orderly([(1, 1)])
 
 
-@settings(deadline=None)
 @given(people, st.integers(-12, 12))
 def test_another_zone_has_the_same_windows_shifted(h, hours):
     day_ms = 24 * max(1, h.day_ms // 24)  # so that an hour is a whole number of ms

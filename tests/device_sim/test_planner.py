@@ -5,7 +5,7 @@ from itertools import permutations, product
 from unittest.mock import patch
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from device_sim import planner
@@ -107,7 +107,6 @@ def days(draw, most: int = 7, windows: int = 3, binding: bool = True):
 # ------------------------------------------------------------------ what holds for every plan
 
 
-@settings(deadline=None)
 @given(days(), orders, steps)
 @example((0, [offer("a", 0.5, 5, 5), offer("b", 0.4, 5, 6)], [(-10, 6), (6, 20)]), "density", 0)
 def test_no_plan_has_a_fault_and_none_is_worse_than_greedy(day, order, steps):
@@ -137,13 +136,11 @@ def test_control_each_fault_is_found(plan, fault):
     )
 
 
-@settings(deadline=None)
 @given(days(most=4, windows=2), orders)
 def test_few_tasks_get_the_best_plan_there_is(day, order):
     assert total(make(*day, order, work=WORK)) == pytest.approx(brute(*day, order), rel=1e-9)
 
 
-@settings(deadline=None)
 @given(days(binding=False), orders, steps)
 def test_without_deadlines_it_is_as_good_as_the_knapsack(day, order, steps):
     now, offers, windows = day
@@ -154,7 +151,6 @@ def test_without_deadlines_it_is_as_good_as_the_knapsack(day, order, steps):
         assert total(make(*day, order, work=WORK)) >= best - 1e-9
 
 
-@settings(deadline=None)
 @given(days(), orders, steps, st.randoms())
 def test_the_same_plan_each_time_in_whatever_order_offers_and_windows_come(day, order, steps, dice):
     now, offers, windows = day

@@ -207,7 +207,7 @@ def test_exact_gives_up_where_it_would_take_too_many_states():
 @given(problems())
 @example(([], [], []))
 @example(([0.5], [30], [25]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_plan_and_solver_are_brute_force_on_small_ones(problem):
     rewards, times, slots = problem
     best = brute(*problem)
@@ -219,7 +219,7 @@ def test_plan_and_solver_are_brute_force_on_small_ones(problem):
 
 
 @given(problems(most=10, slots=3), st.randoms())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_order_of_tasks_changes_no_total(problem, dice):
     rewards, times, slots = problem
     tasks = dice.sample(range(len(times)), len(times))

@@ -163,7 +163,7 @@ def offered(made: SharingPlan, device: dict[str, float], jobs: list[Job], turn: 
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(of=markets(), stranger=st.tuples(*[amounts] * 5), turn=st.integers(0, 3))
 def test_no_device_waits_that_could_serve_somebody(name, of, stranger, turn):
     """Seen or not, in whichever turn, it is offered all open jobs that it can serve."""
@@ -176,7 +176,7 @@ def test_no_device_waits_that_could_serve_somebody(name, of, stranger, turn):
 
 
 @pytest.mark.parametrize("name", ["irs", "irs-tiers", "max-min"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(of=markets(), random=st.randoms(use_true_random=False))
 def test_the_same_market_has_the_same_plan_in_whatever_order_it_is_told(name, of, random):
     jobs, rows = list(of.jobs), list(of.devices)
@@ -186,7 +186,7 @@ def test_the_same_market_has_the_same_plan_in_whatever_order_it_is_told(name, of
     assert plan(name, {}, of, "z", 1) == plan(name, {}, shuffled, "z", 1) == plan(name, {}, of, "z", 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(of=markets())
 def test_each_signature_has_an_owner_that_may_use_it(of):
     if not (found := supply(of)).groups:
@@ -198,7 +198,7 @@ def test_each_signature_has_an_owner_that_may_use_it(of):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(of=markets())
 def test_max_min_leaves_out_no_rule_that_changes_what_a_device_that_was_seen_gets(of):
     short = plan("max-min", {}, of, "z", 1)
@@ -211,7 +211,7 @@ def test_max_min_leaves_out_no_rule_that_changes_what_a_device_that_was_seen_get
     assert [short.rules[n].turns for n in a] == [long.rules[n].turns for n in b]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(of=markets())
 def test_the_rules_say_what_the_owners_are(of):
     """For each device that was seen, its owner's tasks come first."""
@@ -277,7 +277,7 @@ def told(window: dict[frozenset[int], int], asc: list[int], queue: dict[int, lis
     return owner
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     counts=st.lists(st.tuples(st.integers(1, 15), st.integers(1, 300)), min_size=1, max_size=9),
     demands=st.lists(st.lists(st.integers(1, 400), min_size=1, max_size=5), min_size=4, max_size=4),

@@ -73,7 +73,7 @@ def gains(supply, able, weight, demand, held, part) -> list[int]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(divisions())
 def test_none_can_gain_without_one_with_less_or_as_little_losing(of):
     supply, able, weight, demand, held = of

@@ -218,7 +218,7 @@ def runs(shortest: int) -> Any:
     )
 
 
-QUIET = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+QUIET = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @runs(0)

@@ -274,7 +274,6 @@ def profile(examples: int, steps: int, **more: Any) -> settings:
     return settings(
         max_examples=examples,
         stateful_step_count=steps,
-        deadline=None,
         print_blob=True,
         report_multiple_bugs=False,
         database=None,

@@ -610,7 +610,7 @@ def accepted_tile(stretches: list[tuple[int, int, int, int]]) -> None:
         reached[shard], rounds[shard] = end, n
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32), st.integers(0, 40), st.booleans())
 def test_whatever_the_order_and_the_copies_accepted_ranges_tile(seed, copies, shuffled):
     """Facts land late, twice, out of turn: the fold takes what follows and voids the rest."""
@@ -628,7 +628,7 @@ def test_whatever_the_order_and_the_copies_accepted_ranges_tile(seed, copies, sh
         assert t.next == tuple(total)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(3, len(FACTS)), st.integers(0, len(FACTS) - 1)), max_size=12))
 def test_copies_that_land_after_their_original_change_nothing(copies):
     """Tokens are offsets, so the originals keep theirs: copies are put in place of garbage of the same length."""

@@ -100,7 +100,7 @@ def test_each_limit_binds(limit):
     assert derive(structure, importance, limits, BATCH) == ((0, 1, 4), (0, 4))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(problems())
 def test_what_is_derived_is_feasible_optimal_and_never_below_greedy(problem):
     structure, importance, limits = problem
@@ -201,7 +201,7 @@ def test_like_profiles_have_one_answer_and_unlike_ones_have_not():
     assert ask.hits == 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(problems(same=True))
 def test_a_kept_answer_is_feasible_near_the_best_and_does_not_depend_on_who_asked_before(problem):
     structure, importance, limits = problem

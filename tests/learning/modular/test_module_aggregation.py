@@ -89,7 +89,7 @@ def test_what_nobody_trained_stays_bit_for_bit_and_so_does_its_version():
     assert versions == {name: {SHARED: 1, "0/1": 1, "1/0": 5, "1/2": 9}.get(name, 0) for name in dict.fromkeys(OWNERS)}
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.data())
 def test_each_module_is_the_weighted_mean_of_those_who_trained_it(data):
     base = dyadic(99)
@@ -108,7 +108,7 @@ def test_each_module_is_the_weighted_mean_of_those_who_trained_it(data):
 
 
 @given(st.permutations(range(5)))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_the_order_of_contributions_changes_no_bit(order):
     rng = np.random.default_rng(3)
     many = []
