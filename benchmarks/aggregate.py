@@ -11,13 +11,13 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks import limits
 from benchmarks.holders import holders
-from benchmarks.line import Line, number
+from benchmarks.line import Line, Report, number
 from benchmarks.load import EXPONENTS, SHARDS, ZONE, Load, Writer, drop_topics, make_topics
 from benchmarks.plane import Failed
 from processors.aggregator import Aggregator
@@ -30,8 +30,6 @@ IN_MEMORY = 1_500 * MB
 BESIDES = 150.0
 """MB that an aggregator may take beside one sum of 64-bit integers, for each open task."""
 PATIENCE = 600.0
-
-Report = Callable[[Line], None]
 
 
 def run(

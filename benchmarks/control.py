@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks import load
 from benchmarks.flood import DEVICES as FLOOD
-from benchmarks.line import Line, number
-from benchmarks.plane import ZONE, Failed, Roles, plane
+from benchmarks.line import Line, Report, number
+from benchmarks.plane import ZONE, Failed, Roles, beside, plane
 from benchmarks.rss import cpu_s
 from processors.submitter import Submitter
 from schemas.blocks import BLOCK, Tensor, layout
@@ -39,7 +39,6 @@ BESIDE = 500
 how one plane disturbs the other."""
 LONGER = 20
 PATIENCE = 600.0
-Report = Callable[[Line], None]
 
 
 def run(
@@ -212,16 +211,11 @@ def echoed(bootstrap: str, n: int, rate: int, checkins: int) -> dict[str, float]
     """What the devices see of the plain client."""
     namespace = f"bench-{secrets.token_hex(4)}"
     asyncio.run(load.make_topics(bootstrap, load.Load(namespace, 1, 1, tasks=())))
-    command = [sys.executable, "-m", "benchmarks.echo", bootstrap, namespace, load.ZONE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
-        try:
-            assert echo.stdout
-            if not echo.stdout.readline():
-                raise Failed("the plain client ended")
+    try:
+        with beside("the plain client", "benchmarks.echo", bootstrap, namespace, load.ZONE):
             return _said(bootstrap, namespace, load.ZONE, n, rate=rate, checkins=checkins, round=1)
-        finally:
-            echo.kill()
-            asyncio.run(load.drop_topics(bootstrap, namespace))
+    finally:
+        asyncio.run(load.drop_topics(bootstrap, namespace))
 
 
 def _cpu(roles: Roles) -> dict[str, float]:

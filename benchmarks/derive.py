@@ -16,7 +16,7 @@ from functools import partial
 from random import Random
 from statistics import median
 
-from benchmarks.line import Line
+from benchmarks.line import Line, Report
 from learning.modular.derivation import Derivation, Importance, Limits, derive, needs, warm, worth
 from schemas.modules import Choice, Cost, Structure
 
@@ -38,9 +38,7 @@ def drawn(layers: int, many: int, seed: int, batch: int = BATCH) -> tuple[Struct
     return structure, importance, limits
 
 
-def run(
-    report: Callable[[Line], None], forms: Sequence[tuple[int, int, float]] = FORMS, profiles: int = PROFILES
-) -> None:
+def run(report: Report, forms: Sequence[tuple[int, int, float]] = FORMS, profiles: int = PROFILES) -> None:
     """A line `derive 4x16 …` for each form and way; its peer is greedy, and `gain` how much more importance the solver's choices have."""
     began = time.perf_counter()
     warm()

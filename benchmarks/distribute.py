@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from benchmarks.edges import Versions
-from benchmarks.line import Line, number
+from benchmarks.line import Line, Report, number
 from benchmarks.load import ZONE, Writer, drop_topics
 from benchmarks.plane import Failed, last_words, put_out
 from benchmarks.sent import pid_of, written
@@ -45,7 +45,7 @@ MB = 1e6
 
 
 def run(
-    report: Callable[[Line], None],
+    report: Report,
     *,
     bootstrap: str,
     edges: Sequence[int] = EDGES,
@@ -95,9 +95,7 @@ async def _write(bootstrap: str, namespace: str, n: int, count: int) -> tuple[Ve
     return Versions(sizes, tuple(manifests)), about
 
 
-def _case(
-    report: Callable[[Line], None], bootstrap: str, file: Path, count: int, n: int, repeat: int, about: dict[str, Any]
-) -> None:
+def _case(report: Report, bootstrap: str, file: Path, count: int, n: int, repeat: int, about: dict[str, Any]) -> None:
     crew = _Crew(bootstrap, file, count)
     try:
         crew.do("blocks 0")  # clients connect

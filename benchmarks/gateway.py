@@ -27,9 +27,9 @@ import numpy as np
 
 from benchmarks import load
 from benchmarks.control import TASK, echoed
-from benchmarks.line import Line, number
+from benchmarks.line import Line, Report, number
 from benchmarks.phones import WAYS
-from benchmarks.plane import Failed, Roles, last_words
+from benchmarks.plane import Failed, Roles, beside, last_words
 from benchmarks.rss import cpu_s, now_mb
 from schemas.blocks import BLOCK, Manifest, Tensor, layout
 from schemas.messages import Announcement, Ref
@@ -44,7 +44,6 @@ STEADY, SECONDS = 100, 10
 """Registrations a second of the steady load, for so long: far from what a gateway can do, so that waits are its own."""
 STARTING = 60.0
 PLAIN = "a plain Kafka client"
-Report = Callable[[Line], None]
 Tokens = Callable[[bytes, str], str]
 
 
@@ -188,7 +187,7 @@ def _gateway(bootstrap: str, folder: Path, secret: Path) -> Iterator[Server]:
     try:
         manifest = asyncio.run(_model(bootstrap, roles.namespace))
         asyncio.run(_announced(bootstrap, roles.namespace, manifest, 1))
-        with _echo(bootstrap, roles.namespace):
+        with beside("the plain client", "benchmarks.echo", bootstrap, roles.namespace, load.ZONE):
             process = roles.start("gateway", "gateway", zone=load.ZONE, secret=str(secret), listen=where)
             end = time.monotonic() + STARTING
             while not _healthy(f"http://{where}/v1/health"):
@@ -210,29 +209,9 @@ def _healthy(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _echo(bootstrap: str, namespace: str) -> Iterator[None]:
-    command = [sys.executable, "-m", "benchmarks.echo", bootstrap, namespace, load.ZONE]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
-        try:
-            assert echo.stdout
-            if not echo.stdout.readline():
-                raise Failed("the plain client ended")
-            yield
-        finally:
-            echo.kill()
-
-
-@contextlib.contextmanager
 def _bare() -> Iterator[Server]:
-    command = [sys.executable, "-m", "benchmarks.bare", TASK]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bare:
-        try:
-            assert bare.stdout
-            if not (url := bare.stdout.readline().strip()):
-                raise Failed("the bare server ended")
-            yield Server(bare.pid, url, lambda: None, lambda: _posted(f"{url}/announce"))
-        finally:
-            bare.kill()
+    with beside("the bare server", "benchmarks.bare", TASK) as (process, url):
+        yield Server(process.pid, url, lambda: None, lambda: _posted(f"{url}/announce"))
 
 
 async def _model(bootstrap: str, namespace: str) -> Manifest:

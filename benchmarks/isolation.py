@@ -10,8 +10,8 @@ import os
 import secrets
 from typing import Any
 
-from benchmarks.aggregate import MB, Report, Workers, _held
-from benchmarks.line import Line, number
+from benchmarks.aggregate import MB, Workers, _held
+from benchmarks.line import Line, Report, number
 from benchmarks.load import SHARDS, Load, Writer, drop_topics, make_topics
 from benchmarks.plane import Failed
 from processors.shares import TURN

@@ -1,6 +1,6 @@
 """A line of a benchmark: what was measured, beside the limit and the peer of the same run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,10 @@ class Line:
             "settings": dict(self.settings),
         }
         return {k: v for k, v in out.items() if v is not None}
+
+
+Report = Callable[[Line], None]
+"""Who is told of each line as it is measured."""
 
 
 def table(lines: Iterable[Line]) -> Table:

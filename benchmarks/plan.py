@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import NamedTuple
 
-from benchmarks.line import Line
+from benchmarks.line import Line, Report
 from learning.knapsack import SECONDS, Found, Plan, bound, solve, total
 from learning.planning import TIMES, Problem, drawn, ways
 
@@ -73,7 +73,7 @@ def longest(
 
 
 def run(
-    report: Callable[[Line], None],
+    report: Report,
     slots: Sequence[int] = SLOTS,
     tasks: Sequence[int] = TASKS,
     seeds: int = 1,

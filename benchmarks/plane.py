@@ -69,6 +69,19 @@ class Roles:
 
 
 @contextlib.contextmanager
+def beside(what: str, module: str, *words: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A program of ours, for as long as the block lasts, and its first line: then it is ready. Raises `Failed`, with `what` it is, if it ends before."""
+    with subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            if not (said := process.stdout.readline().strip()):
+                raise Failed(f"{what} ended")
+            yield process, said
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
 def plane(bootstrap: str, folder: Path, aggregators: int, partitions: int = 8) -> Iterator[Roles]:
     """Global coordinator, zone coordinator and aggregators, for as long as the block lasts."""
     roles = Roles(bootstrap, folder, partitions)

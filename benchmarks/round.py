@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import limits, rss
-from benchmarks.line import Line, number
+from benchmarks.line import Line, Report, number
 from benchmarks.plane import ZONE, Failed, Roles, last_words, plane
 from processors.submitter import Submitter
 from schemas.blocks import BLOCK, Tensor, layout
@@ -40,7 +40,7 @@ MB = 1e6
 
 
 def run(
-    report: Callable[[Line], None],
+    report: Report,
     *,
     bootstrap: str,
     devices: int = 10,

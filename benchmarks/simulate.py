@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.line import Line, number
+from benchmarks.line import Line, Report, number
 from learning.codecs import write_values
 from schemas.blocks import Layout, Tensor, codec, layout, slices
 
@@ -40,7 +40,7 @@ Train = Callable[[int, int], tuple[Simulated, float]]
 
 
 def run(
-    report: Callable[[Line], None],
+    report: Report,
     simulate: Simulate,
     train: Train,
     devices: Sequence[int] = DEVICES,

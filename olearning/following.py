@@ -261,11 +261,8 @@ class Following:
                 yield from effects
                 return
         match answer.tag:
-            case ("cut", str(name)):  # retention was quicker
-                yield Ends(self.requests.new(("orders", name)), name)
-                return
-            case ("cut announcements", str(name)):
-                yield Ends(self.requests.new(("announcements", name)), name)
+            case ("cut", str(what), str(name)):  # retention was quicker
+                yield Ends(self.requests.new((what, name)), name)
                 return
         match self.requests.close(answer.tag):
             case ("end" | "start", _) if answer.error:
@@ -278,7 +275,7 @@ class Following:
                 end = 0 if answer.error else answer.value[0]
                 self._positions[name], self._ends[name] = max(0, end - 1), end
                 if not answer.error:
-                    yield Follow(name, 0, max(0, end - 1), ("cut", name))
+                    yield Follow(name, 0, max(0, end - 1), ("cut", "orders", name))
             case (
                 "announcements",
                 str(name),
@@ -288,7 +285,7 @@ class Following:
                 self._positions[name], self._ends[name] = first, end
                 if not answer.error:
                     self.announced.setdefault(self._announcements[name], now)
-                    yield Follow(name, 0, first, ("cut announcements", name))
+                    yield Follow(name, 0, first, ("cut", "announcements", name))
             case ("deltas", str(zone), str(task), ZoneTask() as asked) if (
                 not answer.error
             ):  # else it went with its task

@@ -219,10 +219,10 @@ class Selector:
         rounds: dict[str, _Open | None] = {}
         full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
         for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
-            batch = _fitting(islice(queue, budget // (len(full) - i)), room // (len(full) - i))
+            batch, taken = _fitting(islice(queue, budget // (len(full) - i)), room // (len(full) - i))
             if not batch:
                 continue
-            room -= _bytes(batch)
+            room -= taken
             budget -= len(batch)
             ranges[p] = (zone.registrations[p], batch[-1][0] + 1)
             for _, wish in batch:
@@ -388,18 +388,13 @@ class Selector:
             yield send(self.announcements, message, task, p)
 
 
-def _fitting(waiting: Iterable[Waits], room: int) -> list[Waits]:
-    """The first of these, one at least, as many as name sets of blocks of `room` bytes together."""
-    out: list[Waits] = []
+def _fitting(waiting: Iterable[Waits], room: int) -> tuple[list[Waits], int]:
+    """The first of these, one at least, as many as name sets of blocks of `room` bytes together; and how many bytes these are."""
+    out, taken = list[Waits](), 0
     for x in waiting:
-        if x[1] is not None:
-            room -= len(x[1].blocks)
-        if out and room < 0:
+        size = len(x[1].blocks) if x[1] is not None else 0
+        if out and taken + size > room:
             break
+        taken += size
         out.append(x)
-    return out
-
-
-def _bytes(waiting: Iterable[Waits]) -> int:
-    """Of the sets of blocks that these registrations name."""
-    return sum(len(wish.blocks) for _, wish in waiting if wish)
+    return out, taken

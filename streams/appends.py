@@ -234,9 +234,7 @@ class Appends:
             partition, offset, had_room = meta.partition, meta.offset, self.room
             for append in appends:
                 if not append.done:
-                    append.done = True
-                    self._unacknowledged.pop(append, None)
-                    self._bytes -= len(append.send.value)
+                    self._forget(append)
                     append.over(append, (partition, offset), "")
                 offset += 1
             self._tell_room(had_room)
@@ -267,11 +265,14 @@ class Appends:
 
     def _finish(self, append: Append) -> None:
         if not append.done:
-            append.done = True
-            self._unacknowledged.pop(append, None)
             had_room = self.room
-            self._bytes -= len(append.send.value)
+            self._forget(append)
             self._tell_room(had_room)
+
+    def _forget(self, append: Append) -> None:
+        append.done = True
+        self._unacknowledged.pop(append, None)
+        self._bytes -= len(append.send.value)
 
     def _tell_room(self, had_room: bool) -> None:
         if self.room and not had_room:

@@ -519,7 +519,7 @@ def test_without_a_scheduler_there_is_none_to_show(run):
 
 def test_a_view_that_cannot_read_on_where_orders_were_looks_where_they_end():
     view = View(NS)
-    (effect,) = view.handle(Answer(("cut", f"{NS}.east.priorities"), (9, 12), "gone"), 0)
+    (effect,) = view.handle(Answer(("cut", "orders", f"{NS}.east.priorities"), (9, 12), "gone"), 0)
     assert isinstance(effect, Ends)
     (follow,) = view.handle(Answer(effect.tag, {0: 12}), 0)
     assert (follow.topic, follow.offset) == (f"{NS}.east.priorities", 11)
