@@ -35,9 +35,11 @@ SETTINGS = {
     ("10 jobs", "scarce", KEEPS): 1_500,
     ("10 jobs", "ample", KEEPS): 6_000,
     ("10 jobs", "scarce", DISCARDS): 1_500,
+    ("10 jobs", "ample", DISCARDS): 6_000,
     ("20 jobs", "scarce", KEEPS): 1_500,
     ("20 jobs", "ample", KEEPS): 15_000,
     ("20 jobs", "scarce", DISCARDS): 1_500,
+    ("20 jobs", "ample", DISCARDS): 15_000,
 }
 """Phones by the jobs, how many there are for them, and what becomes of a round that times out."""
 JOB_ROUNDS = 30
