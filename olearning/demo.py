@@ -86,8 +86,8 @@ class Demo:
         """The run itself; False if it did not come to its end in time."""
         await self._start(plane, [r for r in self.shape.plane() if r.kind != EVALUATOR])
         if not self.simulated:
-            self.say("their logs are beside the run; to look at it from another terminal: "
-                     f"olearning status --namespace {self.shape.namespace}")  # fmt: skip
+            self.say("their logs are beside the run; to look at it from another terminal: olearning monitor "
+                     f"--namespace {self.shape.namespace} (the live page; or watch, status, with the same words)")  # fmt: skip
         watching = asyncio.create_task(plane.host(lambda life: self.view))
         try:
             return await self._watch(plane, watching)

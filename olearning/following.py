@@ -83,8 +83,8 @@ class Following:
         self._polled: int | None = None
         self.now = 0
         """The time of the last input, in ms."""
-        self.heard = 0
-        """When the log last said anything, in ms."""
+        self.heard: int | None = None
+        """When the log last said anything, in ms; None: it was not asked yet."""
 
     # ------------------------------------------------------------------ inputs
 
@@ -99,8 +99,8 @@ class Following:
     def handle(self, event: Input, now: int) -> Iterable[Effect]:
         self.now = now
         if not isinstance(event, Tick):
-            if self._silent(self.heard, now):
-                self._back(now)
+            if self.heard is not None and self._silent(self.heard, now):
+                self._back(self.heard, now)
             self.heard = now
         try:
             match event:
@@ -134,14 +134,14 @@ class Following:
         self.events.clear()
         return out
 
-    def _back(self, now: int) -> None:
-        """The log was away: what nobody could say meanwhile is no silence."""
+    def _back(self, since: int, now: int) -> None:
+        """The log was away since then: what nobody could say meanwhile is no silence."""
         self.announced = dict.fromkeys(self.announced, now)
         for source in self.sources.all.values():
-            if not self._silent(source.heard, self.heard):
+            if not self._silent(source.heard, since):
                 source.heard = now
         for zone, (said, at) in self.advice.items():
-            if not self._silent(at, self.heard):
+            if not self._silent(at, since):
                 self.advice[zone] = said, now
 
     # ------------------------------------------------------------------ reading

@@ -46,7 +46,7 @@ class View(Following):
 
     def snapshot(self, now: int) -> Snapshot:
         """How things stand at `now` (ms since 1970). Where the log is silent, how they stood when it last said anything."""
-        away = now - self.heard if self._silent(self.heard, now) else 0
+        away = now - self.heard if self.heard is not None and self._silent(self.heard, now) else 0
         now -= away  # nobody is silent, and nothing late, because we hear nothing
         globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)
         tasks = [self._task(g, now) for g in globe.tasks.values()]

@@ -67,6 +67,7 @@ def test_the_run_folder_is_complete(ran: Ran) -> None:
         assert (ran.folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     run = read(ran.folder / "metrics.jsonl")
     assert set(run.zones) == {"east", "west"}
+    assert run.start == run.notes[0]["at"]  # the axis of time begins with the first thing that was said
     for zone in run.zones:
         assert len(run.rounds("digits", zone)) == 10
     report = (ran.folder / "report.md").read_text()

@@ -180,6 +180,11 @@ def test_when_the_log_is_back_nobody_was_silent():
     assert not any(x.silent for z in s.zones for x in (*z.fleets, *z.aggregators))
 
 
+def test_a_log_that_was_not_asked_yet_is_not_away():
+    s = View("lab").snapshot(1_700_000_000_000)
+    assert (s.away, s.at) == (0, 1_700_000_000_000)
+
+
 def test_an_idle_log_that_answers_is_not_away():
     plane = Plane(Memory(), zones=())
     plane.hosts["global"].crash()
