@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds that a topic may take to appear."""
+MAKING = 180.0
+"""The same where the broker said that it makes it: one that hardly gets a core needs a minute for the leaders of a plane's topics."""
 RECORD = 4 * BLOCK + 1024
 """Bytes of a model's block as a record, about."""
 AT_ONCE = 16
@@ -148,7 +150,7 @@ class Cluster:
         end = asyncio.get_running_loop().time() + patience
         while (n := await self.partitions(topic)) is None:
             if asyncio.get_running_loop().time() > end:
-                raise Refused(f"topic {topic} does not exist")
+                raise Refused(f"topic {topic} does not exist, or no broker leads it: {patience:g} s were waited for it")
             await asyncio.sleep(0.1)
         return n
 
@@ -268,7 +270,7 @@ class Cluster:
         if wanted:
             await self._persist(ask)
         for name, (_, n) in wanted.items():
-            if (has := await self.known(name)) != n:
+            if (has := await self.known(name, MAKING)) != n:
                 raise Refused(f"topic {name} exists with {has} partitions, {n} were asked for")
 
     # ------------------------------------------------------------------ clients
