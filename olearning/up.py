@@ -166,7 +166,8 @@ async def _up(
 
     async def run() -> None:
         await plane.start(roles)
-        say(f"plane: {len(roles)} roles, namespace {shape.namespace}, logs in {folder}; Ctrl-C ends it")
+        logs = f", logs in {folder}" if isinstance(plane, Processes) else ""
+        say(f"plane: {len(roles)} roles, namespace {shape.namespace}{logs}; Ctrl-C ends it")
         if broker.bootstrap:
             config = os.environ.get(security.ENV)
             also = f" {security.ENV}={config}" if config else ""

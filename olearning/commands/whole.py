@@ -1,5 +1,6 @@
 """`olearning up`, `simulate`, `experiment` and `demo`: everything at once."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -54,8 +55,12 @@ def up(
     logs.set_up(about={"role": "up"})
     if memory:
         say("log: in memory, as asked; all roles in this one process, nothing survives it")
-    with Broker("") if memory else choose(folder / "broker", say, bootstrap) as chosen:
-        drive(lambda: run_plane(shape, folder, chosen, tasks, say, metrics_port))
+    try:
+        with Broker("") if memory else choose(folder / "broker", say, bootstrap) as chosen:
+            drive(lambda: run_plane(shape, folder, chosen, tasks, say, metrics_port))
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def simulate(
