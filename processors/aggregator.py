@@ -23,10 +23,11 @@ from processors.claims import Claims
 from processors.judge import COUNTED, INVALID, Verdict, judge
 from processors.offers import AGAIN
 from processors.order import Order
+from processors.patience import COMMIT_INTERVAL, Patience, full
 from processors.shares import TURN
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
-from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost, Opened
+from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
 from schemas.messages import AggregatorReport, TaskLoad
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
@@ -55,16 +56,6 @@ from streams.processor import (
 )
 from streams.reading import WRONG, Reading
 
-COMMIT_INTERVAL = 500
-"""A commit at least every so many ms, if its sum is small."""
-WORTH = 10_000
-"""Bytes of a sum for which a commit may be put off by another ms: sums take at most 10 MB/s of the log, but for those that a
-round waits for."""
-PAYS, SPARSE = 4, 6
-"""A commit with less than `PAYS` times the bytes of its sum in deltas waits `SPARSE` times as long: with little to do, the sums that an
-aggregator writes are a part of what arrives, and not more than that."""
-LONGEST = 20_000
-"""ms that a commit is put off at most; a claim that outlives it moves its shard whatever happens."""
 WINDOW = 16
 """Pieces of a sum that are on their way at once: memory."""
 HEAVY = 32 * 2**20
@@ -79,10 +70,6 @@ LOOK, LOOK_EACH = 200, 20
 least so many for each task."""
 SHORT = 10_000
 """ms that a log must end too early before that is a loss: a partition's new leader may know a lower end for a moment."""
-MOST_ENTRIES = 4_000
-"""Slots and held blocks that one commit lists, about: it must fit a record."""
-MOST_TOLD = 50_000
-"""Blocks that one commit gives an outcome, about: memory, and the receipt of a device that sends without end must fit a record."""
 MOST_SAID = 8_000
 """Shards of tasks that one report speaks of: it must fit a record."""
 
@@ -103,9 +90,9 @@ class Aggregator:
         worth: float | None = None,
         turn: int = TURN,
     ):
-        """`worth`: see `WORTH`."""
+        """`commit_interval`, `worth`: see `Patience`."""
         self.name, self.life, self.zone_name, self.namespace = name, life, zone, namespace
-        self.commit_interval, self.report_interval, self.worth = commit_interval, report_interval, worth or WORTH
+        self.patience, self.report_interval = Patience(commit_interval, worth), report_interval
         self.tick = min(100, commit_interval)
         self.ledger_topic = topic(namespace, zone, "ledger")
         self.partials = topic(namespace, zone, "partials")
@@ -471,7 +458,7 @@ class Aggregator:
         here = t.rounds.get(n)
         if (
             s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
-            or (acc and self._full(acc))  # and the one before it commits
+            or (acc and full(acc))  # and the one before it commits
             or (acc is None and self._heavy(work.committing.get(n)))
             or (here and here.closed and shard.position >= here.closed.ends[s])
             or work.bitmaps.missing(s)
@@ -507,7 +494,7 @@ class Aggregator:
                 work.count(acc, b, record.offset, base, task, values)
         else:
             work.said(acc, b, record.offset, outcome, task)
-        work.stirred |= len(acc.done) > before or self._full(acc) or bool(here and here.closed)
+        work.stirred |= len(acc.done) > before or full(acc) or bool(here and here.closed)
         return [dead_letter(self.namespace, record, reason, self.name)] if outcome == INVALID else []
 
     def _recall(self, shard: Shard, record: Record) -> None:
@@ -525,55 +512,13 @@ class Aggregator:
         work, t = self.work[task], self.zone.tasks[task]
         work.stirred = False
         for n, acc in list(work.open.items()):
-            if n not in work.committing and self._due(work, t, acc, now):
+            if n not in work.committing and self.patience.due(work, t, acc, self.claims.wanted, now):
                 work.committing[n] = work.open.pop(n)
                 yield from self._store(task, acc, now)
-
-    def _full(self, acc: Accumulator) -> bool:
-        return acc.entries > MOST_ENTRIES or acc.outcomes > MOST_TOLD
 
     def _heavy(self, acc: Accumulator | None) -> bool:
         """Whether there should be no second sum beside this one."""
         return acc is not None and acc.total is not None and acc.total.nbytes > HEAVY
-
-    def patience(self, acc: Accumulator, o: Opened | None = None) -> int:
-        """ms that an accumulator waits for more: as its sum is dear, and by what went into it. Of a round's leases it takes a quarter at
-        most, or devices that delivered would lapse; and what does not pay does not wait where places are given anew as they are free."""
-        size = 0 if acc.total is None else acc.total.nbytes
-        waits = SPARSE if acc.bytes < PAYS * size and not (o and o.refill) else 1
-        worth = min(size // self.worth * waits, LONGEST, o.lease // 4 if o else LONGEST)
-        return max(self.commit_interval, round(worth))
-
-    def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
-        r = t.rounds.get(acc.round)
-        patience = self.patience(acc, r.opened if r else None)
-        if now - acc.started >= patience or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
-            return True
-        if r is None or r.opened is None:
-            return False
-        mine = [s for s in work.shards if t.at[s] == acc.round]
-        if r.closed:
-            return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
-        if acc.done and r.met_at is None:
-            missing = r.opened.demand - r.contributors
-            if len(acc.done) >= missing * len(mine) / len(t.at):  # then the others have their share of it, about
-                return True
-        if (
-            not acc.done
-            or r.opened.refill
-            or (r.got(now) is None and len(r.devices) - len(r.lapsed) < r.opened.demand)
-            or any(x.queue for x in work.shards.values())
-        ):
-            return False
-        while acc.cursor < len(r.devices) and (
-            acc.cursor in acc.whole
-            or acc.cursor in r.done
-            or acc.cursor in r.lapsed
-            or acc.cursor in r.voided
-            or shard_of(r.devices[acc.cursor], len(t.at)) not in mine
-        ):
-            acc.cursor += 1
-        return acc.cursor == len(r.devices)
 
     def _store(self, task: str, acc: Accumulator, now: int) -> Iterator[Effect]:
         """Sum and bitmap to the partials, at places never written before; nothing counted, nothing to store."""
