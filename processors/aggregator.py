@@ -16,8 +16,9 @@ Where a delta counts whole or not at all, its blocks are held until the last one
 does not hold any more, or partials that are gone, is said in a `Lost`; the task then stands still.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from processors import losses
 from processors.accumulator import Accumulator
 from processors.claims import Claims
 from processors.judge import COUNTED, INVALID, Verdict, judge
@@ -68,8 +69,6 @@ FULL, LOW = 16, 4
 LOOK, LOOK_EACH = 200, 20
 """ms after which it is asked what lies in the logs of tasks that are read to their known ends, where tenants share: this, and at
 least so many for each task."""
-SHORT = 10_000
-"""ms that a log must end too early before that is a loss: a partition's new leader may know a lower end for a moment."""
 MOST_SAID = 8_000
 """Shards of tasks that one report speaks of: it must fit a record."""
 
@@ -177,9 +176,9 @@ class Aggregator:
             case ("stored", str(task), int(n), str(key)):
                 yield from self._stored(task, n, key, answer.value, now)
             case ("unread", str(task), int(asked_at)) if task in self.work:
-                work, t = self.work[task], self.zone.tasks[task]
+                work = self.work[task]
                 work.landed.answered(answer.value, {s: shard.position for s, shard in work.shards.items()}, now)
-                yield from self._short(task, work, t, answer.value, asked_at, now)
+                yield from self._say(losses.ended(task, work, self.zone, answer.value, asked_at, now))
                 yield from self._reach(task, work, answer.value, now)
                 yield from self._obey(now)
 
@@ -190,7 +189,7 @@ class Aggregator:
                 if acc.fact and now - acc.sent >= AGAIN:  # an append is an offer: the same one again harms nothing
                     acc.sent = now
                     yield send(self.ledger_topic, acc.fact)
-            yield from self._say_lost(task, now)
+            yield from self._say(losses.gaps(task, self.work[task], self.zone, now))
         for (task, offset), said in list(self.refetch.items()):
             if now - said >= AGAIN:
                 del self.refetch[task, offset]
@@ -324,8 +323,7 @@ class Aggregator:
             yield from self._take(task, now)
         elif mine := sorted(work.shards.keys() & fact.stretches.keys()):
             self.refetch[task, offset] = now
-            what = f"the bitmap of the commit at {self.zone.ledger}@{offset} is not in {self.partials.name}"
-            yield self._lost(task, mine[0], what, commits=(offset,))
+            yield send(self.ledger_topic, losses.bitmap(task, mine[0], self.zone, offset, self.partials.name))
 
     def _refetch(self, task: str, offset: int) -> Iterator[Effect]:
         work = self.work.get(task)
@@ -333,31 +331,6 @@ class Aggregator:
             yield self._fetch(task, offset, work.bitmaps.unloaded[offset])
 
     # ------------------------------------------------------------------ loss
-
-    def _short(
-        self, task: str, work: Work, t: ZoneTask, ends: dict[int, int], asked_at: int, now: int
-    ) -> Iterator[Effect]:
-        """Logs that lost their end, if they still say so after a while: they end below the fold's next offset, where blocks
-        that are held are to be read again (all others are followed from there, which says it); or they end there, and a
-        closed round beyond it. For that the question must have been put when the ledger was read beyond the `Closed`."""
-        for s, shard in work.shards.items():
-            r = t.rounds.get(t.at[s])
-            short: tuple[int, ...]
-            if not shard.reaches and ends[s] < t.next[s]:
-                short, beyond = (), f"{t.next[s]} was to be read"
-            elif r and r.closed and r.closed_at < asked_at and ends[s] == t.next[s] < r.closed.ends[s]:
-                short, beyond = (s,), f"round {t.at[s]} at {r.closed.ends[s]}"
-            else:
-                shard.short = None
-                continue
-            if work.uncommitted(s) or t.loss:
-                shard.short = None
-                continue
-            shard.short = now if shard.short is None else shard.short
-            if now - shard.short >= SHORT and now - shard.told >= AGAIN:
-                shard.told = now
-                what = f"{work.topic} [{s}] ends at {ends[s]}, and {beyond}: the log lost its end"
-                yield self._lost(task, s, what, ranges={s: (t.next[s], ends[s])}, short=short)
 
     def _reach(self, task: str, work: Work, ends: dict[int, int], now: int) -> Iterator[Effect]:
         """Logs that are known to reach to where the fold is: what lies before that is read again now."""
@@ -372,44 +345,16 @@ class Aggregator:
         shard = self.work[task].shards.get(s) if task in self.work else None
         if shard is None or shard.follow != follow:
             return
-        next = self.zone.tasks[task].next[s]
-        at = shard.queue[-1].offset + 1 if shard.queue else shard.position
-        if not shard.recall and shard.position < next and log[0] <= next <= log[1]:
-            yield from self._follow(self.work[task], task, s, next)  # nobody wants what lies between
-            return
-        if log[0] <= at <= log[1]:  # the log lost what was fetched beyond it, and not handed over yet
-            yield from self._follow(self.work[task], task, s, at)
+        work = self.work[task]
+        at = losses.goes_on(shard, self.zone.tasks[task].next[s], log)
+        if at is not None:
+            yield from self._follow(work, task, s, at)
             return
         shard.gap = log
-        yield from self._say_lost(task, now)
+        yield from self._say(losses.gaps(task, work, self.zone, now))
 
-    def _say_lost(self, task: str, now: int) -> Iterator[Effect]:
-        work, t = self.work[task], self.zone.tasks[task]
-        for s, shard in work.shards.items():
-            if shard.gap is None or shard.queue or work.uncommitted(s) or t.loss or now - shard.told < AGAIN:
-                continue
-            shard.told = now
-            start, end = shard.gap
-            to = end if end < t.next[s] else max(start, t.next[s])
-            if end < t.next[s]:
-                what = f"{work.topic} [{s}] ends at {end}, and {t.next[s]} was to be read: the log lost its end"
-            elif start > t.next[s]:
-                what = f"{work.topic} [{s}] begins at {start}, and {t.next[s]} was to be read: retention was too short"
-            else:
-                what = f"{work.topic} [{s}] begins at {start}: blocks before it waited for the rest of their deltas"
-            yield self._lost(task, s, what, ranges={s: (t.next[s], to)})
-
-    def _lost(
-        self,
-        task: str,
-        s: int,
-        what: str,
-        ranges: dict[int, tuple[int, int]] | None = None,
-        commits: tuple[int, ...] = (),
-        short: tuple[int, ...] = (),
-    ) -> Send:
-        token = self.zone.shards[s].token
-        return send(self.ledger_topic, Lost(token, s, task, what, ranges or {}, commits, short))
+    def _say(self, gone: Iterable[Lost]) -> Iterator[Send]:
+        return (send(self.ledger_topic, lost) for lost in gone)
 
     # ------------------------------------------------------------------ blocks
 
