@@ -18,18 +18,19 @@ does not hold any more, or partials that are gone, is said in a `Lost`; the task
 
 from collections.abc import Iterable, Iterator
 
-from processors import losses
+from processors import losses, reports
 from processors.accumulator import Accumulator
 from processors.claims import Claims
 from processors.judge import COUNTED, INVALID, Verdict, judge
 from processors.offers import AGAIN
 from processors.order import Order
 from processors.patience import COMMIT_INTERVAL, Patience, full
+from processors.reports import Marks
 from processors.shares import TURN
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
 from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
-from schemas.messages import AggregatorReport, TaskLoad
+from schemas.messages import AggregatorReport
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, Message
@@ -43,7 +44,6 @@ from streams.processor import (
     Fetch,
     Follow,
     Input,
-    Mark,
     Membership,
     Pause,
     Record,
@@ -69,11 +69,6 @@ FULL, LOW = 16, 4
 LOOK, LOOK_EACH = 200, 20
 """ms after which it is asked what lies in the logs of tasks that are read to their known ends, where tenants share: this, and at
 least so many for each task."""
-MOST_SAID = 8_000
-"""Shards of tasks that one report speaks of: it must fit a record."""
-
-REMARK = 60_000
-"""ms after which offsets for lag tools are said again: a mark may get lost, and Kafka forgets those of a group that is silent for a week."""
 
 
 class Aggregator:
@@ -110,10 +105,7 @@ class Aggregator:
         self.now = 0
         self.stored = self.follows = 0
         self.reported = self.looked = 0
-        self.group = f"{namespace}.{zone}.lag"
-        """A consumer group without members: its offsets say how far accepted commits go, for the tools that show lag."""
-        self.marked: dict[tuple[str, int], int] = {}
-        self.remarked = 0
+        self.marks = Marks(f"{namespace}.{zone}.lag")
 
     # ------------------------------------------------------------------ inputs
 
@@ -198,11 +190,15 @@ class Aggregator:
         if now - self.reported >= self.report_interval:
             self.reported = self.looked = now
             yield self._report(now)
-            yield from self._mark(now)
+            yield from self.marks.new(self.work, self.zone, now)
             yield from self._look_for_more(list(self.work))
         elif now - self.looked >= max(LOOK, LOOK_EACH * len(self.work)):
             self.looked = now
             yield from self._look_for_more(self.order.hungry(self.work))
+
+    def _report(self, now: int) -> Send:
+        held, tasks = shards_of(self.zone, self.name, self.life), reports.loads(self.work, self.zone, now)
+        return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
 
     def _look_for_more(self, tasks: list[str]) -> Iterator[Ends]:
         """Ask where their logs end, unless that is asked already."""
@@ -506,31 +502,3 @@ class Aggregator:
         for outcome, count in acc.counts.items():
             work.outcomes[outcome] = work.outcomes.get(outcome, 0) + count
         return [send(self.receipts, r, r.device, cause=f"{self.zone.ledger}@{offset}") for r in acc.receipts()]
-
-    # ------------------------------------------------------------------ what operators see
-
-    def _report(self, now: int) -> Send:
-        tasks = tuple(self.task_load(task, work, now) for task, work in sorted(self.work.items()))
-        held = shards_of(self.zone, self.name, self.life)
-        return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
-
-    def _mark(self, now: int) -> Iterator[Mark]:
-        """What is new since the last mark, of the shards that are held; all of it now and then."""
-        if now - self.remarked >= REMARK:
-            self.remarked, self.marked = now, {}
-        at = {(w.topic, s): self.zone.tasks[k].next[s] for k, w in self.work.items() for s in w.shards}
-        if new := dict(at.items() - self.marked.items()):
-            yield Mark(self.group, new)
-        self.marked = at
-
-    def task_load(self, task: str, work: Work, now: int) -> TaskLoad:
-        """What there is to say of a task here."""
-        t = self.zone.tasks[task]
-        r = t.rounds.get(t.round)
-        size = work.bytes // work.blocks if work.blocks else 0
-        if not size and r and r.opened:
-            size = 4 * sum(r.opened.sizes) // len(r.opened.sizes)  # none was read yet: as int32, about
-        known = [(s, shard) for s, shard in work.shards.items() if s in work.landed.ends]
-        some = known[: MOST_SAID // len(self.work)]
-        waiting = {s: work.landed.waiting(s, shard.position, now) for s, shard in some}
-        return TaskLoad(task, t.round, work.blocks, work.bytes, dict(work.outcomes), work.unread, waiting, size)
