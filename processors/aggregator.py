@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from processors import losses, reports
 from processors.accumulator import Accumulator
 from processors.claims import Claims
-from processors.judge import COUNTED, INVALID, Verdict, judge
+from processors.judge import INVALID, Verdict, judge
 from processors.offers import AGAIN
 from processors.order import Order
 from processors.patience import COMMIT_INTERVAL, Patience, full
@@ -34,7 +34,7 @@ from schemas.messages import AggregatorReport
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, Message
-from streams.ledger import Zone, ZoneTask, shards_of
+from streams.ledger import Round, Zone, ZoneTask, shards_of
 from streams.letters import dead_letter
 from streams.processor import (
     Answer,
@@ -254,7 +254,9 @@ class Aggregator:
             if t.retired:
                 yield from self._leave(self.work.pop(task, None))
             elif held or task in self.work:
-                work = self.work.setdefault(task, Work(topic(self.namespace, self.zone_name, "deltas", task).name))
+                work = self.work.setdefault(
+                    task, Work(task, topic(self.namespace, self.zone_name, "deltas", task).name)
+                )
                 yield from self._hold(task, work, t, {} if t.loss else held)
                 if isinstance(fact, Committed) and fact.task == task:
                     if not void and work.bitmaps.note(offset, fact, work.shards):
@@ -395,21 +397,15 @@ class Aggregator:
             self._recall(shard, shard.queue.popleft())
             return []
         n = t.at[s]
-        acc = work.open.get(n)
-        here = t.rounds.get(n)
-        if (
-            s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
-            or (acc and full(acc))  # and the one before it commits
-            or (acc is None and self._heavy(work.committing.get(n)))
-            or (here and here.closed and shard.position >= here.closed.ends[s])
-            or work.bitmaps.missing(s)
-            or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
-        ):
+        acc, here = work.open.get(n), t.rounds.get(n)
+        if self._waits(work, s, shard, acc, n, here):
             return None
-        record, b = shard.queue[0], None
+        record = shard.queue[0]
+        b: DeltaBlock | None = None
         try:
-            b = read(record.topic, record.value, record.headers)
-            assert isinstance(b, DeltaBlock)
+            message = read(record.topic, record.value, record.headers)
+            assert isinstance(message, DeltaBlock)
+            b = message
             verdict = judge(task, t, s, record.key, b, work, shard.read_to is not None)
         except Malformed as e:
             verdict = Verdict(INVALID, str(e))
@@ -418,25 +414,23 @@ class Aggregator:
             return Ends(self.requests.new(("fresh", task, s, shard.position)), self.ledger_topic.name)
         shard.queue.popleft()
         shard.read_to = None
-        outcome, reason, values = verdict
         if acc is None:
             acc = work.open[n] = Accumulator(n, now)
         before = len(acc.done)
-        acc.cover(s, shard.token, record.offset)
-        shard.position = record.offset + 1
-        if not isinstance(b, DeltaBlock):
-            acc.tally(outcome)
-        elif outcome == COUNTED:
-            base = t.rounds[b.round]
-            assert base.opened
-            if base.opened.atomic:
-                work.wait(acc, s, b, record.offset, base, task)
-            else:
-                work.count(acc, b, record.offset, base, task, values)
-        else:
-            work.said(acc, b, record.offset, outcome, task)
+        work.take(acc, s, record.offset, b, verdict, t)
         work.stirred |= len(acc.done) > before or full(acc) or bool(here and here.closed)
-        return [dead_letter(self.namespace, record, reason, self.name)] if outcome == INVALID else []
+        return [dead_letter(self.namespace, record, verdict.reason, self.name)] if verdict.outcome == INVALID else []
+
+    def _waits(self, work: Work, s: int, shard: Shard, acc: Accumulator | None, n: int, here: Round | None) -> bool:
+        """Whether the next block of a shard that is in round `n` has to wait. `acc` is the one that it would go into."""
+        return (
+            s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
+            or (acc is not None and full(acc))  # and the one before it commits
+            or (acc is None and self._heavy(work.committing.get(n)))
+            or (here is not None and here.closed is not None and shard.position >= here.closed.ends[s])
+            or work.bitmaps.missing(s)
+            or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
+        )
 
     def _recall(self, shard: Shard, record: Record) -> None:
         """A block below the fold's next offset is read again only if the fold holds it."""

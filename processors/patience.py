@@ -5,11 +5,13 @@ for it: where its round is closed, where it may be all that the round lacks, whe
 is to be given back. Nor where its commit would not fit a record.
 """
 
+from collections.abc import Collection
+
 from processors.accumulator import Accumulator
 from processors.work import Work
 from schemas.facts import Opened
 from schemas.partitioner import shard_of
-from streams.ledger import ZoneTask
+from streams.ledger import Round, ZoneTask
 
 COMMIT_INTERVAL = 500
 """A commit at least every so many ms, if its sum is small."""
@@ -52,28 +54,39 @@ class Patience:
         mine = [s for s in work.shards if t.at[s] == acc.round]
         if r.closed:
             return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
-        if acc.done and r.met_at is None:
-            missing = r.opened.demand - r.contributors
-            if len(acc.done) >= missing * len(mine) / len(t.at):  # then the others have their share of it, about
-                return True
-        if (
-            not acc.done
-            or r.opened.refill
-            or (r.got(now) is None and len(r.devices) - len(r.lapsed) < r.opened.demand)
-            or any(x.queue for x in work.shards.values())
-        ):
-            return False
-        while acc.cursor < len(r.devices) and (
-            acc.cursor in acc.whole
-            or acc.cursor in r.done
-            or acc.cursor in r.lapsed
-            or acc.cursor in r.voided
-            or shard_of(r.devices[acc.cursor], len(t.at)) not in mine
-        ):
-            acc.cursor += 1
-        return acc.cursor == len(r.devices)
+        return _meets(acc, r, t, mine) or _nobody_is_left(work, acc, r, t, mine, now)
 
 
 def full(acc: Accumulator) -> bool:
     """Whether its commit would not fit a record if much more went in."""
     return acc.entries > MOST_ENTRIES or acc.outcomes > MOST_TOLD
+
+
+def _meets(acc: Accumulator, r: Round, t: ZoneTask, mine: Collection[int]) -> bool:
+    """Whether a round has its demand with this commit, if the other shards have as much for it as these, about."""
+    assert r.opened
+    if not acc.done or r.met_at is not None:
+        return False
+    missing = r.opened.demand - r.contributors
+    return len(acc.done) >= missing * len(mine) / len(t.at)
+
+
+def _nobody_is_left(work: Work, acc: Accumulator, r: Round, t: ZoneTask, mine: Collection[int], now: int) -> bool:
+    """Whether all of a cohort whose blocks come into these shards have delivered, or will not any more."""
+    assert r.opened
+    if (
+        not acc.done
+        or r.opened.refill
+        or (r.got(now) is None and len(r.devices) - len(r.lapsed) < r.opened.demand)
+        or any(x.queue for x in work.shards.values())
+    ):
+        return False
+    while acc.cursor < len(r.devices) and (
+        acc.cursor in acc.whole
+        or acc.cursor in r.done
+        or acc.cursor in r.lapsed
+        or acc.cursor in r.voided
+        or shard_of(r.devices[acc.cursor], len(t.at)) not in mine
+    ):
+        acc.cursor += 1
+    return acc.cursor == len(r.devices)
