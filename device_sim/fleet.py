@@ -8,11 +8,8 @@ several that its devices move between.
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from device_sim import delta
 from device_sim.availability import Clock
 from device_sim.board import Board
 from device_sim.device import Device
@@ -21,13 +18,12 @@ from device_sim.job import ADMITTED, TRAINING, UPLOADING, Begin, Give, Job, Look
 from device_sim.job import CheckIn as Present
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
-from device_sim.portion import Portion, blocks_of, owes, portion
-from device_sim.pseudonym import pseudonym, seed_of
-from device_sim.submodels import Model, Own
-from learning.codecs import read_values, write_values
+from device_sim.portion import Portion, owes, portion
+from device_sim.pseudonym import pseudonym
+from device_sim.runs import Learner, Vector, run_all
+from device_sim.submodels import Own
 from learning.words import said
-from schemas import sets
-from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
+from schemas.blocks import CODECS, DeltaBlock
 from schemas.messages import (
     DEVICE_STATES,
     Admission,
@@ -40,7 +36,7 @@ from schemas.messages import (
     Refusal,
     Registration,
 )
-from schemas.modules import Shares, Submodel
+from schemas.modules import Submodel
 from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
@@ -61,59 +57,7 @@ from streams.processor import (
     send,
 )
 
-Vector = npt.NDArray[np.float32]
 DIVERGED = "training gave values that are not finite: is the learning rate too high?"
-
-
-class Learner(Protocol):
-    """What the devices of a fleet can train."""
-
-    def objection(self, a: Announcement) -> str:
-        """Why they cannot train this task, or ""."""
-        ...
-
-    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
-        """How many samples of the task's data the device has, and of how many classes. Raises `ValueError` if it has none."""
-        ...
-
-    def run(self, a: Announcement, device: Device, base: Vector) -> Run:
-        """One device's training for one round."""
-        ...
-
-
-def unweighed(a: Announcement, run: Run) -> str:
-    """Which of the blocks that it owes a run gives no weight, in words, or ""."""
-    weights = getattr(run, "weights", None)
-    bad = [b for b in blocks_of(a) if weights and sets.has(owes(a), b) and weights.get(b, 0) < 1]
-    return f"blocks {', '.join(map(str, bad))} are to be sent, and the run gives them no weight" if bad else ""
-
-
-class Modular(Learner, Protocol):
-    """One that trains sub-models of modular tasks, too."""
-
-    def known(self, a: Announcement) -> Model:
-        """The model of a modular task."""
-        ...
-
-    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
-        """How important each module is for the device's data, from the values of the selector's blocks, end to end."""
-        ...
-
-
-Work = tuple[Announcement, Device, Vector]
-
-
-def run_all(learner: Learner, work: Sequence[Work]) -> Sequence[Run | Exception]:
-    """Train them all, together if the learner can (`runs`). What one raises is its own."""
-    if together := getattr(learner, "runs", None):
-        return together(work)
-    out: list[Run | Exception] = []
-    for w in work:
-        try:
-            out.append(learner.run(*w))
-        except Exception as e:
-            out.append(e)
-    return out
 
 
 @dataclass(frozen=True)
@@ -506,14 +450,14 @@ class Fleet:
                     self.diverged.add(a.task)
                     yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
-            why = said(run) if isinstance(run, Exception) else unweighed(a, run)
+            why = said(run) if isinstance(run, Exception) else delta.unweighed(a, run)
             if why or isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
                 reason = f"training failed: {why}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
-                blocks = list(self._blocks(d, job, run)) if d.sends(a, run) else []
+                blocks = list(delta.blocks(d, self._name(d, job.zone, a.tenant), job, run)) if d.sends(a, run) else []
             except ValueError:
                 d.left.pop(a.task, None)  # it diverged: nothing worth sending; its lease runs out
                 blocks = []
@@ -541,38 +485,3 @@ class Fleet:
         """Send what may go."""
         board = self.boards[zone]
         yield from self.outboxes[zone].take(now, lambda parcel: not board.takes(parcel.task, parcel.round))
-
-    def _blocks(self, d: Device, job: Job, run: Run) -> Iterable[DeltaBlock]:
-        a = job.work
-        how, left = codec(a.codec), d.left.get(a.task, {})
-        seed = seed_of(a.seed, d.id, a.task, a.round, "rounding")
-        dice = np.random.default_rng(seed) if how.bits < 32 else None
-        if not how.sparse:
-            d.left.pop(a.task, None)
-        weights, gives = getattr(run, "weights", None), owes(a)
-        loss = min(round(run.loss_sum * 1e6), run.samples * MOST_LOSS) if np.isfinite(run.loss_sum) else 0
-        for i, piece in zip(blocks_of(a), slices(a.sizes), strict=True):
-            if not sets.has(gives, i):
-                continue
-            weight = weights[i] if weights else run.samples
-            weighted = run.delta[piece].astype(np.float64) * weight  # block by block: it stays in the cache
-            if i in left:
-                weighted += left[i]
-            data, exponent = write_values(weighted, how, a.unit, a.largest, dice, a.keep)
-            if how.sparse:
-                over = d.left.setdefault(a.task, {})[i] = weighted.astype(np.float32)
-                sent = read_values(how, data, weighted.size)
-                over[sent.at] -= sent.q * 2.0 ** (a.unit + exponent)
-            yield DeltaBlock(
-                task=a.task,
-                round=a.round,
-                slot=job.slot,
-                device=self._name(d, job.zone, a.tenant),
-                block=i,
-                codec=a.codec,
-                exponent=exponent,
-                weight=weight,
-                samples=run.samples,
-                loss=loss,
-                data=data,
-            )
