@@ -5,22 +5,22 @@ writes what its devices say under their pseudonyms. It decides nothing: the devi
 several that its devices move between.
 """
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from device_sim import delta
+from device_sim.alarms import Alarms
 from device_sim.availability import Clock
 from device_sim.board import Board
 from device_sim.device import Device
 from device_sim.edge import ROOM, Edge, Gone, named, version
-from device_sim.job import ADMITTED, TRAINING, UPLOADING, Begin, Give, Job, Look, Run, Train, Wish
+from device_sim.job import ADMITTED, TRAINING, UPLOADING, Begin, Give, Job, Look, Train, Wish
 from device_sim.job import CheckIn as Present
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
 from device_sim.portion import Portion, owes, portion
 from device_sim.pseudonym import pseudonym
-from device_sim.runs import Learner, Vector, run_all
+from device_sim.runs import Learner, Runs, Vector
 from device_sim.submodels import Own
 from learning.words import said
 from schemas.blocks import CODECS, DeltaBlock
@@ -115,19 +115,12 @@ class Fleet:
         self.listening = False
         self.diverged: set[str] = set()
         """Tasks of which it was said that a run diverged."""
-        self.due: list[tuple[int, int]] = []
-        """When which device wants to be woken; what is not its `next` any more is void."""
-        self.queued: set[tuple[int, int]] = set()
-        """The same, each once."""
+        self.alarms = Alarms(self.devices)
         self.looking: dict[tuple[int, str], tuple[Device, str, Announcement]] = {}
         """By device and task, who is to look at its data, in which zone; the model's selector may still be on its way."""
         self.selectors: dict[tuple[str, str], tuple[Announcement, Portion]] = {}
         """By ledger and modular task, its last round and the part of it that is looked by."""
-        self.waiting: list[tuple[Device, Job]] = []
-        """Runs to train."""
-        self.ready: list[tuple[Device, Job, Run | Exception]] = []
-        self.done: dict[Job, Run | Exception] = {}
-        """Those trained ahead."""
+        self.runs = Runs(self.devices)
         for d in self.devices:
             self._settle(d)
 
@@ -187,19 +180,14 @@ class Fleet:
                     d.admitted(zone, message, now)
                     if job := d.jobs.get((zone, message.task)):
                         yield from self._want(job.work, now)
-                self._push(d)
+                self.alarms.set(d)
             case Submodel() if d := self.by_name.get((zone, message.device)):
                 d.answered(message, now)
-                self._push(d)
+                self.alarms.set(d)
             case Credits():
                 self.outboxes[zone].hear(message, record.timestamp, now)
             case Receipt() if (zone, message.device) in self.by_name:
                 self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
-
-    def _push(self, d: Device) -> None:
-        if (at := (d.next, d.place)) not in self.queued:
-            self.queued.add(at)
-            heapq.heappush(self.due, at)
 
     def _object(self, board: Board, task: str, reason: str, now: int) -> Iterator[Send]:
         """What cannot be done for a task, if anything: said once, and it is left alone until its next announcement."""
@@ -223,17 +211,23 @@ class Fleet:
             self.tenants.add((board.zone, a.tenant))
             self.by_name |= {(board.zone, self._name(d, board.zone, a.tenant)): d for d in self.devices}
         for d in self.devices:
-            if a.task not in d.sizes and not board.objections[a.task]:
-                try:
-                    d.sizes[a.task] = self.learner.size(a, d)
-                except Exception:  # of a tenant's data
-                    continue  # it has none of this task, and bids for no round of it
-            if a.modules and a.task not in d.own and a.task in d.sizes and not board.objections[a.task]:
-                d.own[a.task] = Own(self.learner.known(a), a.modules)  # type: ignore[attr-defined]
+            if not board.objections[a.task] and not self._acquaint(d, a):
+                continue  # it bids for no round of it
             before = d.next
             d.hear(a, board.zone, now)
             if d.next != before:
-                self._push(d)
+                self.alarms.set(d)
+
+    def _acquaint(self, d: Device, a: Announcement) -> bool:
+        """Note what a device has of a task, and of a modular one knows of its model; False: it has no data of it."""
+        if a.task not in d.sizes:
+            try:
+                d.sizes[a.task] = self.learner.size(a, d)
+            except Exception:  # of a tenant's data
+                return False
+        if a.modules and a.task not in d.own:
+            d.own[a.task] = Own(self.learner.known(a), a.modules)  # type: ignore[attr-defined]
+        return True
 
     def _planned(self, plan: SharingPlan, board: Board, now: int) -> None:
         if not board.replan(plan):
@@ -242,7 +236,7 @@ class Fleet:
             before = d.next
             d.planned(plan, now)
             if d.next != before:
-                self._push(d)
+                self.alarms.set(d)
 
     def _over_with(self, a: Announcement, board: Board, now: int) -> None:
         """A task is over in a zone. What devices know of it they keep while another zone of this fleet has it."""
@@ -257,7 +251,7 @@ class Fleet:
             d.hear(a, board.zone, now)
             d.forget(board.zone, a.task, everywhere)
             if d.next != before:
-                self._push(d)
+                self.alarms.set(d)
 
     def _name(self, d: Device, zone: str, tenant: str) -> str:
         key = (d.id, zone, tenant)
@@ -286,7 +280,7 @@ class Fleet:
                     for i, d in enumerate(self.devices):
                         d.place = i
                         d.next = now
-                        self._push(d)
+                        self.alarms.set(d)
                     yield from (Follow(topic(self.namespace, z, "announcements").name, 0, 0) for z in self.boards)
             case ("model", int(number)):
                 yield from self._fetch(self.edge.answer(number, value), now)
@@ -312,12 +306,8 @@ class Fleet:
     # ------------------------------------------------------------------ the devices
 
     def _tick(self, now: int) -> Iterator[Effect]:
-        while self.due and self.due[0][0] <= now:
-            self.queued.remove(self.due[0])
-            at, i = heapq.heappop(self.due)
-            d = self.devices[i]
-            if at == d.next:
-                yield from self._wake(d, now)
+        for d in self.alarms.due(now):
+            yield from self._wake(d, now)
         yield from self._look(now)
         yield from self._train(now)
         yield from self._deliver(now)
@@ -325,17 +315,20 @@ class Fleet:
             yield from self._post(zone, now)
         if now - self.reported >= self.manner.report:
             self.reported = now
-            states = [d.state for d in self.devices]
-            count = {s: states.count(s) for s in DEVICE_STATES}
-            boxes = self.outboxes.values()
-            sent = sum(box.sent for box in boxes), sum(box.sent_bytes for box in boxes)
-            models = self.edge.fetched, self.edge.handed
-            waits = self.outboxes[self.zone].waiting, sum(box.left for box in boxes)
-            local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
-            busy = sum(d.busy_now for d in self.devices)
-            elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
-            report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local, busy, elsewhere)
-            yield send(self.metrics, report, key=self.name)
+            yield self._report(now)
+
+    def _report(self, now: int) -> Send:
+        states = [d.state for d in self.devices]
+        count = {s: states.count(s) for s in DEVICE_STATES}
+        boxes = self.outboxes.values()
+        sent = sum(box.sent for box in boxes), sum(box.sent_bytes for box in boxes)
+        models = self.edge.fetched, self.edge.handed
+        waits = self.outboxes[self.zone].waiting, sum(box.left for box in boxes)
+        local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
+        busy = sum(d.busy_now for d in self.devices)
+        elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
+        report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local, busy, elsewhere)
+        return send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
         for act in d.wake(now, self.boards):
@@ -353,15 +346,12 @@ class Fleet:
                     self.looking[d.place, a.task] = d, zone, a
                 case Begin(job):
                     if self.manner.ahead:
-                        self.waiting.append((d, job))
+                        self.runs.begin(d, job)
                 case Train(job):
-                    if job in self.done:
-                        self.ready.append((d, job, self.done.pop(job)))
-                    elif (d, job) not in self.waiting:
-                        self.waiting.append((d, job))
+                    self.runs.due(d, job)
                 case Give(job, block):
                     yield from self._give(d, job, block, now)
-        self._push(d)
+        self.alarms.set(d)
 
     def _asked(self, job: Job) -> list[str]:
         """The abilities that the plane weighs for this wish: no more of them are said under a tenant's pseudonym, or they would tell
@@ -399,14 +389,14 @@ class Fleet:
             name = self._name(d, zone, a.tenant)
             if profile := d.saw(a, name, shares, now):
                 yield send(topic(self.namespace, zone, "profiles"), profile, name)
-            self._push(d)
+            self.alarms.set(d)
 
     def _train(self, now: int) -> Iterator[Effect]:
         """Have trained what is due, as far as the models are there."""
         ready: list[tuple[Device, Job, Vector]] = []
         later: list[tuple[Device, Job]] = []
         models: dict[str, Vector | None] = {}
-        for d, job in self.waiting:
+        for d, job in self.runs.waiting:
             board, a = self.boards[job.zone], job.work
             if d.running is not job:
                 continue  # it left the round meanwhile
@@ -423,23 +413,13 @@ class Fleet:
                 ready.append((d, job, base))
             else:
                 later.append((d, job))
-        self.waiting = later
-        if not ready:
-            return
-        if len(self.done) > len(self.devices):  # those that were left meanwhile
-            running = {d.running for d in self.devices}
-            self.done = {job: run for job, run in self.done.items() if job in running}
-        runs = run_all(self.learner, [(job.work, d, base) for d, job, base in ready])
-        for (d, job, _), run in zip(ready, runs, strict=True):
-            if now < job.until:
-                self.done[job] = run
-            else:
-                self.ready.append((d, job, run))
+        self.runs.waiting = later
+        if ready:
+            self.runs.train(self.learner, ready, now)
 
     def _deliver(self, now: int) -> Iterator[Effect]:
         """Runs that are done become deltas."""
-        ready, self.ready = self.ready, []
-        for d, job, run in ready:
+        for d, job, run in self.runs.take():
             a = job.work
             if d.running is not job:
                 continue
@@ -467,7 +447,7 @@ class Fleet:
     def _over(self, d: Device, job: Job, now: int) -> None:
         d.drop(job)
         d.next = now
-        self._push(d)
+        self.alarms.set(d)
 
     def _give(self, d: Device, job: Job, block: object, now: int) -> Iterator[Send]:
         """A block; once more, all of them, behind the last, if the network is flaky."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim.device import Device
-from device_sim.job import Run
+from device_sim.job import Job, Run
 from device_sim.submodels import Model
 from schemas.messages import Announcement
 from schemas.modules import Shares
@@ -57,3 +57,43 @@ def run_all(learner: Learner, work: Sequence[Work]) -> Sequence[Run | Exception]
         except Exception as e:
             out.append(e)
     return out
+
+
+class Runs:
+    """Those of an edge's devices."""
+
+    def __init__(self, devices: Sequence[Device]):
+        self.devices = devices
+        self.waiting: list[tuple[Device, Job]] = []
+        """Who is to train what."""
+        self._ahead: dict[Job, Run | Exception] = {}
+        """What was trained before its time."""
+        self._due: list[tuple[Device, Job, Run | Exception]] = []
+
+    def begin(self, d: Device, job: Job) -> None:
+        """Have it trained before its time."""
+        self.waiting.append((d, job))
+
+    def due(self, d: Device, job: Job) -> None:
+        """Its time has come: it is trained already, or is to be."""
+        if job in self._ahead:
+            self._due.append((d, job, self._ahead.pop(job)))
+        elif (d, job) not in self.waiting:
+            self.waiting.append((d, job))
+
+    def train(self, learner: Learner, ready: Sequence[tuple[Device, Job, Vector]], now: int) -> None:
+        """Train these, each from its model."""
+        if len(self._ahead) > len(self.devices):  # those that were left meanwhile
+            running = {d.running for d in self.devices}
+            self._ahead = {job: run for job, run in self._ahead.items() if job in running}
+        runs = run_all(learner, [(job.work, d, base) for d, job, base in ready])
+        for (d, job, _), run in zip(ready, runs, strict=True):
+            if now < job.until:
+                self._ahead[job] = run
+            else:
+                self._due.append((d, job, run))
+
+    def take(self) -> list[tuple[Device, Job, Run | Exception]]:
+        """What is trained, its time being over, since the last call."""
+        due, self._due = self._due, []
+        return due
