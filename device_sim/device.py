@@ -9,8 +9,8 @@ Where tenants share devices by a policy, the zone announces a plan whose rules s
 takes the first that is open, that it can do and that fits, one at a time. Either way it leaves alone what needs more than it has; what
 it has of a task's private needs it alone knows.
 
-Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `trained`. Out: the acts of `job.py`. `next` is when it wants to be
-woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
+Its link to the plane is a port. In: `wake`, `hear`, `planned`, `admitted`, `refused`, `saw`, `answered`, `trained`, `drop`, `forget`. Out: the acts
+of `job.py`. `next` is when it wants to be woken. `Fleet` drives many of them over Kafka, a phone its own one over HTTP (`alone.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,8 +1,8 @@
 """A fleet: many devices behind one edge.
 
-The edge reads Kafka once for all of them, hands announcements and answers out, fetches each model once, has runs trained, and
-writes what its devices say under their pseudonyms. It decides nothing: the devices do (`device_sim.device`). It serves one zone, or
-several that its devices move between.
+The edge reads Kafka once for all of them, hands announcements and answers out, fetches each model once (`device_sim/edge.py`), has runs
+trained (`runs.py`), makes deltas of them (`delta.py`), and writes what its devices say under their pseudonyms. It decides nothing: the
+devices do (`device.py`). It serves one zone, or several that its devices move between.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,11 +1,11 @@
 """A gateway: an edge for devices that are elsewhere, phones or any program, and speak to it over a link of their own.
 
 It reads Kafka once for all of them, as every edge does: announcements and plans go to whoever asks for messages, admissions, refusals,
-sub-models and receipts to the device whose pseudonym they bear, blocks of models out of one copy (`device_sim/edge.py`). What a device says goes
-to the log under its pseudonym; deltas as fast as the zone's credits allow (`device_sim/outbox.py`). It decides nothing and trains
-nothing, and what it knows of devices it may lose: they say it again.
+sub-models and receipts to the device whose pseudonym they bear (`device_sim/news.py`), blocks of models out of one copy (`edge.py`). What a
+device says goes to the log under its pseudonym; deltas as fast as the zone's credits allow (`outbox.py`). It decides nothing and trains
+nothing, and what it knows of devices (`box.py`) it may lose: they say it again.
 
-A state machine that does no I/O. The link asks in a device's name, with a number of its own, and finds a `Reply` with that number
+A state machine that does no I/O. The link (`link.py`) asks in a device's name, with a number of its own, and finds a `Reply` with that number
 later. **What a device is told is `DONE` is in the log**, acknowledged as every record of this plane: what was not told so it sends
 again, and the ledger counts it once. A device calls itself `ME`: the gateway puts the pseudonym in its place on the way in, and takes
 it out on the way back, so neither Kafka sees who it is nor the device what it is called.

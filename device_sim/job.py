@@ -1,4 +1,4 @@
-"""A round that a device is in, step by step, and what the device says on the way: its acts."""
+"""A round that a device is in, step by step, what its run gave, and what the device says on the way: its acts."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -96,7 +96,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Its run is due: the edge has it trained, and says `trained`, or `failed`."""
+    """Its run is due: the edge has it trained, and says `trained`, or has it `drop` the round."""
 
     job: Job
 

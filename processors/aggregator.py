@@ -7,13 +7,13 @@ model (design: Commit, Drop, Take-over):
    one reads, from the fold's next offset;
 2. fetch the bitmaps of the commits that cover these shards, so that a block counted before is known;
 3. judge each block in the order of the log, add what counts, note it in the accumulator's own bitmap;
-4. sum and bitmap go to the partials, acknowledged; then `Committed` is appended, and read back; meanwhile the next
-   accumulator of the round goes on where this one ends;
+4. when it has waited long enough (`processors/patience.py`), sum and bitmap go to the partials, acknowledged; then `Committed` is
+   appended, and read back; meanwhile the next accumulator of the round goes on where this one ends;
 5. accepted: the bitmap is known from now on. Any other way an accumulator stops being alive (its shards' token, next
    offset or round is no longer its own), it is dropped with its bitmap, and its shards are read again from the fold.
 
 Where a delta counts whole or not at all, its blocks are held until the last one is there (`processors/work.py`). What a log
-does not hold any more, or partials that are gone, is said in a `Lost`; the task then stands still.
+does not hold any more, or partials that are gone, is said in a `Lost` (`processors/losses.py`); the task then stands still.
 """
 
 from collections.abc import Iterable, Iterator
