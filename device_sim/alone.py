@@ -2,7 +2,7 @@
 
 from device_sim.device import Device
 from device_sim.fleet import Fleet
-from device_sim.gateway import ME
+from device_sim.link import ME
 
 
 class Alone(Fleet):

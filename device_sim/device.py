@@ -9,14 +9,12 @@ Where tenants share devices by a policy, the zone announces a plan whose rules s
 takes the first that is open, that it can do and that fits, one at a time. Either way it leaves alone what needs more than it has; what
 it has of a task's private needs it alone knows.
 
-Its link to the plane is a port. In: `wake`, `hear`, `admitted`, `refused`, `trained`. Out: the acts of `job.py`. `next` is when it wants to be
-woken. `Fleet` drives many of them over Kafka; an app on a phone would drive one.
+Its link to the plane is a port. In: `wake`, `hear`, `planned`, `admitted`, `refused`, `saw`, `answered`, `trained`, `drop`, `forget`. Out: the acts
+of `job.py`. `next` is when it wants to be woken. `Fleet` drives many of them over Kafka, a phone its own one over HTTP (`alone.py`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from math import nan
 from typing import Protocol
 
 import numpy as np
@@ -43,7 +41,10 @@ from device_sim.job import (
     Run,
     Train,
     Wish,
+    held_back,
+    quality_of,
 )
+from device_sim.outlook import Outlook, windows
 from device_sim.pace import Pace, Steady
 from device_sim.planner import Offer, Window
 from device_sim.portion import owes, portion
@@ -51,17 +52,15 @@ from device_sim.pseudonym import seed_of, throw
 from device_sim.submodels import Own, limits, worth_sending
 from device_sim.whims import Whims
 from learning.modular.derivation import Limits
-from learning.rewards import ABSURD, first_quality, quality
+from learning.rewards import first_quality
 from schemas.messages import Admission, Announcement, Refusal
 from schemas.modules import Profile, Shares, Submodel
-from schemas.sharing import Abilities, SharingPlan, meets
+from schemas.sharing import Abilities, SharingPlan, drawn, meets
 
 PATIENCE = 5_000
 """ms after which a device that hears nothing of its registration tries again."""
 SAMPLES = "samples"
 """The private need that every device knows of: how many samples of the task's data it has."""
-UNEXPECTED = 48
-"""Who is free and did not expect it counts on so large a part of the time that a plan looks ahead: of a day, half an hour."""
 STILL_HERE = 6 * 3_600_000
 """ms after which a device that stays free checks in again: who is not heard of for a day is forgotten."""
 NEVER = 2**62
@@ -71,18 +70,6 @@ class Journey(Protocol):
     """Where a device is."""
 
     def zone(self, now: int) -> str: ...
-
-
-class Outlook(Protocol):
-    """When a device expects to be free."""
-
-    def windows(self, now_ms: int, horizon_ms: int, m: int, *, free: bool | None = None) -> list[Window]:
-        """The m longest windows that it expects, in order; `free`: whether it is free now."""
-        ...
-
-    def observe(self, start_ms: int, end_ms: int) -> None:
-        """It was free from start to end, and not since what was observed last."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -283,16 +270,16 @@ class Device:
 
     def sends(self, a: Announcement, run: Run) -> bool:
         """Whether what a run gave meets the task's upload condition."""
-        return a.modules is None or worth_sending(a.modules, *_held_back(run))
+        return a.modules is None or worth_sending(a.modules, *held_back(run))
 
     def trained(self, job: Job, run: Run, blocks: Sequence[object], now: int) -> None:
         """Its run is done: `blocks` of the delta are to be uploaded, none if it diverged."""
-        self.quality[job.work.task] = _quality(run)
+        self.quality[job.work.task] = quality_of(run)
         known, classes = self.sizes[job.work.task]
         self.sizes[job.work.task] = (max(known, run.samples), classes)  # a client may have known it alone
         self.pace.took(job.work, run.samples, now - job.since)
         if own := self.own.get(job.work.task):
-            own.trained(_held_back(run)[0])
+            own.trained(held_back(run)[0])
         if not blocks:
             self.drop(job)
         else:
@@ -437,14 +424,8 @@ class Device:
     def _turn(self, plan: SharingPlan) -> tuple[str, ...]:
         """The tasks that the plan has for it, drawn by the shares of its rule's turns, once a plan."""
         if self.turn[0] is not plan:
-            rule = next((r for r in plan.rules if r.fits(self.abilities)), None)
-            tasks: tuple[str, ...] = ()
-            left = throw(self.habit.seed, self.id, "turn", plan.zone, plan.at)
-            for turn in rule.turns if rule else ():
-                tasks, left = turn.tasks, left - turn.share
-                if left < 0:
-                    break
-            self.turn = plan, tasks
+            chance = throw(self.habit.seed, self.id, "turn", plan.zone, plan.at)
+            self.turn = plan, drawn(plan, self.abilities, chance)
         return self.turn[1]
 
     def _able(self, a: Announcement) -> bool:
@@ -493,26 +474,5 @@ class Device:
         return self.pace.expect(a, self.sizes[a.task][0])
 
     def _windows(self, now: int) -> list[Window]:
-        """When it will be free, the present window first: as the forecast says, or for as long as the plan looks ahead."""
-        horizon = self.habit.horizon_ms
-        if self.outlook is None:
-            return [(now, now + horizon)]
-        expected = self.outlook.windows(now, horizon, self.habit.slots, free=True)
-        if expected and expected[0][0] <= now:
-            return expected
-        end = now + max(1, horizon // UNEXPECTED)  # it is free though it did not expect to be: who knows for how long
-        return [(now, min(end, expected[0][0]) if expected else end), *expected]
-
-
-def _held_back(run: Run) -> tuple[float, float]:
-    """The loss on held-back samples before a run and after it, NaN where nobody looked."""
-    return getattr(run, "before", nan), getattr(run, "after", nan)
-
-
-def _quality(run: Run) -> float:
-    """Eq. 3; where the loss of each sample is not known, or one is none, as if all had the mean."""
-    losses = getattr(run, "losses", None)
-    if losses is not None and len(losses):
-        with suppress(ValueError):  # of a training that diverged, or of someone's own client
-            return quality(np.asarray(losses))
-    return run.loss_sum if 0 <= run.loss_sum <= ABSURD else 0.0
+        """When it will be free, the present window first."""
+        return windows(self.outlook, now, self.habit.horizon_ms, self.habit.slots)

@@ -1,33 +1,29 @@
 """A fleet: many devices behind one edge.
 
-The edge reads Kafka once for all of them, hands announcements and answers out, fetches each model once, has runs trained, and
-writes what its devices say under their pseudonyms. It decides nothing: the devices do (`device_sim.device`). It serves one zone, or
-several that its devices move between.
+The edge reads Kafka once for all of them, hands announcements and answers out, fetches each model once (`device_sim/edge.py`), has runs
+trained (`runs.py`), makes deltas of them (`delta.py`), and writes what its devices say under their pseudonyms. It decides nothing: the
+devices do (`device.py`). It serves one zone, or several that its devices move between.
 """
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from device_sim import delta
+from device_sim.alarms import Alarms
 from device_sim.availability import Clock
 from device_sim.board import Board
 from device_sim.device import Device
 from device_sim.edge import ROOM, Edge, Gone, named, version
-from device_sim.job import ADMITTED, TRAINING, UPLOADING, Begin, Give, Job, Look, Run, Train, Wish
+from device_sim.job import ADMITTED, TRAINING, UPLOADING, Begin, Give, Job, Look, Train, Wish
 from device_sim.job import CheckIn as Present
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.pace import Steady
-from device_sim.portion import Portion, blocks_of, owes, portion
-from device_sim.pseudonym import pseudonym, seed_of
-from device_sim.submodels import Model, Own
-from learning.codecs import read_values, write_values
+from device_sim.portion import Portion, owes, portion
+from device_sim.pseudonym import pseudonym
+from device_sim.runs import Learner, Runs, Vector
+from device_sim.submodels import Own
 from learning.words import said
-from schemas import sets
-from schemas.blocks import CODECS, MOST_LOSS, DeltaBlock, codec, slices
+from schemas.blocks import CODECS, DeltaBlock
 from schemas.messages import (
     DEVICE_STATES,
     Admission,
@@ -40,7 +36,7 @@ from schemas.messages import (
     Refusal,
     Registration,
 )
-from schemas.modules import Shares, Submodel
+from schemas.modules import Submodel
 from schemas.sharing import SharingPlan
 from schemas.topics import GLOBAL, parse, read, topic
 from schemas.wire import Malformed
@@ -61,59 +57,7 @@ from streams.processor import (
     send,
 )
 
-Vector = npt.NDArray[np.float32]
 DIVERGED = "training gave values that are not finite: is the learning rate too high?"
-
-
-class Learner(Protocol):
-    """What the devices of a fleet can train."""
-
-    def objection(self, a: Announcement) -> str:
-        """Why they cannot train this task, or ""."""
-        ...
-
-    def size(self, a: Announcement, device: Device) -> tuple[int, int]:
-        """How many samples of the task's data the device has, and of how many classes. Raises `ValueError` if it has none."""
-        ...
-
-    def run(self, a: Announcement, device: Device, base: Vector) -> Run:
-        """One device's training for one round."""
-        ...
-
-
-def unweighed(a: Announcement, run: Run) -> str:
-    """Which of the blocks that it owes a run gives no weight, in words, or ""."""
-    weights = getattr(run, "weights", None)
-    bad = [b for b in blocks_of(a) if weights and sets.has(owes(a), b) and weights.get(b, 0) < 1]
-    return f"blocks {', '.join(map(str, bad))} are to be sent, and the run gives them no weight" if bad else ""
-
-
-class Modular(Learner, Protocol):
-    """One that trains sub-models of modular tasks, too."""
-
-    def known(self, a: Announcement) -> Model:
-        """The model of a modular task."""
-        ...
-
-    def profile(self, a: Announcement, device: Device, selector: Vector) -> Shares:
-        """How important each module is for the device's data, from the values of the selector's blocks, end to end."""
-        ...
-
-
-Work = tuple[Announcement, Device, Vector]
-
-
-def run_all(learner: Learner, work: Sequence[Work]) -> Sequence[Run | Exception]:
-    """Train them all, together if the learner can (`runs`). What one raises is its own."""
-    if together := getattr(learner, "runs", None):
-        return together(work)
-    out: list[Run | Exception] = []
-    for w in work:
-        try:
-            out.append(learner.run(*w))
-        except Exception as e:
-            out.append(e)
-    return out
 
 
 @dataclass(frozen=True)
@@ -171,19 +115,12 @@ class Fleet:
         self.listening = False
         self.diverged: set[str] = set()
         """Tasks of which it was said that a run diverged."""
-        self.due: list[tuple[int, int]] = []
-        """When which device wants to be woken; what is not its `next` any more is void."""
-        self.queued: set[tuple[int, int]] = set()
-        """The same, each once."""
+        self.alarms = Alarms(self.devices)
         self.looking: dict[tuple[int, str], tuple[Device, str, Announcement]] = {}
         """By device and task, who is to look at its data, in which zone; the model's selector may still be on its way."""
         self.selectors: dict[tuple[str, str], tuple[Announcement, Portion]] = {}
         """By ledger and modular task, its last round and the part of it that is looked by."""
-        self.waiting: list[tuple[Device, Job]] = []
-        """Runs to train."""
-        self.ready: list[tuple[Device, Job, Run | Exception]] = []
-        self.done: dict[Job, Run | Exception] = {}
-        """Those trained ahead."""
+        self.runs = Runs(self.devices)
         for d in self.devices:
             self._settle(d)
 
@@ -243,19 +180,14 @@ class Fleet:
                     d.admitted(zone, message, now)
                     if job := d.jobs.get((zone, message.task)):
                         yield from self._want(job.work, now)
-                self._push(d)
+                self.alarms.set(d)
             case Submodel() if d := self.by_name.get((zone, message.device)):
                 d.answered(message, now)
-                self._push(d)
+                self.alarms.set(d)
             case Credits():
                 self.outboxes[zone].hear(message, record.timestamp, now)
             case Receipt() if (zone, message.device) in self.by_name:
                 self.outcomes[message.outcome] = self.outcomes.get(message.outcome, 0) + len(message.blocks)
-
-    def _push(self, d: Device) -> None:
-        if (at := (d.next, d.place)) not in self.queued:
-            self.queued.add(at)
-            heapq.heappush(self.due, at)
 
     def _object(self, board: Board, task: str, reason: str, now: int) -> Iterator[Send]:
         """What cannot be done for a task, if anything: said once, and it is left alone until its next announcement."""
@@ -279,17 +211,23 @@ class Fleet:
             self.tenants.add((board.zone, a.tenant))
             self.by_name |= {(board.zone, self._name(d, board.zone, a.tenant)): d for d in self.devices}
         for d in self.devices:
-            if a.task not in d.sizes and not board.objections[a.task]:
-                try:
-                    d.sizes[a.task] = self.learner.size(a, d)
-                except Exception:  # of a tenant's data
-                    continue  # it has none of this task, and bids for no round of it
-            if a.modules and a.task not in d.own and a.task in d.sizes and not board.objections[a.task]:
-                d.own[a.task] = Own(self.learner.known(a), a.modules)  # type: ignore[attr-defined]
+            if not board.objections[a.task] and not self._acquaint(d, a):
+                continue  # it bids for no round of it
             before = d.next
             d.hear(a, board.zone, now)
             if d.next != before:
-                self._push(d)
+                self.alarms.set(d)
+
+    def _acquaint(self, d: Device, a: Announcement) -> bool:
+        """Note what a device has of a task, and of a modular one knows of its model; False: it has no data of it."""
+        if a.task not in d.sizes:
+            try:
+                d.sizes[a.task] = self.learner.size(a, d)
+            except Exception:  # of a tenant's data
+                return False
+        if a.modules and a.task not in d.own:
+            d.own[a.task] = Own(self.learner.known(a), a.modules)  # type: ignore[attr-defined]
+        return True
 
     def _planned(self, plan: SharingPlan, board: Board, now: int) -> None:
         if not board.replan(plan):
@@ -298,7 +236,7 @@ class Fleet:
             before = d.next
             d.planned(plan, now)
             if d.next != before:
-                self._push(d)
+                self.alarms.set(d)
 
     def _over_with(self, a: Announcement, board: Board, now: int) -> None:
         """A task is over in a zone. What devices know of it they keep while another zone of this fleet has it."""
@@ -313,7 +251,7 @@ class Fleet:
             d.hear(a, board.zone, now)
             d.forget(board.zone, a.task, everywhere)
             if d.next != before:
-                self._push(d)
+                self.alarms.set(d)
 
     def _name(self, d: Device, zone: str, tenant: str) -> str:
         key = (d.id, zone, tenant)
@@ -342,7 +280,7 @@ class Fleet:
                     for i, d in enumerate(self.devices):
                         d.place = i
                         d.next = now
-                        self._push(d)
+                        self.alarms.set(d)
                     yield from (Follow(topic(self.namespace, z, "announcements").name, 0, 0) for z in self.boards)
             case ("model", int(number)):
                 yield from self._fetch(self.edge.answer(number, value), now)
@@ -368,12 +306,8 @@ class Fleet:
     # ------------------------------------------------------------------ the devices
 
     def _tick(self, now: int) -> Iterator[Effect]:
-        while self.due and self.due[0][0] <= now:
-            self.queued.remove(self.due[0])
-            at, i = heapq.heappop(self.due)
-            d = self.devices[i]
-            if at == d.next:
-                yield from self._wake(d, now)
+        for d in self.alarms.due(now):
+            yield from self._wake(d, now)
         yield from self._look(now)
         yield from self._train(now)
         yield from self._deliver(now)
@@ -381,17 +315,20 @@ class Fleet:
             yield from self._post(zone, now)
         if now - self.reported >= self.manner.report:
             self.reported = now
-            states = [d.state for d in self.devices]
-            count = {s: states.count(s) for s in DEVICE_STATES}
-            boxes = self.outboxes.values()
-            sent = sum(box.sent for box in boxes), sum(box.sent_bytes for box in boxes)
-            models = self.edge.fetched, self.edge.handed
-            waits = self.outboxes[self.zone].waiting, sum(box.left for box in boxes)
-            local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
-            busy = sum(d.busy_now for d in self.devices)
-            elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
-            report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local, busy, elsewhere)
-            yield send(self.metrics, report, key=self.name)
+            yield self._report(now)
+
+    def _report(self, now: int) -> Send:
+        states = [d.state for d in self.devices]
+        count = {s: states.count(s) for s in DEVICE_STATES}
+        boxes = self.outboxes.values()
+        sent = sum(box.sent for box in boxes), sum(box.sent_bytes for box in boxes)
+        models = self.edge.fetched, self.edge.handed
+        waits = self.outboxes[self.zone].waiting, sum(box.left for box in boxes)
+        local = LocalTime(round(self.clock.hours(now), 3), self.clock.day_ms) if self.clock else None
+        busy = sum(d.busy_now for d in self.devices)
+        elsewhere = {z: box.waiting for z, box in self.outboxes.items() if z != self.zone and box.waiting}
+        report = FleetReport(self.name, self.zone, now, count, *sent, *models, *waits, local, busy, elsewhere)
+        return send(self.metrics, report, key=self.name)
 
     def _wake(self, d: Device, now: int) -> Iterator[Effect]:
         for act in d.wake(now, self.boards):
@@ -409,15 +346,12 @@ class Fleet:
                     self.looking[d.place, a.task] = d, zone, a
                 case Begin(job):
                     if self.manner.ahead:
-                        self.waiting.append((d, job))
+                        self.runs.begin(d, job)
                 case Train(job):
-                    if job in self.done:
-                        self.ready.append((d, job, self.done.pop(job)))
-                    elif (d, job) not in self.waiting:
-                        self.waiting.append((d, job))
+                    self.runs.due(d, job)
                 case Give(job, block):
                     yield from self._give(d, job, block, now)
-        self._push(d)
+        self.alarms.set(d)
 
     def _asked(self, job: Job) -> list[str]:
         """The abilities that the plane weighs for this wish: no more of them are said under a tenant's pseudonym, or they would tell
@@ -455,14 +389,14 @@ class Fleet:
             name = self._name(d, zone, a.tenant)
             if profile := d.saw(a, name, shares, now):
                 yield send(topic(self.namespace, zone, "profiles"), profile, name)
-            self._push(d)
+            self.alarms.set(d)
 
     def _train(self, now: int) -> Iterator[Effect]:
         """Have trained what is due, as far as the models are there."""
         ready: list[tuple[Device, Job, Vector]] = []
         later: list[tuple[Device, Job]] = []
         models: dict[str, Vector | None] = {}
-        for d, job in self.waiting:
+        for d, job in self.runs.waiting:
             board, a = self.boards[job.zone], job.work
             if d.running is not job:
                 continue  # it left the round meanwhile
@@ -479,23 +413,13 @@ class Fleet:
                 ready.append((d, job, base))
             else:
                 later.append((d, job))
-        self.waiting = later
-        if not ready:
-            return
-        if len(self.done) > len(self.devices):  # those that were left meanwhile
-            running = {d.running for d in self.devices}
-            self.done = {job: run for job, run in self.done.items() if job in running}
-        runs = run_all(self.learner, [(job.work, d, base) for d, job, base in ready])
-        for (d, job, _), run in zip(ready, runs, strict=True):
-            if now < job.until:
-                self.done[job] = run
-            else:
-                self.ready.append((d, job, run))
+        self.runs.waiting = later
+        if ready:
+            self.runs.train(self.learner, ready, now)
 
     def _deliver(self, now: int) -> Iterator[Effect]:
         """Runs that are done become deltas."""
-        ready, self.ready = self.ready, []
-        for d, job, run in ready:
+        for d, job, run in self.runs.take():
             a = job.work
             if d.running is not job:
                 continue
@@ -506,14 +430,14 @@ class Fleet:
                     self.diverged.add(a.task)
                     yield objection(self.namespace, self.name, a.task, DIVERGED, now)
                 continue
-            why = said(run) if isinstance(run, Exception) else unweighed(a, run)
+            why = said(run) if isinstance(run, Exception) else delta.unweighed(a, run)
             if why or isinstance(run, Exception):  # a tenant's model or data: that task's fault, not this fleet's
                 self._over(d, job, now)
                 reason = f"training failed: {why}"
                 yield from self._object(self.boards[job.zone], a.task, reason, now)
                 continue
             try:
-                blocks = list(self._blocks(d, job, run)) if d.sends(a, run) else []
+                blocks = list(delta.blocks(d, self._name(d, job.zone, a.tenant), job, run)) if d.sends(a, run) else []
             except ValueError:
                 d.left.pop(a.task, None)  # it diverged: nothing worth sending; its lease runs out
                 blocks = []
@@ -523,7 +447,7 @@ class Fleet:
     def _over(self, d: Device, job: Job, now: int) -> None:
         d.drop(job)
         d.next = now
-        self._push(d)
+        self.alarms.set(d)
 
     def _give(self, d: Device, job: Job, block: object, now: int) -> Iterator[Send]:
         """A block; once more, all of them, behind the last, if the network is flaky."""
@@ -541,38 +465,3 @@ class Fleet:
         """Send what may go."""
         board = self.boards[zone]
         yield from self.outboxes[zone].take(now, lambda parcel: not board.takes(parcel.task, parcel.round))
-
-    def _blocks(self, d: Device, job: Job, run: Run) -> Iterable[DeltaBlock]:
-        a = job.work
-        how, left = codec(a.codec), d.left.get(a.task, {})
-        seed = seed_of(a.seed, d.id, a.task, a.round, "rounding")
-        dice = np.random.default_rng(seed) if how.bits < 32 else None
-        if not how.sparse:
-            d.left.pop(a.task, None)
-        weights, gives = getattr(run, "weights", None), owes(a)
-        loss = min(round(run.loss_sum * 1e6), run.samples * MOST_LOSS) if np.isfinite(run.loss_sum) else 0
-        for i, piece in zip(blocks_of(a), slices(a.sizes), strict=True):
-            if not sets.has(gives, i):
-                continue
-            weight = weights[i] if weights else run.samples
-            weighted = run.delta[piece].astype(np.float64) * weight  # block by block: it stays in the cache
-            if i in left:
-                weighted += left[i]
-            data, exponent = write_values(weighted, how, a.unit, a.largest, dice, a.keep)
-            if how.sparse:
-                over = d.left.setdefault(a.task, {})[i] = weighted.astype(np.float32)
-                sent = read_values(how, data, weighted.size)
-                over[sent.at] -= sent.q * 2.0 ** (a.unit + exponent)
-            yield DeltaBlock(
-                task=a.task,
-                round=a.round,
-                slot=job.slot,
-                device=self._name(d, job.zone, a.tenant),
-                block=i,
-                codec=a.codec,
-                exponent=exponent,
-                weight=weight,
-                samples=run.samples,
-                loss=loss,
-                data=data,
-            )

@@ -1,30 +1,27 @@
 """A gateway: an edge for devices that are elsewhere, phones or any program, and speak to it over a link of their own.
 
 It reads Kafka once for all of them, as every edge does: announcements and plans go to whoever asks for messages, admissions, refusals,
-sub-models and receipts to the device whose pseudonym they bear, blocks of models out of one copy (`device_sim/edge.py`). What a device says goes
-to the log under its pseudonym; deltas as fast as the zone's credits allow (`device_sim/outbox.py`). It decides nothing and trains
-nothing, and what it knows of devices it may lose: they say it again.
+sub-models and receipts to the device whose pseudonym they bear (`device_sim/news.py`), blocks of models out of one copy (`edge.py`). What a
+device says goes to the log under its pseudonym; deltas as fast as the zone's credits allow (`outbox.py`). It decides nothing and trains
+nothing, and what it knows of devices (`box.py`) it may lose: they say it again.
 
-A state machine that does no I/O. The link asks in a device's name, with a number of its own, and finds a `Reply` with that number
+A state machine that does no I/O. The link (`link.py`) asks in a device's name, with a number of its own, and finds a `Reply` with that number
 later. **What a device is told is `DONE` is in the log**, acknowledged as every record of this plane: what was not told so it sends
 again, and the ledger counts it once. A device calls itself `ME`: the gateway puts the pseudonym in its place on the way in, and takes
 it out on the way back, so neither Kafka sees who it is nor the device what it is called.
 """
 
 import heapq
-from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
-from itertools import takewhile
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from device_sim.board import Board
+from device_sim.box import ASKS_EVERY, Box
 from device_sim.edge import ROOM, Edge, Gone, named, version
-from device_sim.job import ASKING, ASLEEP, IDLE, REGISTERED, TRAINING
+from device_sim.link import ME, MOST_BYTES, SAYS, Ask, Asked, Poll, Reply, Status
+from device_sim.news import News
 from device_sim.outbox import Outbox, Parcel, due
 from device_sim.portion import portion
 from device_sim.pseudonym import pseudonym
@@ -61,108 +58,18 @@ from streams.processor import (
     send,
 )
 
-ME = "me"
-"""What a device calls itself."""
-SAYS = (CheckIn, Registration, Profile, DeltaBlock)
-"""The messages that devices send, as they are on their topics."""
-MOST_BYTES = 640 * 1024
-"""Of what a device says: a delta block has 512 KiB at most."""
 MOST_WORDS = 16 * 1024
 """Of what it says beside delta blocks."""
-ASKS_EVERY = 2_000
-"""ms between two profiles of a device for a task: each takes the plane some milliseconds of a solver."""
 MOST_ASKED = 16
 """Questions of one device that wait for their answers."""
 MOST_WAITING = 16 * 2**20
 """Bytes of one device that wait to be in the log."""
 MOST_HELD = 512 * 2**20
 """Bytes of all devices that do; the second half is for devices of which nothing waits."""
-MOST_MAIL = 256
-"""Messages that wait for one device; of more, the oldest go: it will ask again."""
-MOST_OVER = 100
-"""Last words on tasks that are kept for devices which have not heard them."""
-QUIET = 90_000
-"""ms without a word after which a device is taken to sleep."""
 FORGET = 3_600_000
 """ms without a word after which it is forgotten."""
 PATIENCE = 30_000
 """ms that a question waits; then it is to be asked again."""
-
-
-class Status(StrEnum):
-    """How an answer goes. `LATER`: ask again, the same. `BUSY`: first wait for the answers to what was asked."""
-
-    DONE, BAD, LARGE, UNKNOWN, LATE, GONE, BUSY, LATER = (
-        "done", "bad", "too large", "unknown", "late", "gone", "busy", "later",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """What is new for it `after` the cursor that it was given last; if nothing is, it waits until then (ms)."""
-
-    after: str
-    until: int
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """A message of its own, as bytes."""
-
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A block of the model of a round that was announced."""
-
-    task: str
-    round: int
-    block: int
-
-
-Asked = Poll | Say | Ask
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """To the question of that number. `words`: why it is not `DONE`, and what to do."""
-
-    number: int
-    status: Status
-    body: bytes | memoryview = b""
-    words: str = ""
-
-
-@dataclass
-class Box:
-    """What the gateway knows of one device; all of it may be lost. Times in ms."""
-
-    heard: int
-    mail: deque[tuple[int, str, bytes]] = field(default_factory=lambda: deque(maxlen=MOST_MAIL))
-    """(number, which topic, message), the oldest first."""
-    poll: tuple[int, int, int] | None = None
-    """Its question that waits: number, after which message, until when."""
-    asked: int = 0
-    waiting: int = 0
-    wishes: set[str] = field(default_factory=set)
-    """Tasks that it registered for and heard nothing of."""
-    profiled: dict[str, int] = field(default_factory=dict)
-    """By modular task, when it asked for a sub-model last."""
-    asks: set[str] = field(default_factory=set)
-    """Tasks of which it has no answer to that yet."""
-    leases: dict[tuple[str, int], int] = field(default_factory=dict)
-    """By task and round, until when it holds its slot."""
-    names: dict[str, str] = field(default_factory=dict)
-    """By task owner, "" for its check-ins, what it is called."""
-
-    def state(self, now: int) -> str:
-        """As far as can be seen from here."""
-        if now - self.heard > QUIET:
-            return ASLEEP
-        if self.leases and max(self.leases.values()) > now:
-            return TRAINING
-        return REGISTERED if self.wishes else ASKING if self.asks else IDLE
 
 
 Key = tuple[str, str, int, int, int]
@@ -194,13 +101,7 @@ class Gateway:
         """By number of a question that waits, whose it is, and until when; not of polls."""
         self._ends: list[tuple[int, int, str]] = []
         """(when, number, device) of all questions."""
-        self._seq = 0
-        self._news: OrderedDict[str, tuple[int, str, bytes]] = OrderedDict()
-        """By task, and the plan under its key: what was said last to all, the newest last."""
-        self._same: tuple[tuple[int, int, int], bytes] = (0, 0, 0), b""
-        """The last letters without mail: how many of the news, up to which message, at what time. What is said to all is said to thousands
-        at once, and is made once."""
-        self._over: deque[str] = deque()
+        self._news = News(life, zone)
         self._rounds: dict[tuple[str, int], Announcement] = {}
         """By task and round, what may be trained still."""
         self._models: dict[str, list[tuple[int, Announcement, int]]] = {}
@@ -390,8 +291,7 @@ class Gateway:
         self.replies.append(reply)
 
     def _poll(self, number: int, device: str, box: Box, poll: Poll, now: int) -> None:
-        life, _, seq = poll.after.rpartition(":")
-        after = int(seq) if life == self.life and seq.isdecimal() else 0
+        after = self._news.after(poll.after)
         while box.mail and box.mail[0][0] <= after:
             box.mail.popleft()
         if box.poll:  # it does not wait for that one any more
@@ -404,26 +304,14 @@ class Gateway:
         """Answer a poll that waits, if there is anything for it."""
         assert box.poll
         number, after, until = box.poll
-        newest = next(reversed(self._news.values()), (0, "", b""))[0]
-        if newest <= after and not box.mail and until > now:
+        if self._news.newest <= after and not box.mail and until > now:
             return False
         box.poll = None
         self._letters(number, box, after, now)
         return True
 
     def _letters(self, number: int, box: Box, after: int, now: int) -> None:
-        news = list(takewhile(lambda x: x[0] > after, reversed(self._news.values())))
-        what = len(news), self._seq if news else after, now
-        if box.mail or self._same[0] != what:
-            new = sorted([*news, *(x for x in box.mail if x[0] > after)], key=lambda x: x[0])
-            messages = [{"topic": topic, "message": msgspec.Raw(raw)} for _, topic, raw in new]
-            cursor = f"{self.life}:{self._seq if new else after}"
-            body = msgspec.msgpack.encode({"cursor": cursor, "now": now, "zone": self.zone, "messages": messages})
-            if not box.mail:
-                self._same = what, body
-        else:
-            body = self._same[1]
-        self.replies.append(Reply(number, Status.DONE, body))
+        self.replies.append(Reply(number, Status.DONE, self._news.letters(box.mail, after, now)))
 
     def _expire(self, now: int) -> None:
         while self._ends and self._ends[0][0] <= now:
@@ -468,8 +356,7 @@ class Gateway:
                     case Admission():
                         box.wishes.discard(message.task)
                         box.leases[message.task, message.round] = message.lease_until
-                self._seq += 1
-                box.mail.append((self._seq, what, encode(replace(message, device=ME))))
+                self._news.put(box.mail, what, encode(replace(message, device=ME)))
                 if box.poll:
                     self._deliver(box, now)
 
@@ -480,18 +367,14 @@ class Gateway:
             del self._rounds[a.task, round]
         if a.over:
             self.board.rounds.pop(a.task, None)
-            self._over.append(a.task)
-            if len(self._over) > MOST_OVER:
-                self._news.pop(self._over.popleft(), None)
+            self._news.over(a.task)
         else:
             self.board.rounds[a.task] = self._rounds[a.task, a.round] = a
         self._publish(a.task, raw, now)
 
     def _publish(self, key: str, raw: bytes, now: int) -> None:
-        """Say it to all, in the place of what was said before."""
-        self._seq += 1
-        self._news[key] = self._seq, "announcements", raw
-        self._news.move_to_end(key)
+        """Say it to all, in the place of what was said before, and at once to who waits for it."""
+        self._news.publish(key, raw)
         for box in self.boxes.values():
             if box.poll:
                 self._deliver(box, now)
@@ -564,14 +447,7 @@ class Gateway:
                     self._devices.pop(name, None)
                 del self.boxes[device]
                 continue
-            if box.leases:
-                box.leases = {k: lease for k, lease in box.leases.items() if lease > now}
-            if box.profiled:
-                box.profiled = {task: at for task, at in box.profiled.items() if now - at < ASKS_EVERY}
-            if box.asks:
-                box.asks &= self.board.rounds.keys()
-            if box.wishes:
-                box.wishes &= self.board.rounds.keys()
+            box.tidy(now, self.board.rounds.keys())
             count[box.state(now)] += 1
         out, models = self.outbox, (self.edge.fetched, self.edge.handed)
         report = FleetReport(self.name, self.zone, now, count, out.sent, out.sent_bytes, *models, out.waiting, out.left)

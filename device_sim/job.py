@@ -1,13 +1,16 @@
-"""A round that a device is in, step by step, and what the device says on the way: its acts."""
+"""A round that a device is in, step by step, what its run gave, and what the device says on the way: its acts."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from math import nan
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from device_sim.whims import Mishap
+from learning.rewards import ABSURD, quality
 from schemas.messages import DEVICE_STATES, Announcement
 
 ASLEEP, IDLE, ASKING, REGISTERED, TRAINING = DEVICE_STATES
@@ -19,7 +22,7 @@ NO_MISHAP = Mishap()
 class Run(Protocol):
     """What a device's training gave: new minus base, its samples, and the loss summed over them. It may have `losses`, of each
     sample, too: the device keeps them for its quality (eq. 3). And `weights`, by block of the model: what each weighs, if not all weigh
-    its samples."""
+    its samples. And `before` and `after` it, the loss on samples that were held back."""
 
     @property
     def delta(self) -> npt.NDArray[np.float32]: ...
@@ -27,6 +30,20 @@ class Run(Protocol):
     def samples(self) -> int: ...
     @property
     def loss_sum(self) -> float: ...
+
+
+def held_back(run: Run) -> tuple[float, float]:
+    """A run's `before` and `after`, NaN where nobody looked."""
+    return getattr(run, "before", nan), getattr(run, "after", nan)
+
+
+def quality_of(run: Run) -> float:
+    """Eq. 3 of a run; where the loss of each sample is not known, or one is none, as if all had the mean."""
+    losses = getattr(run, "losses", None)
+    if losses is not None and len(losses):
+        with suppress(ValueError):  # of a training that diverged, or of someone's own client
+            return quality(np.asarray(losses))
+    return run.loss_sum if 0 <= run.loss_sum <= ABSURD else 0.0
 
 
 @dataclass(eq=False)
@@ -79,7 +96,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Its run is due: the edge has it trained, and says `trained`, or `failed`."""
+    """Its run is due: the edge has it trained, and says `trained`, or has it `drop` the round."""
 
     job: Job
 

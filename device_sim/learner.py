@@ -6,13 +6,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from device_sim import client, fleet, modular
+from device_sim import client, modular
 from device_sim.data import Dataset, load, share
 from device_sim.device import Device
 from device_sim.engine import Engine
 from device_sim.job import Run as AnyRun
 from device_sim.portion import Portion
 from device_sim.pseudonym import seed_of
+from device_sim.runs import Work, run_all
 from device_sim.trainer import Job, Run, one_thread, train
 from learning.models import build, layout_of, load_vector, score, to_vector
 from learning.modular import model as modular_model
@@ -112,12 +113,12 @@ class Learners:
     def run(self, a: Announcement, device: Device, base: Vector) -> client.ClientRun | Run | modular.Run:
         return self.of(a).run(a, device, base)
 
-    def runs(self, work: Sequence[fleet.Work]) -> list[AnyRun | Exception]:
+    def runs(self, work: Sequence[Work]) -> list[AnyRun | Exception]:
         """Each kind's runs together, if its learner can (`run_all`)."""
         out: dict[int, AnyRun | Exception] = {}
         for learner in (self.torch, self.clients):
             mine = [i for i, (a, _, _) in enumerate(work) if self.of(a) is learner]
-            out |= zip(mine, fleet.run_all(learner, [work[i] for i in mine]), strict=True)
+            out |= zip(mine, run_all(learner, [work[i] for i in mine]), strict=True)
         return [out[i] for i in range(len(work))]
 
 

@@ -1,7 +1,7 @@
 """How long rounds wait for their aggregators, and how many it takes: queues in place of the real ones, where these would take too long.
 
 Each worker does one thing after the other, deltas and sums, in the order in which they come; how long each takes, and when a sum
-is due, is as in `experiments/worked.py` and `Aggregator._due`. What a round waits for is the last of its workers. Times in ms.
+is due, is as in `experiments/worked.py` and `Patience.due`. What a round waits for is the last of its workers. Times in ms.
 """
 
 from collections import defaultdict, deque

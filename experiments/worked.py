@@ -8,7 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from processors.aggregator import COMMIT_INTERVAL, LONGEST, WORTH, Aggregator
+from processors.aggregator import Aggregator
+from processors.patience import COMMIT_INTERVAL, LONGEST, WORTH
 from streams.memory import Host, Memory, Partition
 from streams.processor import Send, Tick
 
@@ -109,7 +110,9 @@ class Worked(Memory):
     def _remind(self, host: Host) -> None:
         worker = host.processor
         assert isinstance(worker, Aggregator)
-        if any(self.now - acc.started >= worker.patience(acc) for w in worker.work.values() for acc in w.open.values()):
+        if any(
+            self.now - acc.started >= worker.patience.ms(acc) for w in worker.work.values() for acc in w.open.values()
+        ):
             self._give(host, Tick())
 
     def _served(self, host: Host, line: deque[Partition]) -> None:

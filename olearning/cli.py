@@ -26,7 +26,7 @@ try:
     from olearning.topics import list_topics
     from schemas.topics import BadName
     from streams import security
-    from streams.broker import BrokerError
+    from streams.jars import BrokerError
     from streams.kafka import BrokerGone
 except KeyboardInterrupt:  # Ctrl-C in the half second that this takes
     raise SystemExit(130) from None

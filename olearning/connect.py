@@ -14,8 +14,9 @@ from typing import Any, TextIO, TypeVar
 
 from olearning.errors import NO_BROKER, USAGE, Trouble
 from streams import security
-from streams.broker import BrokerError, LocalBroker, status
+from streams.broker import LocalBroker, status
 from streams.docker_broker import DockerBroker
+from streams.jars import BrokerError
 
 T = TypeVar("T")
 Say = Callable[[str], None]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from device_sim.device import Device
-from device_sim.fleet import Learner, Vector, Work, run_all
 from device_sim.job import Run
+from device_sim.runs import Learner, Vector, Work, run_all
 from device_sim.submodels import Model
 from schemas.messages import Announcement
 from schemas.modules import Shares

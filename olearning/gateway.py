@@ -21,7 +21,8 @@ from random import random
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from device_sim.gateway import MOST_BYTES, Ask, Asked, Gateway, Poll, Reply, Say, Status
+from device_sim.gateway import Gateway
+from device_sim.link import MOST_BYTES, Ask, Asked, Poll, Reply, Say, Status
 from olearning.errors import USAGE, Trouble
 from olearning.tokens import MOST_ID, Check
 from streams.kafka import wall_clock

@@ -15,7 +15,8 @@ import msgspec
 
 from device_sim.alone import Alone
 from device_sim.device import Device
-from device_sim.fleet import Learner, Manner
+from device_sim.fleet import Manner
+from device_sim.runs import Learner
 from olearning.errors import NO_BROKER, USAGE, Trouble
 from schemas.blocks import ModelBlock
 from schemas.messages import Announcement, Objection

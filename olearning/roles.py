@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olearning.loading import load_code
-from processors.aggregator import COMMIT_INTERVAL, Aggregator
+from processors.aggregator import Aggregator
 from processors.evaluator import Evaluator
 from processors.globe import GlobalCoordinator
+from processors.patience import COMMIT_INTERVAL
 from processors.priorities import PATIENCE
 from processors.scheduler import Scheduler
 from processors.zone import ZoneCoordinator

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from device_sim.device import Device
-from device_sim.fleet import Fleet, Learner, Manner
+from device_sim.fleet import Fleet, Manner
+from device_sim.runs import Learner
 from learning.modular.derivation import Derivation
 from olearning.effort import Counted, Effort
 from olearning.outcome import Epoch, Result

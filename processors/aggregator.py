@@ -7,31 +7,34 @@ model (design: Commit, Drop, Take-over):
    one reads, from the fold's next offset;
 2. fetch the bitmaps of the commits that cover these shards, so that a block counted before is known;
 3. judge each block in the order of the log, add what counts, note it in the accumulator's own bitmap;
-4. sum and bitmap go to the partials, acknowledged; then `Committed` is appended, and read back; meanwhile the next
-   accumulator of the round goes on where this one ends;
+4. when it has waited long enough (`processors/patience.py`), sum and bitmap go to the partials, acknowledged; then `Committed` is
+   appended, and read back; meanwhile the next accumulator of the round goes on where this one ends;
 5. accepted: the bitmap is known from now on. Any other way an accumulator stops being alive (its shards' token, next
    offset or round is no longer its own), it is dropped with its bitmap, and its shards are read again from the fold.
 
 Where a delta counts whole or not at all, its blocks are held until the last one is there (`processors/work.py`). What a log
-does not hold any more, or partials that are gone, is said in a `Lost`; the task then stands still.
+does not hold any more, or partials that are gone, is said in a `Lost` (`processors/losses.py`); the task then stands still.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from processors import losses, reports
 from processors.accumulator import Accumulator
 from processors.claims import Claims
-from processors.judge import COUNTED, INVALID, Verdict, judge
+from processors.judge import INVALID, Verdict, judge
 from processors.offers import AGAIN
 from processors.order import Order
+from processors.patience import COMMIT_INTERVAL, Patience, full
+from processors.reports import Marks
 from processors.shares import TURN
 from processors.work import Shard, Work
 from schemas.blocks import DeltaBlock
-from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost, Opened
-from schemas.messages import AggregatorReport, TaskLoad
+from schemas.facts import Abandoned, Admitted, Claimed, Committed, Lost
+from schemas.messages import AggregatorReport
 from schemas.partitioner import shard_of
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, Message
-from streams.ledger import Zone, ZoneTask, shards_of
+from streams.ledger import Round, Zone, ZoneTask, shards_of
 from streams.letters import dead_letter
 from streams.processor import (
     Answer,
@@ -41,7 +44,6 @@ from streams.processor import (
     Fetch,
     Follow,
     Input,
-    Mark,
     Membership,
     Pause,
     Record,
@@ -55,16 +57,6 @@ from streams.processor import (
 )
 from streams.reading import WRONG, Reading
 
-COMMIT_INTERVAL = 500
-"""A commit at least every so many ms, if its sum is small."""
-WORTH = 10_000
-"""Bytes of a sum for which a commit may be put off by another ms: sums take at most 10 MB/s of the log, but for those that a
-round waits for."""
-PAYS, SPARSE = 4, 6
-"""A commit with less than `PAYS` times the bytes of its sum in deltas waits `SPARSE` times as long: with little to do, the sums that an
-aggregator writes are a part of what arrives, and not more than that."""
-LONGEST = 20_000
-"""ms that a commit is put off at most; a claim that outlives it moves its shard whatever happens."""
 WINDOW = 16
 """Pieces of a sum that are on their way at once: memory."""
 HEAVY = 32 * 2**20
@@ -77,17 +69,6 @@ FULL, LOW = 16, 4
 LOOK, LOOK_EACH = 200, 20
 """ms after which it is asked what lies in the logs of tasks that are read to their known ends, where tenants share: this, and at
 least so many for each task."""
-SHORT = 10_000
-"""ms that a log must end too early before that is a loss: a partition's new leader may know a lower end for a moment."""
-MOST_ENTRIES = 4_000
-"""Slots and held blocks that one commit lists, about: it must fit a record."""
-MOST_TOLD = 50_000
-"""Blocks that one commit gives an outcome, about: memory, and the receipt of a device that sends without end must fit a record."""
-MOST_SAID = 8_000
-"""Shards of tasks that one report speaks of: it must fit a record."""
-
-REMARK = 60_000
-"""ms after which offsets for lag tools are said again: a mark may get lost, and Kafka forgets those of a group that is silent for a week."""
 
 
 class Aggregator:
@@ -103,9 +84,9 @@ class Aggregator:
         worth: float | None = None,
         turn: int = TURN,
     ):
-        """`worth`: see `WORTH`."""
+        """`commit_interval`, `worth`: see `Patience`."""
         self.name, self.life, self.zone_name, self.namespace = name, life, zone, namespace
-        self.commit_interval, self.report_interval, self.worth = commit_interval, report_interval, worth or WORTH
+        self.patience, self.report_interval = Patience(commit_interval, worth), report_interval
         self.tick = min(100, commit_interval)
         self.ledger_topic = topic(namespace, zone, "ledger")
         self.partials = topic(namespace, zone, "partials")
@@ -124,10 +105,7 @@ class Aggregator:
         self.now = 0
         self.stored = self.follows = 0
         self.reported = self.looked = 0
-        self.group = f"{namespace}.{zone}.lag"
-        """A consumer group without members: its offsets say how far accepted commits go, for the tools that show lag."""
-        self.marked: dict[tuple[str, int], int] = {}
-        self.remarked = 0
+        self.marks = Marks(f"{namespace}.{zone}.lag")
 
     # ------------------------------------------------------------------ inputs
 
@@ -190,9 +168,9 @@ class Aggregator:
             case ("stored", str(task), int(n), str(key)):
                 yield from self._stored(task, n, key, answer.value, now)
             case ("unread", str(task), int(asked_at)) if task in self.work:
-                work, t = self.work[task], self.zone.tasks[task]
+                work = self.work[task]
                 work.landed.answered(answer.value, {s: shard.position for s, shard in work.shards.items()}, now)
-                yield from self._short(task, work, t, answer.value, asked_at, now)
+                yield from self._say(losses.ended(task, work, self.zone, answer.value, asked_at, now))
                 yield from self._reach(task, work, answer.value, now)
                 yield from self._obey(now)
 
@@ -203,7 +181,7 @@ class Aggregator:
                 if acc.fact and now - acc.sent >= AGAIN:  # an append is an offer: the same one again harms nothing
                     acc.sent = now
                     yield send(self.ledger_topic, acc.fact)
-            yield from self._say_lost(task, now)
+            yield from self._say(losses.gaps(task, self.work[task], self.zone, now))
         for (task, offset), said in list(self.refetch.items()):
             if now - said >= AGAIN:
                 del self.refetch[task, offset]
@@ -212,11 +190,15 @@ class Aggregator:
         if now - self.reported >= self.report_interval:
             self.reported = self.looked = now
             yield self._report(now)
-            yield from self._mark(now)
+            yield from self.marks.new(self.work, self.zone, now)
             yield from self._look_for_more(list(self.work))
         elif now - self.looked >= max(LOOK, LOOK_EACH * len(self.work)):
             self.looked = now
             yield from self._look_for_more(self.order.hungry(self.work))
+
+    def _report(self, now: int) -> Send:
+        held, tasks = shards_of(self.zone, self.name, self.life), reports.loads(self.work, self.zone, now)
+        return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
 
     def _look_for_more(self, tasks: list[str]) -> Iterator[Ends]:
         """Ask where their logs end, unless that is asked already."""
@@ -272,7 +254,9 @@ class Aggregator:
             if t.retired:
                 yield from self._leave(self.work.pop(task, None))
             elif held or task in self.work:
-                work = self.work.setdefault(task, Work(topic(self.namespace, self.zone_name, "deltas", task).name))
+                work = self.work.setdefault(
+                    task, Work(task, topic(self.namespace, self.zone_name, "deltas", task).name)
+                )
                 yield from self._hold(task, work, t, {} if t.loss else held)
                 if isinstance(fact, Committed) and fact.task == task:
                     if not void and work.bitmaps.note(offset, fact, work.shards):
@@ -337,8 +321,7 @@ class Aggregator:
             yield from self._take(task, now)
         elif mine := sorted(work.shards.keys() & fact.stretches.keys()):
             self.refetch[task, offset] = now
-            what = f"the bitmap of the commit at {self.zone.ledger}@{offset} is not in {self.partials.name}"
-            yield self._lost(task, mine[0], what, commits=(offset,))
+            yield send(self.ledger_topic, losses.bitmap(task, mine[0], self.zone, offset, self.partials.name))
 
     def _refetch(self, task: str, offset: int) -> Iterator[Effect]:
         work = self.work.get(task)
@@ -346,31 +329,6 @@ class Aggregator:
             yield self._fetch(task, offset, work.bitmaps.unloaded[offset])
 
     # ------------------------------------------------------------------ loss
-
-    def _short(
-        self, task: str, work: Work, t: ZoneTask, ends: dict[int, int], asked_at: int, now: int
-    ) -> Iterator[Effect]:
-        """Logs that lost their end, if they still say so after a while: they end below the fold's next offset, where blocks
-        that are held are to be read again (all others are followed from there, which says it); or they end there, and a
-        closed round beyond it. For that the question must have been put when the ledger was read beyond the `Closed`."""
-        for s, shard in work.shards.items():
-            r = t.rounds.get(t.at[s])
-            short: tuple[int, ...]
-            if not shard.reaches and ends[s] < t.next[s]:
-                short, beyond = (), f"{t.next[s]} was to be read"
-            elif r and r.closed and r.closed_at < asked_at and ends[s] == t.next[s] < r.closed.ends[s]:
-                short, beyond = (s,), f"round {t.at[s]} at {r.closed.ends[s]}"
-            else:
-                shard.short = None
-                continue
-            if work.uncommitted(s) or t.loss:
-                shard.short = None
-                continue
-            shard.short = now if shard.short is None else shard.short
-            if now - shard.short >= SHORT and now - shard.told >= AGAIN:
-                shard.told = now
-                what = f"{work.topic} [{s}] ends at {ends[s]}, and {beyond}: the log lost its end"
-                yield self._lost(task, s, what, ranges={s: (t.next[s], ends[s])}, short=short)
 
     def _reach(self, task: str, work: Work, ends: dict[int, int], now: int) -> Iterator[Effect]:
         """Logs that are known to reach to where the fold is: what lies before that is read again now."""
@@ -385,44 +343,16 @@ class Aggregator:
         shard = self.work[task].shards.get(s) if task in self.work else None
         if shard is None or shard.follow != follow:
             return
-        next = self.zone.tasks[task].next[s]
-        at = shard.queue[-1].offset + 1 if shard.queue else shard.position
-        if not shard.recall and shard.position < next and log[0] <= next <= log[1]:
-            yield from self._follow(self.work[task], task, s, next)  # nobody wants what lies between
-            return
-        if log[0] <= at <= log[1]:  # the log lost what was fetched beyond it, and not handed over yet
-            yield from self._follow(self.work[task], task, s, at)
+        work = self.work[task]
+        at = losses.goes_on(shard, self.zone.tasks[task].next[s], log)
+        if at is not None:
+            yield from self._follow(work, task, s, at)
             return
         shard.gap = log
-        yield from self._say_lost(task, now)
+        yield from self._say(losses.gaps(task, work, self.zone, now))
 
-    def _say_lost(self, task: str, now: int) -> Iterator[Effect]:
-        work, t = self.work[task], self.zone.tasks[task]
-        for s, shard in work.shards.items():
-            if shard.gap is None or shard.queue or work.uncommitted(s) or t.loss or now - shard.told < AGAIN:
-                continue
-            shard.told = now
-            start, end = shard.gap
-            to = end if end < t.next[s] else max(start, t.next[s])
-            if end < t.next[s]:
-                what = f"{work.topic} [{s}] ends at {end}, and {t.next[s]} was to be read: the log lost its end"
-            elif start > t.next[s]:
-                what = f"{work.topic} [{s}] begins at {start}, and {t.next[s]} was to be read: retention was too short"
-            else:
-                what = f"{work.topic} [{s}] begins at {start}: blocks before it waited for the rest of their deltas"
-            yield self._lost(task, s, what, ranges={s: (t.next[s], to)})
-
-    def _lost(
-        self,
-        task: str,
-        s: int,
-        what: str,
-        ranges: dict[int, tuple[int, int]] | None = None,
-        commits: tuple[int, ...] = (),
-        short: tuple[int, ...] = (),
-    ) -> Send:
-        token = self.zone.shards[s].token
-        return send(self.ledger_topic, Lost(token, s, task, what, ranges or {}, commits, short))
+    def _say(self, gone: Iterable[Lost]) -> Iterator[Send]:
+        return (send(self.ledger_topic, lost) for lost in gone)
 
     # ------------------------------------------------------------------ blocks
 
@@ -467,21 +397,15 @@ class Aggregator:
             self._recall(shard, shard.queue.popleft())
             return []
         n = t.at[s]
-        acc = work.open.get(n)
-        here = t.rounds.get(n)
-        if (
-            s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
-            or (acc and self._full(acc))  # and the one before it commits
-            or (acc is None and self._heavy(work.committing.get(n)))
-            or (here and here.closed and shard.position >= here.closed.ends[s])
-            or work.bitmaps.missing(s)
-            or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
-        ):
+        acc, here = work.open.get(n), t.rounds.get(n)
+        if self._waits(work, s, shard, acc, n, here):
             return None
-        record, b = shard.queue[0], None
+        record = shard.queue[0]
+        b: DeltaBlock | None = None
         try:
-            b = read(record.topic, record.value, record.headers)
-            assert isinstance(b, DeltaBlock)
+            message = read(record.topic, record.value, record.headers)
+            assert isinstance(message, DeltaBlock)
+            b = message
             verdict = judge(task, t, s, record.key, b, work, shard.read_to is not None)
         except Malformed as e:
             verdict = Verdict(INVALID, str(e))
@@ -490,25 +414,23 @@ class Aggregator:
             return Ends(self.requests.new(("fresh", task, s, shard.position)), self.ledger_topic.name)
         shard.queue.popleft()
         shard.read_to = None
-        outcome, reason, values = verdict
         if acc is None:
             acc = work.open[n] = Accumulator(n, now)
         before = len(acc.done)
-        acc.cover(s, shard.token, record.offset)
-        shard.position = record.offset + 1
-        if not isinstance(b, DeltaBlock):
-            acc.tally(outcome)
-        elif outcome == COUNTED:
-            base = t.rounds[b.round]
-            assert base.opened
-            if base.opened.atomic:
-                work.wait(acc, s, b, record.offset, base, task)
-            else:
-                work.count(acc, b, record.offset, base, task, values)
-        else:
-            work.said(acc, b, record.offset, outcome, task)
-        work.stirred |= len(acc.done) > before or self._full(acc) or bool(here and here.closed)
-        return [dead_letter(self.namespace, record, reason, self.name)] if outcome == INVALID else []
+        work.take(acc, s, record.offset, b, verdict, t)
+        work.stirred |= len(acc.done) > before or full(acc) or bool(here and here.closed)
+        return [dead_letter(self.namespace, record, verdict.reason, self.name)] if verdict.outcome == INVALID else []
+
+    def _waits(self, work: Work, s: int, shard: Shard, acc: Accumulator | None, n: int, here: Round | None) -> bool:
+        """Whether the next block of a shard that is in round `n` has to wait. `acc` is the one that it would go into."""
+        return (
+            s not in self.claims.wanted  # the group gave it to someone else: commit what there is, take no more
+            or (acc is not None and full(acc))  # and the one before it commits
+            or (acc is None and self._heavy(work.committing.get(n)))
+            or (here is not None and here.closed is not None and shard.position >= here.closed.ends[s])
+            or work.bitmaps.missing(s)
+            or (shard.read_to is not None and not 0 <= shard.read_to <= self.zone.position)
+        )
 
     def _recall(self, shard: Shard, record: Record) -> None:
         """A block below the fold's next offset is read again only if the fold holds it."""
@@ -525,55 +447,13 @@ class Aggregator:
         work, t = self.work[task], self.zone.tasks[task]
         work.stirred = False
         for n, acc in list(work.open.items()):
-            if n not in work.committing and self._due(work, t, acc, now):
+            if n not in work.committing and self.patience.due(work, t, acc, self.claims.wanted, now):
                 work.committing[n] = work.open.pop(n)
                 yield from self._store(task, acc, now)
-
-    def _full(self, acc: Accumulator) -> bool:
-        return acc.entries > MOST_ENTRIES or acc.outcomes > MOST_TOLD
 
     def _heavy(self, acc: Accumulator | None) -> bool:
         """Whether there should be no second sum beside this one."""
         return acc is not None and acc.total is not None and acc.total.nbytes > HEAVY
-
-    def patience(self, acc: Accumulator, o: Opened | None = None) -> int:
-        """ms that an accumulator waits for more: as its sum is dear, and by what went into it. Of a round's leases it takes a quarter at
-        most, or devices that delivered would lapse; and what does not pay does not wait where places are given anew as they are free."""
-        size = 0 if acc.total is None else acc.total.nbytes
-        waits = SPARSE if acc.bytes < PAYS * size and not (o and o.refill) else 1
-        worth = min(size // self.worth * waits, LONGEST, o.lease // 4 if o else LONGEST)
-        return max(self.commit_interval, round(worth))
-
-    def _due(self, work: Work, t: ZoneTask, acc: Accumulator, now: int) -> bool:
-        r = t.rounds.get(acc.round)
-        patience = self.patience(acc, r.opened if r else None)
-        if now - acc.started >= patience or not self.claims.wanted.issuperset(acc.ranges) or self._full(acc):
-            return True
-        if r is None or r.opened is None:
-            return False
-        mine = [s for s in work.shards if t.at[s] == acc.round]
-        if r.closed:
-            return all(work.shards[s].position >= r.closed.ends[s] for s in mine)
-        if acc.done and r.met_at is None:
-            missing = r.opened.demand - r.contributors
-            if len(acc.done) >= missing * len(mine) / len(t.at):  # then the others have their share of it, about
-                return True
-        if (
-            not acc.done
-            or r.opened.refill
-            or (r.got(now) is None and len(r.devices) - len(r.lapsed) < r.opened.demand)
-            or any(x.queue for x in work.shards.values())
-        ):
-            return False
-        while acc.cursor < len(r.devices) and (
-            acc.cursor in acc.whole
-            or acc.cursor in r.done
-            or acc.cursor in r.lapsed
-            or acc.cursor in r.voided
-            or shard_of(r.devices[acc.cursor], len(t.at)) not in mine
-        ):
-            acc.cursor += 1
-        return acc.cursor == len(r.devices)
 
     def _store(self, task: str, acc: Accumulator, now: int) -> Iterator[Effect]:
         """Sum and bitmap to the partials, at places never written before; nothing counted, nothing to store."""
@@ -616,31 +496,3 @@ class Aggregator:
         for outcome, count in acc.counts.items():
             work.outcomes[outcome] = work.outcomes.get(outcome, 0) + count
         return [send(self.receipts, r, r.device, cause=f"{self.zone.ledger}@{offset}") for r in acc.receipts()]
-
-    # ------------------------------------------------------------------ what operators see
-
-    def _report(self, now: int) -> Send:
-        tasks = tuple(self.task_load(task, work, now) for task, work in sorted(self.work.items()))
-        held = shards_of(self.zone, self.name, self.life)
-        return send(self.metrics, AggregatorReport(self.name, self.zone_name, now, held, tasks), key=self.name)
-
-    def _mark(self, now: int) -> Iterator[Mark]:
-        """What is new since the last mark, of the shards that are held; all of it now and then."""
-        if now - self.remarked >= REMARK:
-            self.remarked, self.marked = now, {}
-        at = {(w.topic, s): self.zone.tasks[k].next[s] for k, w in self.work.items() for s in w.shards}
-        if new := dict(at.items() - self.marked.items()):
-            yield Mark(self.group, new)
-        self.marked = at
-
-    def task_load(self, task: str, work: Work, now: int) -> TaskLoad:
-        """What there is to say of a task here."""
-        t = self.zone.tasks[task]
-        r = t.rounds.get(t.round)
-        size = work.bytes // work.blocks if work.blocks else 0
-        if not size and r and r.opened:
-            size = 4 * sum(r.opened.sizes) // len(r.opened.sizes)  # none was read yet: as int32, about
-        known = [(s, shard) for s, shard in work.shards.items() if s in work.landed.ends]
-        some = known[: MOST_SAID // len(self.work)]
-        waiting = {s: work.landed.waiting(s, shard.position, now) for s, shard in some}
-        return TaskLoad(task, t.round, work.blocks, work.bytes, dict(work.outcomes), work.unread, waiting, size)

@@ -6,7 +6,7 @@ from schemas.facts import Claimed
 from streams.ledger import Holder
 
 FIRST_PAUSE, LONGEST_PAUSE = 200, 30_000
-"""ms. The longest outlives the longest stretch without a commit (`aggregator.LONGEST`), so that who holds a seat gets on."""
+"""ms. The longest outlives the longest stretch without a commit (`patience.LONGEST`), so that who holds a seat gets on."""
 
 
 AGAIN = 2_000

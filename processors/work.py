@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from learning.codecs import Values
 from processors.accumulator import Accumulator, Bitmap, Bitmaps, Told
-from processors.judge import COUNTED, INCOMPLETE
+from processors.judge import COUNTED, INCOMPLETE, Verdict
 from processors.landed import Landed
 from schemas.blocks import DeltaBlock
 from schemas.facts import Done, Held
@@ -79,6 +79,7 @@ class Work:
     (`committing`), so that reading does not wait for the ledger.
     """
 
+    task: str
     topic: str
     shards: dict[int, Shard] = field(default_factory=dict)
     open: dict[int, Accumulator] = field(default_factory=dict)
@@ -123,15 +124,32 @@ class Work:
 
     # ------------------------------------------------------------------ blocks
 
-    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, r: Round, task: str, values: Values | None) -> None:
+    def take(self, acc: Accumulator, s: int, offset: int, b: DeltaBlock | None, verdict: Verdict, t: ZoneTask) -> None:
+        """The shard's next block goes into the accumulator, as it was judged. `b` None: it could not be read."""
+        shard, outcome = self.shards[s], verdict.outcome
+        acc.cover(s, shard.token, offset)
+        shard.position = offset + 1
+        if b is None:
+            acc.tally(outcome)
+        elif outcome == COUNTED:
+            base = t.rounds[b.round]
+            assert base.opened
+            if base.opened.atomic:
+                self.wait(acc, s, b, offset, base)
+            else:
+                self.count(acc, b, offset, base, verdict.values)
+        else:
+            self.said(acc, b, offset, outcome)
+
+    def count(self, acc: Accumulator, b: DeltaBlock, offset: int, r: Round, values: Values | None) -> None:
         """Add a block that counts; it is one of a delta that may count in part. `r` is the round it is based on."""
         assert r.opened
         acc.count(b, r.opened, values)
-        self.said(acc, b, offset, COUNTED, task)
+        self.said(acc, b, offset, COUNTED)
         if sum(bitmap.count(b.slot) for bitmap in self._maps(b.round)) == r.owed(b.slot):
             acc.complete(b)
 
-    def wait(self, acc: Accumulator, s: int, b: DeltaBlock, offset: int, r: Round, task: str) -> None:
+    def wait(self, acc: Accumulator, s: int, b: DeltaBlock, offset: int, r: Round) -> None:
         """Hold a block until its delta is whole; count the delta if it now is. Beyond the limit the oldest is given up."""
         assert r.opened
         o, shard, key = r.opened, self.shards[s], (b.round, b.slot)
@@ -140,19 +158,19 @@ class Work:
             for at, block in shard.let_go(key).values():
                 acc.release(s, at)
                 acc.count(block, o)
-                self.said(acc, block, at, COUNTED, task)
+                self.said(acc, block, at, COUNTED)
             acc.complete(b)
         while shard.bytes > o.hold:
             oldest = next(iter(shard.held))
             acc.voided.append(Done(*oldest))
             for at, block in shard.let_go(oldest).values():
                 acc.release(s, at)
-                self.said(acc, block, at, INCOMPLETE, task)
+                self.said(acc, block, at, INCOMPLETE)
 
-    def said(self, acc: Accumulator, b: DeltaBlock, offset: int, outcome: str, task: str) -> None:
+    def said(self, acc: Accumulator, b: DeltaBlock, offset: int, outcome: str) -> None:
         """The block has its outcome; its device hears of it when the commit is accepted."""
         acc.tally(outcome)
-        acc.tell(Told(b.device, task, b.round, b.slot, outcome), b.block, offset)
+        acc.tell(Told(b.device, self.task, b.round, b.slot, outcome), b.block, offset)
 
     # ------------------------------------------------------------------ what is alive
 

@@ -114,5 +114,21 @@ def allowed(plan: SharingPlan, abilities: Abilities, task: str) -> bool:
     """Whether the plan gives devices like this one to the task, in one of its turns."""
     if plan.chosen:
         return True
-    rule = next((r for r in plan.rules if r.fits(abilities)), None)
+    rule = _rule(plan, abilities)
     return rule is not None and any(task in turn.tasks for turn in rule.turns)
+
+
+def drawn(plan: SharingPlan, abilities: Abilities, chance: float) -> tuple[str, ...]:
+    """The tasks that the plan has for a device like this one, the first first: those of a turn of its rule. Which turn, a throw in (0, 1)
+    says."""
+    rule = _rule(plan, abilities)
+    tasks: tuple[str, ...] = ()
+    for turn in rule.turns if rule else ():
+        tasks, chance = turn.tasks, chance - turn.share
+        if chance < 0:
+            break
+    return tasks
+
+
+def _rule(plan: SharingPlan, abilities: Abilities) -> Rule | None:
+    return next((r for r in plan.rules if r.fits(abilities)), None)

@@ -8,12 +8,9 @@ its data from one start to the next.
 import asyncio
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,16 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from streams import archive
+from streams.jars import BrokerError, find_java, jars
 
-VERSION = "4.3.1"
-JAVA = 17
 _HOST = "127.0.0.1"
 _CLUSTER = "4L6g3nShTxeMCtKxx86swQ"
-_POM = """<project><modelVersion>4.0.0</modelVersion><groupId>olearning</groupId><artifactId>jars</artifactId>
-<version>1</version><packaging>pom</packaging><dependencies>{}</dependencies></project>"""
-_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
-_KAFKA = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
-_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 _SETTINGS = """process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
@@ -99,10 +90,6 @@ def commands(java: str, jars: str, properties: str, *options: str) -> tuple[list
     brief = [java, "-XX:TieredStopAtLevel=1", *command[1:]]  # for a second: nothing is worth compiling well
     prepare = [*brief, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", properties]
     return prepare, [*command, "kafka.Kafka", properties]
-
-
-class BrokerError(Exception):
-    """There is no broker, and the text says what to do about it."""
 
 
 class _PortTaken(BrokerError):
@@ -257,7 +244,7 @@ def _launch(
     options: Sequence[str] | None = None,
 ) -> tuple["subprocess.Popen[bytes]", int]:
     """The process and its port; not ready yet."""
-    java, kafka = _java(), jars()
+    java, kafka = find_java(), jars()
     if options is None:
         options = archive.options(java, kafka, _archive)
     folder.mkdir(parents=True, exist_ok=True)
@@ -354,51 +341,6 @@ async def _answers(bootstrap: str) -> bool:
         return False
     finally:
         await client.close()
-
-
-def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=f"{home}/bin") if home else None
-    java = java or shutil.which("java")
-    if not java:
-        raise BrokerError(f"no java found: install a Java runtime, version {JAVA} or newer, or set JAVA_HOME")
-    says = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
-    found = re.search(r'version "(?:1\.)?(\d+)', says)
-    if not found or int(found[1]) < JAVA:
-        version = found[1] if found else "of an unknown version"
-        raise BrokerError(f"{java} is Java {version}, Kafka {VERSION} needs {JAVA} or newer: install that one")
-    return java
-
-
-def jars() -> Path:
-    """The folder of Kafka's jars, in the user's cache; Maven brings them there the first time."""
-    return from_maven(f"kafka-{VERSION}", *_KAFKA)
-
-
-def from_maven(name: str, *artifacts: str) -> Path:
-    """The folder of that name in the user's cache, with these artifacts (group:artifact:version) and what they need. Raises `BrokerError`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "olearning"
-    kept = cache / name
-    if kept.exists():
-        return kept
-    mvn = shutil.which("mvn")
-    if not mvn:
-        raise BrokerError(f"{name} is not in {cache} and no mvn found: install Maven, it is needed once")
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as work:
-        pom, new = Path(work, "pom.xml"), Path(work, "jars")
-        pom.write_text(_POM.format("".join(_DEPENDENCY.format(*a.split(":")) for a in artifacts)))
-        command = [mvn, "-B", "-q", "-f", str(pom), _COPY, f"-DoutputDirectory={new}", "-DincludeScope=runtime"]
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if ran.returncode:
-            told = "\n".join((ran.stdout + ran.stderr).strip().splitlines()[:5])
-            raise BrokerError(f"Maven could not fetch {name}; is this machine offline?\n{told}")
-        try:
-            new.rename(kept)  # all or nothing
-        except OSError:  # somebody was quicker
-            if not kept.exists():
-                raise
-    return kept
 
 
 def free_port() -> int:

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from streams.broker import VERSION, BrokerError, await_ready, commands, free_port, settings
+from streams.broker import await_ready, commands, free_port, settings
+from streams.jars import VERSION, BrokerError
 
 IMAGE = "OLEARNING_BROKER_IMAGE"
 """Names another image than apache/kafka; it needs `java` on the path and Kafka's jars in `JARS`, as that one has."""

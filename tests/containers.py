@@ -13,8 +13,9 @@ from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 from testcontainers.core.container import DockerContainer
 
-from streams.broker import VERSION, BrokerError, LocalBroker, await_ready, commands, free_port, settings
+from streams.broker import LocalBroker, await_ready, commands, free_port, settings
 from streams.docker_broker import JARS
+from streams.jars import VERSION, BrokerError
 
 PROMISE = "OLEARNING_TEST_BROKER"
 """Set to docker or local: this way and no other."""

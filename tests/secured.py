@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streams import broker
+from streams import broker, jars
 from streams.broker import commands, free_port, settings
 
 MODULE = "org.apache.kafka.common.security.{}LoginModule required"
@@ -66,7 +66,7 @@ def secured(folder: Path, users: tuple[str, ...] = ()) -> Iterator[Secured]:
         plain=plain, tls=tls, mutual=mutual, controller=controller, folder=folder, password=PASSWORD, **modules
     )
     properties.write_text(settings(plain, controller, (folder / "data").as_posix()) + said)
-    prepare, serve = commands(broker._java(), str(broker.jars()), str(properties))
+    prepare, serve = commands(jars.find_java(), str(jars.jars()), str(properties))
     for user in users:
         prepare += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={PASSWORD}]"]
     with log.open("wb") as out:

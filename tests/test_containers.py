@@ -10,7 +10,8 @@ from threading import Thread
 
 import pytest
 
-from streams.broker import BrokerError, LocalBroker
+from streams.broker import LocalBroker
+from streams.jars import BrokerError
 from tests.containers import PROMISE, NoContainer, choose
 
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=${1:?usage: build.sh NAME [BASE]}
 base=${2:-}
 
-jars=$(.venv/bin/python -c 'from streams.broker import jars; print(jars())')
+jars=$(.venv/bin/python -c 'from streams.jars import jars; print(jars())')
 if [ -z "$base" ]; then
 	base=olearning/debian-java
 	deploy/base-image/build.sh "$base" default-jre-headless

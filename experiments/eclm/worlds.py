@@ -74,7 +74,7 @@ HAR_RUN = replace(HAR, name="har-run", form=Form(ratio=16, hidden="run"))
 """With both hidden layers one module layer, which has about the original's size with all modules."""
 CIFAR = Subject(
     "cifar10", IMAGES, "resnet18", {"shape": "3,32,32", "classes": 10, "width": 16}, (3, 32, 32),
-    Form(ratio=4, norm="group"), (2, 5), 10, (20, 10, 10), 20, 5, 20,
+    Form(ratio=4, norm="group"), (2, 5), 10, (20, 10, 10), 10, 2, 20,
 )  # fmt: skip
 WORDS = Subject(
     "speech", SPEECH, "resnet18", {"shape": "1,32,32", "classes": 40, "width": 16}, (1, 32, 32),

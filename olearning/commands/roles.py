@@ -19,7 +19,7 @@ from olearning.options import (
 )
 from olearning.roles import SESSION_TIMEOUT, Role, Start, named
 from processors import priorities
-from processors.aggregator import COMMIT_INTERVAL
+from processors.patience import COMMIT_INTERVAL
 from schemas.topics import DEFAULT_PARTITIONS
 
 run = typer.Typer(help="Run one role of the plane in this process.", no_args_is_help=True)

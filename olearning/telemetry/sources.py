@@ -8,6 +8,7 @@ from olearning.telemetry import metrics as m
 from olearning.telemetry.metrics import Sample
 from olearning.view import View
 from olearning.waiting import short
+from processors import reports
 from processors.aggregator import Aggregator
 from processors.desk import Desk
 from processors.evaluator import Evaluator
@@ -155,8 +156,8 @@ def _globe(p: GlobalCoordinator, now: int) -> Iterator[Sample]:
 
 def _aggregator(p: Aggregator, now: int) -> Iterator[Sample]:
     yield m.HELD, (p.zone_name,), len(shards_of(p.zone, p.name, p.life))
-    for task, work in p.work.items():
-        here, load = (p.zone_name, task), p.task_load(task, work, now)
+    for task in p.work:
+        here, load = (p.zone_name, task), reports.load(task, p.work, p.zone, now)
         yield m.TAKEN, here, load.blocks
         yield m.TAKEN_BYTES, here, load.bytes
         yield m.UNREAD, here, load.unread

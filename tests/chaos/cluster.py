@@ -16,7 +16,8 @@ from pathlib import Path
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.broker import BrokerError, LocalBroker, Member
+from streams.broker import LocalBroker, Member
+from streams.jars import BrokerError
 from streams.queries import close
 
 _HOST, _PORTS = "127.0.0.1", range(20_000, 32_000)

@@ -12,7 +12,7 @@ import yaml
 from typer.main import get_command
 
 from olearning.cli import app
-from streams.broker import from_maven
+from streams.jars import from_maven
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/olearning"

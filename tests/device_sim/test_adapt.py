@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from device_sim.adapt import COPIES, SHARE, adapt, most_samples
 from device_sim.capacity import Capacity
+from device_sim.delta import blocks as delta_blocks
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
 from device_sim.job import Job
@@ -189,14 +190,13 @@ def test_a_part_of_a_pass_does_not_make_a_device_forget_how_much_it_has():
 def test_what_top_k_left_out_is_sent_when_a_device_writes_all_values() -> None:
     a = replace(round_of("t"), sizes=(100,), codec="top-k+int32", keep=0.5, unit=-24, largest=65536.0)
     d = Device("d", 0)
-    fleet = Fleet("n", "z", "f", "1", [d], None, Manner())  # type: ignore[arg-type]
     dice = np.random.default_rng(0)
     wanted, got = np.zeros(100), np.zeros(100)
     for n, name in enumerate(("top-k+int32", "top-k+int32", "int16"), start=1):
         delta = dice.standard_normal(100).astype(np.float32)
         wanted += delta * 10.0
         run = SimpleNamespace(delta=delta, samples=10, loss_sum=1.0)
-        (b,) = fleet._blocks(d, Job("z", replace(a, codec=name, round=n), 0), run)
+        (b,) = delta_blocks(d, "d", Job("z", replace(a, codec=name, round=n), 0), run)
         v = read_values(codec_of(name), b.data, 100)
         got[v.at if v.at is not None else slice(None)] += v.q * 2.0 ** (a.unit + b.exponent)
     assert np.abs(wanted - got).max() < 0.01

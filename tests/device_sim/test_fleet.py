@@ -469,7 +469,7 @@ def test_what_an_edge_remembers_of_its_devices_times_does_not_grow():
     plane.submit(spec(epochs=2, rounds=20, deadline_s=100, lease_s=50))
     assert plane.memory.run(lambda: plane.ended("toy"), 4_000_000)
     plane.memory.run(limit=200_000)
-    assert len(plane.hosts["fleet-east"].processor.due) <= 3 * plane.devices
+    assert len(plane.hosts["fleet-east"].processor.alarms) <= 3 * plane.devices
 
 
 BY_TASK = ("jobs", "taken", "retry", "quality", "left", "sizes", "reactions")

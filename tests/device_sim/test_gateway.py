@@ -9,23 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from device_sim import gateway
-from device_sim.gateway import (
-    ASKS_EVERY,
-    ME,
-    MOST_ASKED,
-    MOST_BYTES,
-    MOST_WAITING,
-    MOST_WORDS,
-    PATIENCE,
-    QUIET,
-    Ask,
-    Asked,
-    Gateway,
-    Poll,
-    Reply,
-    Say,
-    Status,
-)
+from device_sim.box import ASKS_EVERY, QUIET
+from device_sim.gateway import MOST_ASKED, MOST_WAITING, MOST_WORDS, PATIENCE, Gateway
+from device_sim.link import ME, MOST_BYTES, Ask, Asked, Poll, Reply, Say, Status
 from device_sim.pseudonym import pseudonym
 from schemas.blocks import DeltaBlock
 from schemas.messages import CheckIn, Credits, FleetReport, Receipt, Registration

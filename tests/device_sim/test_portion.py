@@ -163,7 +163,7 @@ def test_a_device_may_leave_a_round_until_it_knows_its_part() -> None:
     assert e.wishes() == []
     d.part = lambda device, a: portion(a, (0,))
     d.next = e.memory.now
-    e.host.processor._push(d)
+    e.host.processor.alarms.set(d)
     e.run()
     assert [w.blocks for w in e.wishes()] == [bitmap([0], 2)]
 

@@ -32,7 +32,7 @@ from olearning.telemetry import logs
 from olearning.up import Shape, refuse_twice, run_folder
 from olearning.view import View
 from schemas.topics import BadName
-from streams.broker import BrokerError
+from streams.jars import BrokerError
 from streams.kafka import BrokerGone
 from tests.olearning.watched import finished
 

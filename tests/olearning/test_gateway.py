@@ -19,7 +19,8 @@ from device_sim import gateway as front
 from device_sim import submodels
 from device_sim.device import Device
 from device_sim.fleet import Fleet, Manner
-from device_sim.gateway import MOST_BYTES, Gateway, Poll, Reply, Status
+from device_sim.gateway import Gateway
+from device_sim.link import MOST_BYTES, Poll, Reply, Status
 from device_sim.pseudonym import pseudonym
 from learning.modular.derivation import Derivation
 from learning.modular.structure import blocks_of

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from device_sim.pseudonym import pseudonym
-from processors import aggregator, selector
+from processors import patience, selector
 from processors.accumulator import Bitmap
 from processors.aggregator import Aggregator
 from processors.configurator import MOST_BLOCKS
@@ -81,7 +81,7 @@ def test_bitmaps_travel_up_to_the_last_slot_used():
 
 
 def test_a_commit_stays_within_a_record_while_the_one_before_it_waits(monkeypatch):
-    monkeypatch.setattr(aggregator, "MOST_ENTRIES", 10)
+    monkeypatch.setattr(patience, "MOST_ENTRIES", 10)
     r = Rig(1, demand=60, minimum=1, deadline_s=60.0)
     who = [f"d{i}" for i in range(60)]
     r.admit(1, who)

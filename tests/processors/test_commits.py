@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from processors import aggregator, claims
+from processors import aggregator, claims, patience
 from processors.accumulator import Accumulator
 from processors.aggregator import Aggregator
 from processors.claims import Claims
@@ -69,7 +69,7 @@ def test_limits_on_memory_change_no_bit(monkeypatch: pytest.MonkeyPatch, window:
     """Deltas come while the sum before them is written; with `HEAVY` at 0 there is never a second one beside it."""
     monkeypatch.setattr(aggregator, "WINDOW", window)
     monkeypatch.setattr(aggregator, "HEAVY", heavy)
-    monkeypatch.setattr(aggregator, "WORTH", 10**9)
+    monkeypatch.setattr(patience, "WORTH", 10**9)
     rig = Rig(1, demand=9, minimum=1)
     rig.admit(1, DEVICES)
     rig.memory.network = lambda host, send: [40 if send.topic.endswith(".partials") else rig.memory.delay()]
@@ -96,20 +96,20 @@ def sums(rig: Rig) -> int:
 @pytest.mark.parametrize("worth", [1, 10**9])
 def test_a_commit_is_put_off_as_its_sum_is_dear(monkeypatch: pytest.MonkeyPatch, worth: int) -> None:
     """12 values are 96 bytes: at a byte for a ms, 96 ms, which the commit interval is longer than; at 1/1000, LONGEST."""
-    monkeypatch.setattr(aggregator, "WORTH", worth / 1000)
+    monkeypatch.setattr(patience, "WORTH", worth / 1000)
     rig = Rig(1, demand=9, minimum=1, deadline_s=60.0, lease_s=90.0)
     rig.admit(1, DEVICES)
     began = rig.memory.now
     rig.send(*blocks(DEVICES[0], rig.slot(1, DEVICES[0])))
     rig.until(lambda: bool(rig.facts(Committed)))
     waited = rig.memory.now - began
-    assert waited >= aggregator.LONGEST if worth == 1 else waited < 1_000
+    assert waited >= patience.LONGEST if worth == 1 else waited < 1_000
 
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_commit_that_does_not_pay_waits_for_more(monkeypatch: pytest.MonkeyPatch, many: bool) -> None:
     """A sum of 96 bytes at 1/10 byte for a ms: about a second, if four times its bytes went into it, which eight deltas of 48 are."""
-    monkeypatch.setattr(aggregator, "WORTH", 0.1)
+    monkeypatch.setattr(patience, "WORTH", 0.1)
     rig = Rig(1, demand=9, minimum=1, deadline_s=60.0)
     rig.admit(1, DEVICES)
     began = rig.memory.now
@@ -121,7 +121,7 @@ def test_a_commit_that_does_not_pay_waits_for_more(monkeypatch: pytest.MonkeyPat
 
 
 def test_devices_that_delivered_do_not_lapse_while_their_commit_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)
+    monkeypatch.setattr(patience, "WORTH", 0.001)
     rig = Rig(1, demand=4, over_commit=1.0, minimum=1, deadline_s=60.0, lease_s=20.0)
     rig.admit(1, DEVICES[:4])
     for d in DEVICES[:3]:
@@ -132,7 +132,7 @@ def test_devices_that_delivered_do_not_lapse_while_their_commit_waits(monkeypatc
 
 def test_a_round_that_takes_no_more_devices_waits_for_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that came have delivered, and are fewer than it wanted."""
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)
+    monkeypatch.setattr(patience, "WORTH", 0.001)
     rig = Rig(1, demand=3, minimum=1, fill_s=2.0, deadline_s=300.0, lease_s=120.0)
     rig.admit(1, DEVICES[:2])
     began = rig.memory.now
@@ -144,7 +144,7 @@ def test_a_round_that_takes_no_more_devices_waits_for_no_commit(monkeypatch: pyt
 
 def test_two_workers_commit_as_soon_as_the_demand_is_there_for_all_they_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """More devices are at work than the round needs: who has its share commits, then who has what is missing."""
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for half a minute
+    monkeypatch.setattr(patience, "WORTH", 0.001)  # else they wait for more, for half a minute
     rig = Rig(2, demand=4, over_commit=2.0, minimum=1, deadline_s=60.0)
     rig.admit(1, DEVICES[:8])
     rig.until(lambda: {h.holder for h in rig.zone.shards} == {"agg-0", "agg-1"})
@@ -159,7 +159,7 @@ def test_two_workers_commit_as_soon_as_the_demand_is_there_for_all_they_know(mon
 @pytest.mark.parametrize("kind", [{}, {"refill": 1, "staleness": 2}])
 def test_unequal_workers_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch, kind: dict[str, int]) -> None:
     """One has three of the four deltas: of what is missing after its first commit, either has its share."""
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # else they wait for more, for half a minute
+    monkeypatch.setattr(patience, "WORTH", 0.001)  # else they wait for more, for half a minute
     rig = Rig(2, demand=4, over_commit=2.0, minimum=1, deadline_s=60.0, **kind)
     rig.admit(1, DEVICES[:8])
     rig.until(lambda: {h.holder for h in rig.zone.shards} == {"agg-0", "agg-1"})
@@ -175,10 +175,10 @@ def test_unequal_workers_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPa
 # ------------------------------------------------------------------ hand-over
 
 
-def joined(monkeypatch: pytest.MonkeyPatch, patience: int) -> tuple[Rig, int]:
+def joined(monkeypatch: pytest.MonkeyPatch, hand_over: int) -> tuple[Rig, int]:
     """Two workers, of which one joined while deltas came; and how many blocks were read more often than once."""
-    monkeypatch.setattr(aggregator, "HAND_OVER", patience)
-    monkeypatch.setattr(aggregator, "WORTH", 0.001)  # commits are dear
+    monkeypatch.setattr(aggregator, "HAND_OVER", hand_over)
+    monkeypatch.setattr(patience, "WORTH", 0.001)  # commits are dear
     rig = Rig(1, demand=9, minimum=1, deadline_s=60.0)
     rig.admit(1, DEVICES)
     sent = [b for d in DEVICES for b in blocks(d, rig.slot(1, d))]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.broker import BrokerError, LocalBroker, jars, start_detached, status, stop_detached
+from streams.broker import LocalBroker, start_detached, status, stop_detached
+from streams.jars import BrokerError, jars
 
 
 def alive(pid: int) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from olearning.connect import choose
-from streams.broker import BrokerError
 from streams.docker_broker import DockerBroker
+from streams.jars import BrokerError
 from tests.containers import PROMISE
 
 promised = pytest.mark.skipif(os.environ.get(PROMISE) != "docker", reason=f"{PROMISE} does not promise Docker")
@@ -40,7 +40,7 @@ def test_it_takes_the_place_of_a_local_one_and_starts_again_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without Java it is the one that is chosen."""
-    monkeypatch.setattr("streams.broker._java", lambda: (_ for _ in ()).throw(BrokerError("no java found")))
+    monkeypatch.setattr("streams.broker.find_java", lambda: (_ for _ in ()).throw(BrokerError("no java found")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     said: list[str] = []
