@@ -30,8 +30,6 @@ class Kind:
     partitions: str = "zone"
     compact: bool = False
     retention: int | None = None
-    broker_time: bool = False
-    """Records bear the broker's clock: deadlines and graces are counted in it."""
     bulk: bool = False
     """Tensor blocks: travels on a client of its own, so that a flood of it delays no decision."""
     writers: tuple[str, ...] = ()
@@ -49,7 +47,7 @@ TABLE: tuple[Kind, ...] = (
     Kind("tenants", "tenant", (sharing.Tenant, sharing.Sharing), "quotas, weights, and the policy by which devices are shared", _GLOBAL,
          partitions="one", compact=True, writers=(COMMAND,), readers=("global",)),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
-         partitions="one", broker_time=True, writers=("global", "zone", "aggregator", COMMAND), readers=(*_LEDGERS, COMMAND)),
+         partitions="one", writers=("global", "zone", "aggregator", COMMAND), readers=(*_LEDGERS, COMMAND)),
     Kind("checkpoints", "place", (blocks.FoldBlock,), "the fold of the ledger, in pieces; a Checkpoint says which",
          (*_GLOBAL, *_ZONE), partitions="one", bulk=True, writers=("global", "zone"), readers=(*_LEDGERS, COMMAND)),
     Kind("models", "task, version, token, block", (blocks.ModelBlock, blocks.DifferenceBlock),
@@ -72,9 +70,9 @@ TABLE: tuple[Kind, ...] = (
     Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY, writers=("aggregator",), readers=("fleet",)),
     Kind("shards", "–", (), "membership of aggregators; stays empty"),
     Kind("priorities", "zone", (messages.Priorities,), "which tasks come first; only the last record counts, and not for long",
-         partitions="one", retention=DAY, broker_time=True, writers=("scheduler",), readers=("aggregator",)),
+         partitions="one", retention=DAY, writers=("scheduler",), readers=("aggregator",)),
     Kind("credits", "zone", (messages.Credits,), "how fast edges may send deltas; only the last record counts, and not for long",
-         partitions="one", retention=DAY, broker_time=True, writers=("scheduler",), readers=("fleet",)),
+         partitions="one", retention=DAY, writers=("scheduler",), readers=("fleet",)),
     Kind("evaluations", "task", (messages.Evaluation,), "the last score of each task's global model, for its stop rule", _GLOBAL,
          partitions="one", compact=True, writers=("evaluator",), readers=("global",)),
     Kind("metrics", "source", (messages.AggregatorReport, messages.SchedulerReport, messages.FleetReport, messages.RegistryReport,
@@ -112,7 +110,8 @@ class Topic:
             "cleanup.policy": "compact" if self.kind.compact else "delete",
             "retention.ms": retention,
             "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
-            "message.timestamp.type": "LogAppendTime" if self.kind.broker_time else "CreateTime",
+            # The broker's clock: deadlines are counted in it, and no other is asked how long a record is kept, or whether it may land.
+            "message.timestamp.type": "LogAppendTime",
         }
 
 
