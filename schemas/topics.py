@@ -8,6 +8,8 @@ from schemas import blocks, facts, messages, modules, sharing, task
 from schemas.wire import SLUG, Malformed, Message, decode
 
 DAY = 86_400_000
+KEPT = 7 * DAY
+"""ms that deltas and partial sums are kept."""
 GLOBAL = "global"
 DEFAULT_PARTITIONS = 8
 COMMAND = "command"
@@ -59,10 +61,10 @@ TABLE: tuple[Kind, ...] = (
     Kind("registrations", "device", (messages.Registration,), "wishes to take part", retention=DAY, writers=("fleet",), readers=("zone",)),
     Kind("admissions", "device", (messages.Admission, messages.Refusal), "slots with leases, refusals", retention=DAY,
          writers=("zone",), readers=("fleet",)),
-    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True,
+    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=KEPT, bulk=True,
          writers=("fleet",), readers=("aggregator",)),
     Kind("partials", "task, place", (blocks.SumBlock, blocks.Counted), "partial sums and what they count",
-         retention=7 * DAY, bulk=True, writers=("aggregator",), readers=("aggregator", "zone")),
+         retention=KEPT, bulk=True, writers=("aggregator",), readers=("aggregator", "zone")),
     Kind("profiles", "device", (modules.Profile,), "which sub-model of a modular task a device is to have (ECLM)", retention=DAY,
          writers=("fleet",), readers=("modules",)),
     Kind("submodels", "device", (modules.Submodel,), "the modules to fetch; the last record of a partition says how far its profiles are "

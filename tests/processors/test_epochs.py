@@ -175,3 +175,16 @@ def test_a_window_too_short_for_a_lease_is_refused():
     assert refused.reason.startswith(
         "epochs.window_s (4) is shorter than rounds.lease_s (5), so no round would ever open"
     )
+
+
+@pytest.mark.parametrize("days", [4, 5])
+def test_a_round_that_outlasts_its_sums_is_refused(days):
+    """Partials are kept for seven days: what was counted first would be gone when the round is finalised."""
+    plane = Plane(Memory())
+    host = plane.submit(spec(deadline_s=86_400.0 * days))
+    assert plane.memory.run(lambda: host.stopped, 20_000)
+    assert host.stopped.ok is (days == 4)
+    assert (
+        days == 4
+        or "rounds.deadline_s (432000) is more than 403200: partial sums are kept for 7 days" in host.stopped.reason
+    )
