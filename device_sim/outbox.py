@@ -94,6 +94,6 @@ class Outbox:
             yield parcel.send
 
     def _fill(self, now: int) -> None:
-        seconds = (now - self.since) / 1000
+        seconds = max(0, now - self.since) / 1000  # a clock may be set back
         self.tokens = min(self.tokens + seconds * self.rate, max(seconds, BURST_S) * self.rate)
         self.since = now

@@ -141,8 +141,6 @@ def _topic(kind: Kind) -> Iterator[str]:
     if len(kind.scopes) > 1:
         yield from (f"Each zone has one, and the globe: `<namespace>.{GLOBAL}.{kind.what}`.", "")
     yield from (f"- Key: {kind.key}. {partitions(kind)} {kept(kind)}",)
-    if kind.broker_time:
-        yield "- Its records bear the broker's clock: deadlines are counted in it."
     if kind.bulk:
         yield "- Bulk: it travels on clients of its own, and may lie on a cluster of its own."
     if kind.writers:

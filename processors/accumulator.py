@@ -108,6 +108,11 @@ class Bitmaps:
         self.learn(offset, {n: Bitmap.unpack(packed, counted.blocks) for n, packed in counted.bits.items()})
         return True
 
+    def do_without(self, offset: int) -> None:
+        """It is gone, and none of its blocks can count any more: what comes again of them is late, if not known to be a duplicate."""
+        del self.unloaded[offset]
+        self.loaded.add(offset)
+
     def learn(self, offset: int, counted: Mapping[int, Bitmap]) -> None:
         """What the commit at this offset counted is known from now on."""
         for base, bitmap in counted.items():

@@ -316,8 +316,11 @@ class Aggregator:
         work = self.work.get(task)
         if work is None or offset not in work.bitmaps.unloaded:
             return
-        fact = work.bitmaps.unloaded[offset]
+        fact, t = work.bitmaps.unloaded[offset], self.zone.tasks[task]
         if work.bitmaps.load(offset, found):
+            yield from self._take(task, now)
+        elif all(t.at[s] - fact.round > t.staleness() for s in fact.stretches):
+            work.bitmaps.do_without(offset)
             yield from self._take(task, now)
         elif mine := sorted(work.shards.keys() & fact.stretches.keys()):
             self.refetch[task, offset] = now

@@ -15,7 +15,7 @@ from processors.tenancy import Tenancy
 from processors.zone_leader import FRACTION, HOLD
 from schemas.facts import TaskAdmitted, TaskRefused, TaskUpdated
 from schemas.task import Submission, fixed
-from schemas.topics import GLOBAL, read, task_topics, topic
+from schemas.topics import DAY, GLOBAL, KEPT, read, task_topics, topic
 from schemas.wire import Malformed
 from streams.ledger import GlobalTask, most_slots
 from streams.letters import dead_letter
@@ -28,6 +28,9 @@ MOST_BLOCKS = 5_000
 """Of a model and its optimiser's state: one fact names them all, and must fit a record."""
 MOST_DELTAS = 450_000
 """In an epoch of a zone: with these their losses and samples add up within 64 bits, even if half as many again are late."""
+
+LONGEST = KEPT * 2 // 3
+"""ms that a round may last: what was stored when it began must be there when it ends, though nobody was there for a third of that time."""
 
 
 class Configurator:
@@ -227,6 +230,11 @@ class Configurator:
             return (
                 f"epochs.window_s ({spec.epochs.window_s:g}) is shorter than rounds.lease_s ({spec.rounds.lease_s:g}), so no round "
                 "would ever open in it: make it longer, or the lease shorter"
+            )
+        if 1000 * spec.rounds.deadline_s > LONGEST:
+            return (
+                f"rounds.deadline_s ({spec.rounds.deadline_s:g}) is more than {LONGEST // 1000}: partial sums are kept for "
+                f"{KEPT // DAY} days, and a round must be over before its first ones are gone"
             )
         if spec.rounds.places * spec.epochs.rounds > MOST_DELTAS:
             return f"a zone's epoch can have {MOST_DELTAS} deltas: lower rounds.demand or epochs.rounds"

@@ -18,7 +18,7 @@ from processors.desk import GlobalDesk
 from processors.early_exit import waits_until, why_over
 from processors.objections import Objections
 from processors.version import MODEL, STATE, Version
-from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Scored, Taken, TaskEnded, Update
+from schemas.facts import EpochClosed, EpochOpened, Finalised, Merged, Retired, Scored, Taken, TaskEnded, Update
 from schemas.messages import Evaluation
 from schemas.topics import GLOBAL
 from schemas.wire import Message
@@ -79,6 +79,8 @@ class GlobalLeader:
             made = progress([Measured(*m) for m in there.measured])
             weights = weights_of(there.rounds[fact.round])
             self.finals[fact.task, zone] = [*kept, Final(offset, fact, there.epoch, made, weights)]
+        elif isinstance(fact, Retired):
+            self.finals.pop((fact.task, zone), None)
 
     def react(self, now: int) -> Iterator[Effect]:
         for task, t in self.desk.globe.tasks.items():

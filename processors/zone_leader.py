@@ -116,6 +116,7 @@ class ZoneLeader:
                 continue
             if g.state == "ended":
                 if t:
+                    self._forget(task)
                     yield from self._offer(("retired", task), self._retired(g), now)
             elif t and t.loss:
                 self._forget(task)
@@ -320,7 +321,7 @@ class ZoneLeader:
         job.norm = mean_norm(job.total, job.weights, sizes, unit)
         short = differences(job.base, r.opened.base, new, sizes) if g.spec.distribute.differences else {}
         job.base = job.state = None
-        job.total = job.total[:0]
+        job.total = np.zeros(0, np.int64)  # a slice would keep it
         self.written += 1
         scope, where = (self.desk.namespace, self.desk.scope), f"{self.desk.token}/{self.written}"
         job.version = Version(scope, self.desk.zone.partitions, task, r.round, where, new, sizes, state, server, short)

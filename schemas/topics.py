@@ -8,6 +8,8 @@ from schemas import blocks, facts, messages, modules, sharing, task
 from schemas.wire import SLUG, Malformed, Message, decode
 
 DAY = 86_400_000
+KEPT = 7 * DAY
+"""ms that deltas and partial sums are kept."""
 GLOBAL = "global"
 DEFAULT_PARTITIONS = 8
 COMMAND = "command"
@@ -30,8 +32,6 @@ class Kind:
     partitions: str = "zone"
     compact: bool = False
     retention: int | None = None
-    broker_time: bool = False
-    """Records bear the broker's clock: deadlines and graces are counted in it."""
     bulk: bool = False
     """Tensor blocks: travels on a client of its own, so that a flood of it delays no decision."""
     writers: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ TABLE: tuple[Kind, ...] = (
     Kind("tenants", "tenant", (sharing.Tenant, sharing.Sharing), "quotas, weights, and the policy by which devices are shared", _GLOBAL,
          partitions="one", compact=True, writers=(COMMAND,), readers=("global",)),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
-         partitions="one", broker_time=True, writers=("global", "zone", "aggregator", COMMAND), readers=(*_LEDGERS, COMMAND)),
+         partitions="one", writers=("global", "zone", "aggregator", COMMAND), readers=(*_LEDGERS, COMMAND)),
     Kind("checkpoints", "place", (blocks.FoldBlock,), "the fold of the ledger, in pieces; a Checkpoint says which",
          (*_GLOBAL, *_ZONE), partitions="one", bulk=True, writers=("global", "zone"), readers=(*_LEDGERS, COMMAND)),
     Kind("models", "task, version, token, block", (blocks.ModelBlock, blocks.DifferenceBlock),
@@ -61,10 +61,10 @@ TABLE: tuple[Kind, ...] = (
     Kind("registrations", "device", (messages.Registration,), "wishes to take part", retention=DAY, writers=("fleet",), readers=("zone",)),
     Kind("admissions", "device", (messages.Admission, messages.Refusal), "slots with leases, refusals", retention=DAY,
          writers=("zone",), readers=("fleet",)),
-    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=7 * DAY, bulk=True,
+    Kind("deltas", "device", (blocks.DeltaBlock,), "delta blocks", per_task=True, retention=KEPT, bulk=True,
          writers=("fleet",), readers=("aggregator",)),
     Kind("partials", "task, place", (blocks.SumBlock, blocks.Counted), "partial sums and what they count",
-         retention=7 * DAY, bulk=True, writers=("aggregator",), readers=("aggregator", "zone")),
+         retention=KEPT, bulk=True, writers=("aggregator",), readers=("aggregator", "zone")),
     Kind("profiles", "device", (modules.Profile,), "which sub-model of a modular task a device is to have (ECLM)", retention=DAY,
          writers=("fleet",), readers=("modules",)),
     Kind("submodels", "device", (modules.Submodel,), "the modules to fetch; the last record of a partition says how far its profiles are "
@@ -72,9 +72,9 @@ TABLE: tuple[Kind, ...] = (
     Kind("receipts", "device", (messages.Receipt,), "what became of a delta", retention=DAY, writers=("aggregator",), readers=("fleet",)),
     Kind("shards", "–", (), "membership of aggregators; stays empty"),
     Kind("priorities", "zone", (messages.Priorities,), "which tasks come first; only the last record counts, and not for long",
-         partitions="one", retention=DAY, broker_time=True, writers=("scheduler",), readers=("aggregator",)),
+         partitions="one", retention=DAY, writers=("scheduler",), readers=("aggregator",)),
     Kind("credits", "zone", (messages.Credits,), "how fast edges may send deltas; only the last record counts, and not for long",
-         partitions="one", retention=DAY, broker_time=True, writers=("scheduler",), readers=("fleet",)),
+         partitions="one", retention=DAY, writers=("scheduler",), readers=("fleet",)),
     Kind("evaluations", "task", (messages.Evaluation,), "the last score of each task's global model, for its stop rule", _GLOBAL,
          partitions="one", compact=True, writers=("evaluator",), readers=("global",)),
     Kind("metrics", "source", (messages.AggregatorReport, messages.SchedulerReport, messages.FleetReport, messages.RegistryReport,
@@ -112,7 +112,8 @@ class Topic:
             "cleanup.policy": "compact" if self.kind.compact else "delete",
             "retention.ms": retention,
             "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
-            "message.timestamp.type": "LogAppendTime" if self.kind.broker_time else "CreateTime",
+            # The broker's clock: deadlines are counted in it, and no other is asked how long a record is kept, or whether it may land.
+            "message.timestamp.type": "LogAppendTime",
         }
 
 

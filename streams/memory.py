@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 from schemas.partitioner import shard_of
-from schemas.topics import parse
 from schemas.wire import Headers
 from streams.processor import (
     Answer,
@@ -169,14 +168,14 @@ class Memory:
             act()
         return True
 
-    def append(self, send: Send, timestamp: int | None = None) -> tuple[int, int]:
+    def append(self, send: Send) -> tuple[int, int]:
         """Append a record now: (partition, offset)."""
         partitions = self.topics[send.topic]
         p = send.partition
         if p is None:
             p = self.random.randrange(len(partitions)) if send.key is None else shard_of(send.key, len(partitions))
         log = partitions[p]
-        log.append(Stored(send.key, send.value, self.now if timestamp is None else timestamp, send.headers))
+        log.append(Stored(send.key, send.value, self.now, send.headers))
         self._pump_all((send.topic, p))
         return p, len(log) - 1
 
@@ -356,8 +355,7 @@ class Memory:
                 self._tell_error(host, send.tag, reason)
             return
         lane = (send.topic, -1 if send.partition is None else send.partition)
-        broker_time = _broker_time(send.topic)
-        sent, life = self.now, host.lives
+        life = host.lives
         for copy, delay in enumerate(self.network(host, send)):
             at = self.now + delay
             if not copy:  # appends of one sender to one topic keep their order, copies of them need not
@@ -368,7 +366,7 @@ class Memory:
 
             def land(number: int = number, answers: bool = answers) -> None:
                 if self._in_flight.pop(number, None):
-                    place = self.append(send, None if broker_time else sent)
+                    place = self.append(send)
                     if send.tag is not None and answers:
                         self._for(host, self.delay(), lambda: self._give(host, Answer(send.tag, place)), life)
 
@@ -436,10 +434,3 @@ class Memory:
                 host.landing.get(_GROUP, 0), self.now + self.delay()
             )  # the last said holds
             self._for(host, told - self.now, lambda: self._give(host, Assigned(seats)))
-
-
-def _broker_time(topic: str) -> bool:
-    try:
-        return parse(topic).kind.broker_time
-    except KeyError:
-        return False

@@ -151,10 +151,9 @@ class Taped(Memory):
         super().__init__(**settings)
         self.tape: dict[tuple[str, int], list[Record]] = defaultdict(list)
 
-    def append(self, send: Send, timestamp: int | None = None) -> tuple[int, int]:
-        p, offset = super().append(send, timestamp)
-        at = self.now if timestamp is None else timestamp
-        self.tape[send.topic, p].append(Record(send.topic, p, offset, send.key, send.value, at, send.headers))
+    def append(self, send: Send) -> tuple[int, int]:
+        p, offset = super().append(send)
+        self.tape[send.topic, p].append(Record(send.topic, p, offset, send.key, send.value, self.now, send.headers))
         return p, offset
 
     def records(self, topic: str, partition: int = 0, first: int = 0) -> list[Record]:

@@ -50,6 +50,16 @@ def test_a_burst_goes_at_the_rate_that_was_given():
     assert box.waiting == (200 - sent) * SIZE
 
 
+def test_a_clock_that_is_set_back_takes_no_credit_away():
+    box, back = limited(20 * SIZE), T0 - 30_000
+    assert take(box, T0) == []
+    for i in range(50):
+        box.put(parcel(f"{i}"), FAR, T0)
+    box.hear(credits(20 * SIZE), back, back)
+    sent = sum(len(take(box, now)) for now in range(back, back + 1_000, 20))
+    assert 19 <= sent <= 21
+
+
 def test_what_was_not_used_is_saved_for_a_quarter_of_a_second_and_no_longer():
     box = limited(20 * SIZE)
     for now in range(T0, T0 + 3_000, 20):

@@ -50,10 +50,9 @@ class Taped(Memory):
         self.keys: dict[tuple[str, str], Record] = {}
         """By topic and key."""
 
-    def append(self, send: Send, timestamp: int | None = None) -> tuple[int, int]:
-        p, offset = super().append(send, timestamp)
-        at = self.now if timestamp is None else timestamp
-        record = Record(send.topic, p, offset, send.key, send.value, at, send.headers)
+    def append(self, send: Send) -> tuple[int, int]:
+        p, offset = super().append(send)
+        record = Record(send.topic, p, offset, send.key, send.value, self.now, send.headers)
         self.tape[send.topic, p][offset : offset + 1] = [record]
         if send.topic.endswith(".ledger"):
             self.journal.append(record)

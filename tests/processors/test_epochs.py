@@ -38,6 +38,16 @@ def times(plane: Plane, kind: type, zone: str = GLOBAL) -> list[int]:
     return [r.timestamp for r, f in zip(plane.ledger(zone), plane.all_facts(zone), strict=True) if isinstance(f, kind)]
 
 
+def test_whoever_does_not_lead_keeps_nothing_of_a_task_that_is_over():
+    plane = begin(Epochs(count=2, rounds=2))
+    plane.standbys()
+    assert plane.memory.run(lambda: plane.ended("toy"), 200_000)
+    plane.memory.run(limit=2_000)
+    assert all(plane.zone(z).tasks["toy"].retired for z in plane.zones)
+    kept = {name: plane.hosts[name].processor.leader.finals for name in ("global", "global-b")}
+    assert kept == {"global": {}, "global-b": {}}
+
+
 def test_without_a_deadline_it_waits_for_all_zones():
     plane = begin(Epochs(count=1, rounds=2, deadline_s=0), away="west")
     plane.memory.run(limit=60_000)  # three times the deadline of the next test
@@ -174,4 +184,17 @@ def test_a_window_too_short_for_a_lease_is_refused():
     (refused,) = of(plane, TaskRefused)
     assert refused.reason.startswith(
         "epochs.window_s (4) is shorter than rounds.lease_s (5), so no round would ever open"
+    )
+
+
+@pytest.mark.parametrize("days", [4, 5])
+def test_a_round_that_outlasts_its_sums_is_refused(days):
+    """Partials are kept for seven days: what was counted first would be gone when the round is finalised."""
+    plane = Plane(Memory())
+    host = plane.submit(spec(deadline_s=86_400.0 * days))
+    assert plane.memory.run(lambda: host.stopped, 20_000)
+    assert host.stopped.ok is (days == 4)
+    assert (
+        days == 4
+        or "rounds.deadline_s (432000) is more than 403200: partial sums are kept for 7 days" in host.stopped.reason
     )

@@ -147,6 +147,42 @@ def test_partials_that_are_gone(what):
     assert identity(r.zone.tasks["t"], 1)
 
 
+def over_and_partials_gone(**rules) -> Rig:
+    """A round is over and no other opens, as in a task that is paused; what its commits stored is older than partials are kept, and
+    somebody else takes the shards over."""
+    r = Rig(1, rounds=1, **rules)
+    r.admit(1, DEVICES[:3])
+    r.send(*(b for d in DEVICES[:3] for b in blocks(d, r.slot(1, d))))
+    assert r.finalised(1).devices == 3
+    for p in range(P):
+        r.memory.cut(PARTIALS, p, r.memory.span(PARTIALS, p)[1])
+    r.aggregators[0].crash()
+    r.memory.run(limit=100)
+    r.aggregators[0].restart()
+    r.memory.run(limit=5_000)
+    return r
+
+
+def test_bitmaps_of_a_round_that_takes_nothing_any_more_are_no_loss():
+    r = over_and_partials_gone()
+    assert not r.facts(Lost)
+    again = blocks(DEVICES[0], r.slot(1, DEVICES[0]))
+    r.send(*again)
+    r.until(lambda: sum(r.zone.tasks["t"].next) == 8)
+    assert r.zone.tasks["t"].tally.counts.late == 2
+    assert identity(r.zone.tasks["t"])
+
+
+def test_bitmaps_of_a_round_whose_deltas_may_come_late_are_a_loss():
+    """Nobody could say which of them were counted."""
+    r = over_and_partials_gone(refill=1, staleness=1)
+    assert stands(r)
+    abandon(r)
+    r.send(*blocks(DEVICES[0], r.slot(1, DEVICES[0])))
+    r.until(lambda: sum(r.zone.tasks["t"].next) == 8)
+    assert r.zone.tasks["t"].tally.counts.incomplete == 2
+
+
 def test_a_loss_outlives_every_process():
     r = Rig(2, deadline_s=40.0)
     who = same_shard(3)

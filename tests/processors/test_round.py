@@ -13,7 +13,10 @@ from schemas.facts import (
     LEADERSHIP,
     Claimed,
     Committed,
+    EpochClosed,
     Finalised,
+    Merged,
+    TaskEnded,
 )
 from schemas.messages import Admission, DeadLetter, Receipt, Refusal, Registration
 from schemas.partitioner import shard_of
@@ -398,3 +401,17 @@ def test_answers_to_an_earlier_leadership_do_not_disturb_a_later_one():
     assert rig.leader.stopped is None
     assert rig.zone.leader.holder == "zone"
     assert rig.vector(final.manifest).tobytes() == oracle(START, sent).tobytes()
+
+
+def test_of_a_task_that_ends_while_it_is_finalised_the_leader_keeps_nothing():
+    r = Rig()
+    r.admit(1, DEVICES[:3])
+    r.send(*(b for d in DEVICES[:3] for b in blocks(d, r.slot(1, d))))
+    leader = r.leader.processor.leader
+    r.until(lambda: bool(leader.jobs))
+    ledger = topic(NS, GLOBAL, "ledger")
+    for fact in (EpochClosed(1, "t", 1, "stop", {Z: 0}), Merged(1, "t", 1, None, 0, 0.0), TaskEnded(1, "t", "stopped")):
+        r.put(ledger, fact)
+    r.until(lambda: r.zone.tasks["t"].retired)
+    assert not r.facts(Finalised), "else this shows nothing"
+    assert (leader.jobs, leader.closing) == ({}, {})

@@ -21,11 +21,11 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from schemas.blocks import Place
-from schemas.topics import Topic
+from schemas.topics import DAY, TABLE, Topic
 from streams.appends import Append
 from streams.batches import _Batches, _Records
 from streams.broker import LocalBroker
-from streams.kafka import BrokerGone, Kafka, _Host
+from streams.kafka import BrokerGone, Kafka, _Host, wall_clock
 from streams.processor import (
     CreateTopics,
     Ends,
@@ -282,7 +282,7 @@ def test_what_is_no_text_is_read_all_the_same(world: KafkaWorld, codec: int) -> 
     assert [r.value for r in probe.records] == [b"fine", b"fine", b"odd", None, b"fine", b"fine"]
     assert [r.key for r in probe.records] == ["k", "k", "k", "�", "k", "k"]
     assert probe.records[1].headers == (("schema-version", b"1.0"),)
-    assert [r.timestamp for r in probe.records[1:5]] == [1000, 1001, 1002, 1003]
+    assert all(r.timestamp > 10**12 for r in probe.records)  # the broker's, not the 1 s that the batch says
     world.run_until(lambda: asker.answer("far") is not None, 5)
     assert asker.answer("far").value == {"k": b"fine"}
 
@@ -557,3 +557,38 @@ def test_a_cancellation_is_not_lost(broker: str, turns: int) -> None:
             return bool(done)
 
     assert asyncio.run(main())
+
+
+@pytest.mark.parametrize("off", [-8 * DAY, 2 * 3_600_000])
+def test_a_process_whose_clock_is_wrong_is_heard_all_the_same(broker: str, off: int) -> None:
+    """By its own clock what it sends would be old enough to be deleted, or so new that a broker takes it not."""
+    world = KafkaWorld(broker)
+    topics = {
+        kind.what: named(world, kind.what, "z", "t" if kind.per_task else "") for kind in TABLE if "zone" in kind.scopes
+    }
+    make_topics(world, *((t, t.partitions(1)) for t in topics.values()))
+
+    async def say() -> list[str]:
+        landed: list[str] = []
+        all_there = asyncio.Event()
+
+        def over(append: Append, place: object, why: str) -> None:
+            landed.append(append.send.topic)
+            if len(landed) == len(topics):
+                all_there.set()
+
+        async with Kafka(broker, clock=lambda: wall_clock() + off) as kafka:
+            for t in topics.values():
+                kafka.appends(t.name).put(Append(Send(t.name, b"x", "key", 0), over))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(15):
+                    await all_there.wait()
+        return landed
+
+    assert sorted(asyncio.run(say())) == sorted(t.name for t in topics.values())
+    reader = Probe(first=tuple(Follow(t.name, 0, 0) for t in topics.values()))
+    world.host(reader)
+    world.run_until(lambda: len(reader.records) == len(topics))
+    now = wall_clock()
+    assert [r.topic for r in reader.records if abs(now - r.timestamp) > 60_000] == []
+    world.end()

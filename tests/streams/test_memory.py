@@ -13,13 +13,11 @@ from tests.plane import Plane, spec
 from tests.streams.worlds import Probe
 
 T = topic("test", "z", "receipts").name
-LEDGER = topic("test", "z", "ledger").name
 
 
 def memory(seed: int = 1, **more: Any) -> Memory:
     m = Memory(seed=seed, **more)
     m.create(T, 2)
-    m.create(LEDGER, 1)
     return m
 
 
@@ -180,16 +178,15 @@ def test_copies_land_as_often_as_the_network_says_and_are_answered_once():
     probe = Probe(first=sends(1))
     m.host(lambda life: probe)
     m.run(limit=200)
-    assert [s.timestamp for s in m.topics[T][0]] == [0, 0, 0]
+    assert [s.timestamp for s in m.topics[T][0]] == [5, 20, 50]
     assert [x.value for x in probe.inputs if not isinstance(x, Tick)] == [(0, 0)]
 
 
-def test_a_record_of_a_ledger_bears_the_brokers_time_others_the_senders():
+def test_a_record_bears_the_brokers_time():
     m = memory(latency=(30, 30))
-    m.host(lambda life: Probe(first=(Send(T, b"x", partition=0), Send(LEDGER, b"x", partition=0))))
+    m.host(lambda life: Probe(first=(Send(T, b"x", partition=0),)))
     m.run(limit=100)
-    assert m.topics[T][0][0].timestamp == 0
-    assert m.topics[LEDGER][0][0].timestamp == 30
+    assert m.topics[T][0][0].timestamp == 30
 
 
 def test_the_clock_jumps_and_stops_at_the_limit():
