@@ -296,18 +296,8 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 def test_a_plane_in_memory_names_no_logs_and_leaves_no_empty_folder(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "olearning",
-        "up",
-        "--memory",
-        "--devices",
-        "0",
-        "--no-evaluator",
-        "--runs",
-        str(tmp_path),
-    ]
+    words = ["up", "--memory", "--devices", "0", "--no-evaluator", "--runs", str(tmp_path)]
+    command = [sys.executable, "-m", "olearning", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as up:
         assert up.stdout
         up.stdout.readline()
