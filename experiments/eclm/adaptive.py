@@ -1,9 +1,9 @@
 """An AdaptiveNet-like baseline (Wen et al., MobiCom 2023; from the authors' code): a supernet that a device picks its path from.
 
 A trained network is a stem, blocks and a head. Beside block i stand: one new block for i and i + 1, one for i to i + 2 (they begin as
-copies of block i where shapes agree), and copies of it that keep three quarters and a half of its inner channels, by L2 norm. Stage 0:
-random paths, each new branch is to put out what the original puts out at its depth. Stage 1: random paths, the task's loss. Stem, head
-and the original's blocks are frozen throughout. A device gets the whole supernet once and looks for its path by evolution, on its own
+copies of block i where shapes agree; there is none where two of the blocks stride), and copies of it that keep three quarters and a half
+of its inner channels, by L2 norm. Stage 0: random paths, each new branch is to put out what the original puts out at its depth. Stage 1:
+random paths, the task's loss. Stem, head and the original's blocks are frozen throughout. A device gets the whole supernet once and looks for its path by evolution, on its own
 samples (70 % to score, the rest held back), within its multiplications. As the paper's evaluation has on-device methods fine-tune for 10
 epochs, it then fine-tunes the path.
 
@@ -119,8 +119,9 @@ def supernet(network: nn.Module) -> Supernet:
     for i, block in enumerate(blocks):
         there = {"0": block} | {str(o): _pruned(block, share) for o, share in KEPT.items()}
         for more in (1, 2):
-            if i + more < len(blocks):
-                there[str(more)] = _merged(blocks[i : i + more + 1])
+            some = blocks[i : i + more + 1]
+            if len(some) > more and sum(_stride(b) > 1 for b in some) <= 1:
+                there[str(more)] = _merged(some)
         options.append(nn.ModuleDict(there))
     net = Supernet(stem, options, head)
     for part in (stem, head, *blocks):
@@ -144,13 +145,16 @@ def _pruned(block: nn.Module, share: float) -> nn.Module:
     return PrunedLinear(block[0], strongest(block[0].weight, share))
 
 
+def _stride(block: nn.Module) -> int:
+    return int(block.conv1.stride[0]) if isinstance(block, Residual) else 1
+
+
 def _merged(blocks: Sequence[nn.Module]) -> nn.Module:
     """One block for several: input of the first, output of the last, the largest stride; a copy of the first where shapes agree."""
     first, last = blocks[0], blocks[-1]
     new: nn.Module
     if isinstance(first, Residual):
-        stride = max(b.conv1.stride[0] for b in blocks)
-        new = Residual(first.conv1.in_channels, last.conv2.out_channels, stride)
+        new = Residual(first.conv1.in_channels, last.conv2.out_channels, max(map(_stride, blocks)))
     else:
         new = nn.Sequential(nn.Linear(first[0].in_features, last[0].out_features), nn.ReLU())
     mine = new.state_dict()

@@ -107,10 +107,27 @@ def test_a_resnet_s_merged_blocks_have_the_shape_of_those_they_stand_for():
     assert len(net.options) == 8
     assert sorted(map(int, net.options[0])) == [-2, -1, 0, 1, 2]
     assert sorted(map(int, net.options[7])) == [-2, -1, 0]
-    x = torch.zeros(2, 3, 16, 16)
-    for path in ((2, SKIPPED, SKIPPED, 1, SKIPPED, 0, -1, -2), (0, 1, SKIPPED, 0, 2, SKIPPED, SKIPPED, 0)):
-        net.path = path
-        assert net(x).shape == (2, 10)
+    x = net.stem(torch.zeros(2, 3, 16, 16))
+    for i, there in enumerate(net.options):
+        for more in (1, 2):
+            if str(more) in there:
+                y = x
+                for covered in net.options[i : i + more + 1]:
+                    y = covered["0"](y)
+                assert there[str(more)](x).shape == y.shape
+        x = there["0"](x)
+    strides = [o["0"].conv1.stride[0] for o in net.options]
+    assert [i for i, o in enumerate(net.options[:6]) if "2" not in o] == [2, 4]
+    assert (strides[2:5], strides[4:7]) == ([2, 1, 2], [2, 1, 2]), "of two that stride there is none for both"
+
+
+def test_a_resnet_s_branches_are_trained_whatever_is_drawn():
+    net, dice = a_resnet(), np.random.default_rng(0)
+    data = Samples(dice.normal(size=(64, 3, 16, 16)).astype(np.float32), dice.integers(0, 10, 64))
+    before = copy.deepcopy(net.state_dict())
+    adaptive.train(net, data, 8, 4, 0.01, seed=0)
+    changed = {".".join(n.split(".")[:3]) for n, t in net.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed == {f"options.{i}.{o}" for i, there in enumerate(net.options) for o in there if o != "0"}
 
 
 def test_what_an_option_covers_is_skipped_and_what_is_covered_by_none_is_the_original():
