@@ -15,6 +15,7 @@ try:
     from olearning.commands.devices import fleet, gateway, phone, token
     from olearning.commands.looking import monitor, show_status, tail, tasks, watch
     from olearning.commands.modular import modular
+    from olearning.commands.prune import prune
     from olearning.commands.roles import run
     from olearning.commands.rounds import abandon, explain, verify
     from olearning.commands.tasks import pause, resume, stop, submit, update
@@ -69,6 +70,7 @@ COMMANDS: dict[str, dict[str, tuple[Any, str]]] = {
         "tenant": (tenant, "What a tenant may have."),
         "sharing": (sharing, "How devices are shared between tasks."),
         "abandon": (abandon, "Give up what a task has lost, so that it goes on."),
+        "prune": (prune, "Delete versions of models that nobody needs."),
     },
     "More": {
         "bench": (bench, "How fast it is, beside its limits and its peers."),

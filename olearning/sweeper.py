@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from schemas.blocks import Manifest, Place
+from olearning.needed import first, manifests, places
+from schemas.blocks import Place
 from schemas.topics import GLOBAL, parse, topic
 from streams.ledger import Globe, Zone
 from streams.memory import Host, Memory
-from streams.models import beside
 
 SHORT = (
     "registrations",
@@ -60,32 +60,20 @@ class Sweeper:
 
     def _blocks(self, name: str) -> None:
         """Cut a log of blocks below the first that is named in a ledger, and below what came lately."""
-        first: dict[int, int] = {}
-        for place in self._named(name):
-            first[place.partition] = min(place.offset, first.get(place.partition, place.offset))
+        named = first(self._named(name))
         for p, log in enumerate(self.memory.topics[name]):
-            self.memory.cut(name, p, min(first.get(p, len(log)), self.before.get((name, p), 0)))
+            end = named[p].offset if p in named else len(log)
+            self.memory.cut(name, p, min(end, self.before.get((name, p), 0)))
             self.before[name, p] = len(log)
 
     def _named(self, name: str) -> Iterator[Place]:
         """The places in a topic that the folds name."""
-        globe = self._globe()
-        manifests: list[Manifest | None] = []
-        for g in globe.tasks.values():
-            manifests += [g.manifest, g.optimiser, *(u.manifest for u in g.updates.values())]
-        partials = name.endswith(".partials")
+        yield from places(name, manifests(self._globe(), map(self._zone, self.zones)))
         for z in self.zones:
-            for t in self._zone(z).tasks.values():
-                manifests += [t.manifest, t.optimiser]
-                for r in t.rounds.values():
-                    manifests.append(r.opened.base if r.opened else None)
-                    if partials and name == topic(self.namespace, z, "partials").name:
-                        for c in r.commits:
-                            yield from (x for x in (c.fact.bitmap, *c.fact.sums) if x)
-        for m in manifests:
-            if m and m.topic == name:
-                yield from m.blocks
-                yield from filter(None, (beside(m, i) for i in range(len(m.blocks))))
+            if name == topic(self.namespace, z, "partials").name:
+                for t in self._zone(z).tasks.values():
+                    for c in (c for r in t.rounds.values() for c in r.commits):
+                        yield from (x for x in (c.fact.bitmap, *c.fact.sums) if x)
 
     def updates(self) -> int:
         """Whole deltas that counted, in all zones and tasks."""

@@ -134,6 +134,17 @@ class Desk(Generic[S]):
         return iter(())
 
 
+def untaken(scope: str, zone: Zone, globe: Globe) -> dict[str, int]:
+    """By task of which the globe has yet to take a zone's results, the offset in that zone's ledger from which on it looks for them."""
+    out = {}
+    for task, t in zone.tasks.items():
+        g = globe.tasks.get(task)
+        taken = g.taken.get(scope, 0) if g else 0  # unknown: that fact is still to be read
+        if t.manifest and t.manifest_at >= taken and not t.retired and not (g and g.state == "ended"):
+            out[task] = taken
+    return out
+
+
 class ZoneDesk(Desk[Zone]):
     """A zone's: with the global ledger to read, which says what tasks and epochs there are."""
 
@@ -153,13 +164,7 @@ class ZoneDesk(Desk[Zone]):
     def needed(self) -> int:
         """The global leader takes the rounds' results from here, task by task, and reads them again after a restart: those of a task
         of which there is one that is not taken."""
-        needed = self.zone.position
-        for task, t in self.zone.tasks.items():
-            g = self.globe.state.tasks.get(task)
-            taken = g.taken.get(self.scope, 0) if g else 0  # unknown: that fact is still to be read
-            if t.manifest and t.manifest_at >= taken and not t.retired and not (g and g.state == "ended"):
-                needed = min(needed, taken)
-        return needed
+        return min([self.zone.position, *untaken(self.scope, self.zone, self.globe.state).values()])
 
 
 class GlobalDesk(Desk[Globe]):

@@ -178,6 +178,18 @@ class Cluster:
 
         return await self._persist(ask)
 
+    async def since(self, topic: str, at: int) -> dict[int, int]:
+        """By partition the first record that is no older than `at` (ms since 1970, by the broker's clock); its end, if there is none."""
+        tps = [TopicPartition(topic, p) for p in range(await self.known(topic))]
+
+        async def ask() -> dict[int, int]:
+            consumer = await self._client(Consumer)
+            ends = await consumer.end_offsets(tps)
+            found = await consumer.offsets_for_times(dict.fromkeys(tps, at))
+            return {tp.partition: found[tp].offset if found.get(tp) else ends[tp] for tp in tps}
+
+        return await self._persist(ask)
+
     async def span(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset a partition holds, and its end."""
         tp = TopicPartition(topic, partition)

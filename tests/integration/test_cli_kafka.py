@@ -192,6 +192,15 @@ def test_rounds_are_verified_and_explained(live: Live) -> None:
     code, _, errors = live.run("abandon", "first", "--zone", "east", "--reason", "x", "--yes")
     assert (code, errors) == (FAILED, "olearning: first has lost nothing in zone east: there is nothing to give up\n")
 
+    code, out, _ = live.run("prune", "--dry-run")
+    assert code == OK
+    assert re.search(r"(?m)^[\w-]+\.east\.models-\d: 0 of \d+ records would go; what follows is younger$", out)
+    assert out.endswith("\n0 records would go\n")
+    told = live.json("prune", "--days", "0.5")
+    assert {p["topic"].split(".")[1] for p in told} == {"global", "east"}
+    assert all(p["start"] == p["cut"] <= p["end"] for p in told)
+    assert any(p["end"] for p in told)
+
 
 def test_a_namespace_that_is_not_there(live: Live) -> None:
     elsewhere = Live("nowhere", live.bootstrap, live.folder, [], live.capsys)

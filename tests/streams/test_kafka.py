@@ -6,6 +6,7 @@ import gzip
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -591,4 +592,31 @@ def test_a_process_whose_clock_is_wrong_is_heard_all_the_same(broker: str, off: 
     world.run_until(lambda: len(reader.records) == len(topics))
     now = wall_clock()
     assert [r.topic for r in reader.records if abs(now - r.timestamp) > 60_000] == []
+    world.end()
+
+
+def test_the_first_record_since_a_time_is_by_the_brokers_clock(broker: str) -> None:
+    """Of a log that says when what it holds came; where nothing is so young, its end."""
+    world = KafkaWorld(broker)
+    name = named(world, "receipts", "z", "")
+    make_topics(world, (name, 2))
+    probe, reader = Probe(), Probe(first=(Follow(name.name, 0, 0),))
+    world.host_together(probe, reader)
+
+    def put(*values: bytes) -> None:
+        there = len(reader.records) + len(values)
+        probe.do(*(Send(name.name, v, "key", 0) for v in values))
+        world.run_until(lambda: len(reader.records) == there)
+
+    put(b"a", b"b")
+    time.sleep(0.05)
+    between = wall_clock()
+    time.sleep(0.05)
+    put(b"c")
+
+    async def ask(*times: int) -> list[dict[int, int]]:
+        async with Kafka(broker) as kafka:
+            return [await kafka.cluster(name.name).since(name.name, t) for t in times]
+
+    assert asyncio.run(ask(0, between, wall_clock() + 1000)) == [{0: 0, 1: 0}, {0: 2, 1: 0}, {0: 3, 1: 0}]
     world.end()
