@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
 
@@ -24,6 +24,7 @@ from olearning.telemetry.exporter import Exporter, watched
 from schemas.topics import GLOBAL, check_zone, topic
 from streams.kafka import Kafka
 from streams.processor import Processor, Stop
+from streams.queries import Refused
 
 T = TypeVar("T")
 PATIENCE = 10.0
@@ -180,15 +181,32 @@ def visit(
     `name`: the topic that must be there, too. It may take `seconds`; the broker may be away for `patience`. `client`: what it is to
     the broker, for whose quotas it must be the same each time; else the processor's name.
     """
+    client = client or processor.name
+    stop = on_kafka(namespace, bootstrap, client, lambda kafka: kafka.host(processor), name, patience, seconds)
+    if not stop.ok:
+        raise Trouble(stop.reason)
+    return stop
+
+
+def on_kafka(
+    namespace: str,
+    bootstrap: str,
+    client: str,
+    ask: Callable[[Kafka], Awaitable[T]],
+    name: str = "",
+    patience: float | None = PATIENCE,
+    seconds: float | None = READING,
+) -> T:
+    """What `ask` gives, on the Kafka of a namespace that is there. Raises `Trouble`; arguments as in `visit`."""
     ledger = topic(namespace, GLOBAL, "ledger").name
     where = find(bootstrap, namespace)
 
-    async def work() -> Stop:
-        async with Kafka(where, client or processor.name) as kafka:
+    async def work() -> T:
+        async with Kafka(where, client) as kafka:
             must_exist(await kafka.topics(), where, namespace, name or ledger)
-            return await kafka.host(processor)
+            return await ask(kafka)
 
-    async def in_time() -> Stop:
+    async def in_time() -> T:
         try:
             async with asyncio.timeout(seconds):
                 return await attended(work(), Broker(where), complain, patience)
@@ -197,11 +215,10 @@ def visit(
                 f"the broker at {where} did not give an answer within {seconds:g} s: see how busy it is, and try again",
                 NO_BROKER,
             ) from None
+        except Refused as e:
+            raise Trouble(f"the broker at {where} refused it: {e}") from None
 
-    stop = drive(in_time)
-    if not stop.ok:
-        raise Trouble(stop.reason)
-    return stop
+    return drive(in_time)
 
 
 def must_exist(there: set[str], where: str, namespace: str, name: str) -> None:

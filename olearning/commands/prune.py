@@ -5,20 +5,16 @@ from typing import Annotated
 
 import typer
 
-from olearning.connect import find
-from olearning.hosting import drive, emit
+from olearning.hosting import emit, on_kafka
 from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, Namespace, look, show
-from schemas.topics import DAY
+from schemas.topics import DAY, KEPT
 from streams.kafka import Kafka
-
-DAYS = 7.0
-"""As long as deltas and partial sums are kept."""
 
 
 def prune(
     days: Annotated[
         float, typer.Option(help="Younger versions stay, whether a ledger names them or not.", min=0.01)
-    ] = DAYS,
+    ] = KEPT / DAY,
     dry: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
@@ -29,13 +25,11 @@ def prune(
     from olearning.prune import prune as pruned
 
     view = look(namespace, bootstrap)
-    where = find(bootstrap, namespace)
 
-    async def work() -> list[Pruned]:
-        async with Kafka(where, "prune") as kafka:
-            return [p async for p in pruned(kafka, view, round(days * DAY), dry)]
+    async def work(kafka: Kafka) -> list[Pruned]:
+        return [p async for p in pruned(kafka, view, round(days * DAY), dry)]
 
-    found = drive(work)
+    found = on_kafka(namespace, bootstrap, "prune", work, seconds=None)
     if as_json:
         show([asdict(p) for p in found])
         return

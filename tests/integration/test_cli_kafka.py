@@ -22,6 +22,7 @@ from olearning.cli import outcome
 from olearning.errors import FAILED, OK, USAGE
 from olearning.planes import Processes
 from olearning.up import Shape
+from streams.queries import Cluster, Refused
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 DIGITS = Path(olearning.__file__).with_name("digits.toml").read_text()
@@ -200,6 +201,16 @@ def test_rounds_are_verified_and_explained(live: Live) -> None:
     assert {p["topic"].split(".")[1] for p in told} == {"global", "east"}
     assert all(p["start"] == p["cut"] <= p["end"] for p in told)
     assert any(p["end"] for p in told)
+
+
+def test_what_a_broker_refuses_is_said_in_words(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object) -> None:
+        raise Refused("TopicAuthorizationFailedError")
+
+    monkeypatch.setattr(Cluster, "since", refused)
+    code, _, errors = live.run("prune")
+    said = f"olearning: the broker at {live.bootstrap} refused it: TopicAuthorizationFailedError\n"
+    assert (code, errors) == (FAILED, said)
 
 
 def test_a_namespace_that_is_not_there(live: Live) -> None:
