@@ -19,8 +19,6 @@ class News:
 
     def __init__(self, life: str, zone: str):
         self.life, self.zone = life, zone
-        self.newest = 0
-        """The number of what was said last to all."""
         self._seq = 0
         self._all: OrderedDict[str, Letter] = OrderedDict()
         """By task, and the plan under its key: what was said last to all, the newest last."""
@@ -29,10 +27,14 @@ class News:
         at once, and is made once."""
         self._over: deque[str] = deque()
 
+    @property
+    def newest(self) -> int:
+        """The number of what was said last to all; 0: nothing was."""
+        return next(reversed(self._all.values()), (0, "", b""))[0]
+
     def publish(self, key: str, raw: bytes) -> None:
         """Say it to all, in the place of what was said before."""
         self._seq += 1
-        self.newest = self._seq
         self._all[key] = self._seq, "announcements", raw
         self._all.move_to_end(key)
 
