@@ -3,9 +3,9 @@
 A trained network is a stem, blocks and a head. Beside block i stand: one new block for i and i + 1, one for i to i + 2 (they begin as
 copies of block i where shapes agree; there is none where two of the blocks stride), and copies of it that keep three quarters and a half
 of its inner channels, by L2 norm. Stage 0: random paths, each new branch is to put out what the original puts out at its depth. Stage 1:
-random paths, the task's loss. Stem, head and the original's blocks are frozen throughout. A device gets the whole supernet once and looks for its path by evolution, on its own
-samples (70 % to score, the rest held back), within its multiplications. As the paper's evaluation has on-device methods fine-tune for 10
-epochs, it then fine-tunes the path.
+random paths, the task's loss. Stem, head and the original's blocks are frozen throughout. A device gets the whole supernet once and
+looks for its path by evolution, on its own samples (70 % to score, the rest held back), within its multiplications. As the paper's
+evaluation has on-device methods fine-tune for 10 epochs, it then fine-tunes the path.
 
 Ours: multiplications stand for latency; population 50, 10 generations; scores of a path are kept, and a space with fewer paths than the
 search would look at is looked through whole.
