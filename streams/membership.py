@@ -7,6 +7,7 @@ suite looks whether they still mean the same.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition, errors
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from streams.processor import Membership
 from streams.queries import RECONNECT, TROUBLE, Cluster, Refused, close, pause
@@ -98,4 +100,19 @@ class Member:
                 await asyncio.sleep(0.5)
                 consumer._coordinator.check_errors()  # polling would do it; unseen, an error stops all coordination
         finally:
-            await close(consumer)
+            await asyncio.gather(close(consumer), _leave(consumer))
+
+
+async def _leave(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group of a consumer that is being closed, also while it waits for a join.
+
+    aiokafka leaves only once a join is answered, which takes a session if another member has died; by then closing has given up, and
+    the next join waits for us, too. Kafka answers one request of a connection after the other, so this one goes by another.
+    """
+    await asyncio.sleep(0)  # closing has begun: it does not join again
+    coordinator = consumer._coordinator
+    node, member = getattr(coordinator, "coordinator_id", None), getattr(coordinator, "member_id", "")
+    if node is not None and member:
+        with contextlib.suppress(TimeoutError, errors.KafkaError):
+            async with asyncio.timeout(2):
+                await consumer._client.send(node, LeaveGroupRequest(coordinator.group_id, member))

@@ -495,6 +495,45 @@ def test_members_in_one_runtime_stay_sticky(world: KafkaWorld) -> None:
     assert (b.seats or frozenset()) <= (before["b"] or frozenset())
 
 
+def in_group(broker: str, group: str) -> tuple[str, set[str]]:
+    """Its state, and its members by the names they gave."""
+
+    async def ask() -> tuple[str, set[str]]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        await admin.start()
+        try:
+            (answer,) = await admin.describe_consumer_groups([group])
+        finally:
+            await admin.close()
+        _, _, state, _, _, members, *_ = answer.groups[0]
+        return state, {client.rpartition("-")[2] for _, client, *_ in members}
+
+    return asyncio.run(ask())
+
+
+def test_who_ends_while_the_group_waits_for_another_has_left(broker: str) -> None:
+    """A join is answered when everybody has joined, so beside a dead member it takes a session. Whoever ends meanwhile must not be
+    waited for too: as a newcomer, or as one that has been in the group and joins again."""
+    world = KafkaWorld(broker, session=20_000)
+    try:
+        t = named(world, "shards")
+        make_topics(world, (t, 8))
+        m = Membership(f"{world.namespace}.g", t.name)
+        a, dead, b = (Probe(name=name, membership=m) for name in ("a", "dead", "b"))
+        hosted = {p.name: world.host(p) for p in (a, dead)}
+        world.run_until(lambda: (len(a.seats or ()), len(dead.seats or ())) == (4, 4))
+        world.crash(hosted["dead"])
+        hosted["b"] = world.host(b)
+        world.run_until(lambda: in_group(broker, m.group) == ("PreparingRebalance", {"a", "dead", "b"}), 5)
+        time.sleep(3.5)  # at its next heartbeat, at most 3 s from now, a joins again
+        world.close(hosted["a"])
+        world.close(hosted["b"])
+        assert in_group(broker, m.group) == ("PreparingRebalance", {"dead"})
+        assert b.seats is None
+    finally:
+        world.end()
+
+
 def test_a_mark_is_what_tools_show_of_a_group(world: KafkaWorld) -> None:
     t, group = named(world, "receipts"), f"{world.namespace}.lag"
     make_topics(world, (t, 2))

@@ -126,9 +126,9 @@ class KafkaWorld:
     """Every processor gets an event loop in a thread of its own. A crash stops the loop dead: no coroutine gets to say
     goodbye, sockets stay as they are, and the broker notices when heartbeats fail to come."""
 
-    def __init__(self, bootstrap: str):
+    def __init__(self, bootstrap: str, session: int = SESSION):
         self.namespace = f"t-{uuid.uuid4().hex[:10]}"
-        self.bootstrap = bootstrap
+        self.bootstrap, self.session = bootstrap, session
         self._lives: list[Life] = []
 
     def host(self, processor: Probe) -> Hosted:
@@ -141,7 +141,7 @@ class KafkaWorld:
         hosted = [Hosted(life) for _ in processors]
 
         async def live() -> None:
-            async with Kafka(self.bootstrap, self.namespace, session_timeout_ms=SESSION) as kafka:
+            async with Kafka(self.bootstrap, self.namespace, session_timeout_ms=self.session) as kafka:
                 for h, p in zip(hosted, processors, strict=True):
                     h.task = asyncio.create_task(kafka.host(p))
                 ready.set()
