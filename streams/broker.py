@@ -48,6 +48,8 @@ broker.heartbeat.interval.ms=500
 broker.session.timeout.ms={session}
 controller.quorum.fetch.timeout.ms={session}
 """
+PATIENCE = 120.0
+"""Seconds a broker may take until it answers: 4 where a core is idle, a minute and more where it mends its logs on a busy one."""
 # Blocks until its parent is gone, then kills the broker, if that process id still is the broker.
 _WATCH = """read _
 args=$(tr '\\0' ' ' < /proc/$1/cmdline 2>/dev/null || ps -o args= -p $1)
@@ -298,7 +300,7 @@ def _spawn(java: str, kafka: Path, folder: Path, said: str, options: Sequence[st
 
 
 def _await_port(process: "subprocess.Popen[bytes]", folder: Path, port: int) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if process.poll() is not None:
             tail = _tail(folder)
@@ -309,7 +311,7 @@ def _await_port(process: "subprocess.Popen[bytes]", folder: Path, port: int) -> 
             if s.connect_ex((_HOST, port)) == 0:
                 return
         time.sleep(0.05)
-    raise BrokerError(f"the broker does not listen after a minute:\n{_tail(folder)}")
+    raise BrokerError(f"the broker does not listen after {PATIENCE:.0f} s:\n{_tail(folder)}")
 
 
 def _await_ready(process: "subprocess.Popen[bytes]", folder: Path, bootstrap: str) -> None:
@@ -317,15 +319,15 @@ def _await_ready(process: "subprocess.Popen[bytes]", folder: Path, bootstrap: st
 
 
 def await_ready(bootstrap: str, alive: Callable[[], bool], log: Callable[[], str]) -> None:
-    """Wait until the broker answers. Raises `BrokerError`, with its log, if it does not live to do so in a minute."""
-    end = time.monotonic() + 60
+    """Wait until the broker answers. Raises `BrokerError`, with its log, if it does not live to do so in `PATIENCE`."""
+    end = time.monotonic() + PATIENCE
     # A thread, for an event loop may be running in this one.
     with ThreadPoolExecutor(1) as thread:
         while not thread.submit(lambda: asyncio.run(_answers(bootstrap))).result():
             if not alive():
                 raise BrokerError(f"the broker died at its start:\n{log()}")
             if time.monotonic() > end:
-                raise BrokerError(f"the broker does not answer after a minute:\n{log()}")
+                raise BrokerError(f"the broker does not answer after {PATIENCE:.0f} s:\n{log()}")
             time.sleep(0.1)
 
 
