@@ -31,7 +31,7 @@ from schemas.task import Adapt, Epochs, Rounds, TaskSpec, Training
 from schemas.topics import GLOBAL, topic, zone_topics
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Memory
-from streams.models import assemble
+from streams.models import look_up
 
 NS, ZONE, SHARDS, MS = "bench", "z", 4, 10**8
 DEVICES, HURRY, PATIENT = 60, 30.0, 300.0
@@ -81,17 +81,17 @@ def run(way: str, seed: int) -> Outcome:
     memory.host(lambda life: Submitter(NS, life, spec, shape, vector, seed))
 
     def ended() -> bool:
-        t = globe.processor.globe.tasks.get(spec.task)  # type: ignore[attr-defined]
-        return bool(t and t.state == "ended")
+        return spec.task in globe.processor.globe.over  # type: ignore[attr-defined]
 
     if not memory.run(ended, MS):
         raise RuntimeError(f"{way}: the task did not end")
     state: Ledger[Globe] = Ledger(Globe())
     for r in memory.records(topic(NS, GLOBAL, "ledger").name):
         state.feed(r)
-    manifest = state.state.tasks[spec.task].manifest
-    found = {p.key: memory.records(manifest.topic, p.partition)[p.offset].value or b"" for p in manifest.blocks}
-    accuracy, _, _ = scorer()(spec, assemble(manifest, found))
+    kept = state.state.over[spec.task].model
+    models = topic(NS, GLOBAL, "models").name
+    model = look_up(kept, (r for p, _ in kept.starts for r in memory.records(models, p)))
+    accuracy, _, _ = scorer()(spec, model)
     names = {fleet.processor._name(d, ZONE, spec.tenant): d for d in phones}  # type: ignore[attr-defined]
     return _told(memory, names, float(accuracy))
 

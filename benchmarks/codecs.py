@@ -40,7 +40,7 @@ from schemas.topics import GLOBAL, topic, zone_topics
 from schemas.wire import decode, encode
 from streams.ledger import Globe, Ledger
 from streams.memory import Memory
-from streams.models import assemble
+from streams.models import look_up
 
 NS, ZONE, SHARDS, MS = "bench", "z", 4, 10**7
 LIMITS = Limits()
@@ -156,7 +156,7 @@ def trained(spec: TaskSpec, seed: int) -> Memory:
     memory.host(lambda life: Fleet(NS, ZONE, "fleet", life, devices, TorchLearner(), manner))
     memory.host(lambda life: Submitter(NS, life, spec, shape, start, seed))
     processor: Any = globe.processor
-    if not memory.run(lambda: getattr(processor.globe.tasks.get(spec.task), "state", "") == "ended", MS):
+    if not memory.run(lambda: spec.task in processor.globe.over, MS):
         raise RuntimeError(f"{spec.task} with {spec.upload.codec} does not end: {globe.stopped}")
     return memory
 
@@ -168,9 +168,10 @@ def training(spec: TaskSpec, seed: int) -> tuple[float, float, float]:
     ledger: Ledger = Ledger(Globe())
     for record in memory.records(topic(NS, GLOBAL, "ledger").name):
         ledger.feed(record)
-    manifest = ledger.state.tasks[spec.task].manifest
-    found = {p.key: memory.records(manifest.topic, p.partition)[p.offset].value or b"" for p in manifest.blocks}
-    accuracy = scorer()(spec, assemble(manifest, found))[0]
+    kept = ledger.state.over[spec.task].model
+    models = topic(NS, GLOBAL, "models").name
+    model = look_up(kept, (r for p, _ in kept.starts for r in memory.records(models, p)))
+    accuracy = scorer()(spec, model)[0]
     name = topic(NS, ZONE, "deltas", spec.task).name
     sent = [decode(r.value, (DeltaBlock,)).data for p in range(SHARDS) for r in memory.records(name, p)]
     deltas = len(sent) / blocks

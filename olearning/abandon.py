@@ -62,7 +62,7 @@ class Abandoner:
 
     def _act(self, now: int) -> Iterator[Effect]:
         zone, loss = self.reading.state, self.loss
-        if self.known is None:
+        if self.known is None and self.task not in zone.over:
             there = ", ".join(sorted(zone.tasks)) or "none"
             yield Stop(f"zone {self.zone} has no task {self.task}; its tasks: {there}")
         elif loss is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from olearning.happenings import clean, kind_of
 from olearning.snapshot import BEHIND, NOBODY, OK, SILENT, STALLED, Identity, RoundPoint
-from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired
+from schemas.facts import Admitted, Closed, Committed, Counts, Finalised, Opened, Retired, TaskEnded
 from schemas.messages import AggregatorReport, FleetReport
 from schemas.topics import GLOBAL
 from schemas.wire import Message
@@ -33,8 +33,6 @@ class Log:
     ends: dict[int, int] = field(default_factory=dict)
     samples: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)
     lost: str = ""
-    final: bool = False
-    """The task was over when these ends were asked for: nothing that comes after is read by anyone."""
 
     def answered(self, ends: Mapping[int, int], asked: tuple[int, ...], now: tuple[int, ...]) -> None:
         """The ends as they were some time after `asked`, the next offsets when the question was put."""
@@ -113,7 +111,9 @@ class ZoneBook:
         self.curves[task] = (*self.curves.get(task, ()), point)[-MOST_ROUNDS:]
 
     def _forget(self, task: str) -> None:
-        """A task is over: the curve of the one that was over `MOST_OVER` tasks before it goes."""
+        """A task is over: nothing is read of its log any more; the curve of the one that was over `MOST_OVER` tasks before it goes."""
+        self.logs.pop(task, None)
+        self.moved.pop(task, None)
         self._over.append(task)
         if len(self._over) > MOST_OVER:
             old = self._over.popleft()
@@ -122,9 +122,13 @@ class ZoneBook:
 
     def total(self, task: str) -> Identity:
         """Since the task began here."""
-        t, log = self.zone.tasks[task], self.logs.get(task, Log())
-        covered, known = sum(t.next) + t.rewound, t.tally.offsets
-        found = _identity(t.tally, sum(map(len, t.held)))
+        log = self.logs.get(task, Log())
+        if over := self.zone.over.get(task):
+            covered, known, found = over.covered, over.offsets, _identity(over.tally, 0)
+        else:
+            t = self.zone.tasks[task]
+            covered, known = sum(t.next) + t.rewound, t.tally.offsets
+            found = _identity(t.tally, sum(map(len, t.held)))
         problem = log.lost or found.problem
         if not problem and covered != known:
             problem = f"the shards are read to {covered} in total, and commits cover {known} offsets"
@@ -166,6 +170,8 @@ class GlobeBook:
         fact, void = got
         if void:
             count(self.voids, kind_of(fact))
+        elif isinstance(fact, TaskEnded):
+            self.moved.pop(fact.task, None)
         elif task := getattr(fact, "task", "") or getattr(getattr(fact, "spec", None), "task", ""):
             self.moved[task] = record.timestamp
         return fact, void

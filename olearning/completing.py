@@ -24,8 +24,12 @@ MOST = 1_000
 def remember(view: "View") -> None:
     """Keep the names that a view knows, for the shell. Where that cannot be, nothing is completed, and no more is wrong."""
     globe = view.globe
-    tenants = {g.spec.tenant for g in globe.tasks.values()}
-    names = {"zones": sorted(globe.zones), "tasks": sorted(globe.tasks), "tenants": sorted(tenants)}
+    tenants = {g.spec.tenant for g in globe.tasks.values()} | {x.tenant for x in globe.over.values()}
+    names = {
+        "zones": sorted(globe.zones),
+        "tasks": sorted(globe.over) + sorted(globe.tasks),
+        "tenants": sorted(tenants),
+    }
     with suppress(OSError):
         known = _read() | {view.namespace: {kind: some[-MOST:] for kind, some in names.items()}}
         path = _path()

@@ -239,7 +239,7 @@ class Following:
     def _forget_scores(self) -> None:
         """Of the tasks that are over only the last are kept."""
         if len(self.accuracy) > MOST_OVER:
-            over = [task for task in self.accuracy if (t := self.globe.tasks.get(task)) and t.state == "ended"]
+            over = [task for task in self.accuracy if task in self.globe.over]
             for task in over[:-MOST_OVER]:
                 del self.accuracy[task]
 
@@ -290,9 +290,8 @@ class Following:
                 not answer.error
             ):  # else it went with its task
                 book = self.books[zone]
-                log = book.logs.setdefault(task, Log())
-                log.answered(answer.value, asked.next, book.zone.tasks[task].next)
-                log.final = asked.retired
+                if t := book.zone.tasks.get(task):
+                    book.logs.setdefault(task, Log()).answered(answer.value, asked.next, t.next)
 
     def _poll(self, now: int) -> Iterator[Effect]:
         """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read. One question is
@@ -311,8 +310,7 @@ class Following:
                 yield Ends(self.requests.new(("there",)), self._metrics)
             for zone, book in self.books.items():
                 for task, t in book.zone.tasks.items():
-                    over = t.retired and task in book.logs and book.logs[task].final
-                    if not over and ("deltas", zone, task) not in asked:
+                    if ("deltas", zone, task) not in asked:
                         name = topic(self.namespace, zone, "deltas", task).name
                         yield Ends(self.requests.new(("deltas", zone, task, t)), name)
         if self._caught_up is None and not self.requests.open:

@@ -40,9 +40,10 @@ async def prune(kafka: Kafka, view: View, age: int, dry: bool = False) -> AsyncI
     now, namespace = kafka.clock(), view.namespace
     named = list(manifests(view.globe, view.zones.values()))
     for scope in (GLOBAL, *sorted(view.zones)):
-        name = topic(namespace, scope, "models").name
+        models = topic(namespace, scope, "models")
+        name = models.name
         waits = "" if scope == GLOBAL else await _waits(kafka, view, scope, now - age // 2)
-        log, needed = kafka.cluster(name), first(places(name, named))
+        log, needed = kafka.cluster(name), first(places(models, named, view.globe))
         starts, old, ends = await log.starts(name), await log.since(name, now - age), await log.ends(name)
         for p, start in sorted(starts.items()):
             cut, held = old[p], "" if old[p] == ends[p] else "what follows is younger"

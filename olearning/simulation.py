@@ -31,7 +31,7 @@ from processors.globe import GlobalCoordinator
 from processors.submitter import Submitter
 from processors.zone import ZoneCoordinator
 from processors.zone_leader import worth
-from schemas.blocks import Layout
+from schemas.blocks import Last, Layout
 from schemas.facts import Merged
 from schemas.messages import Evaluation
 from schemas.modules import Structure
@@ -39,9 +39,9 @@ from schemas.sharing import SHARING
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, read, topic, zone_topics
 from schemas.wire import checksum
-from streams.ledger import Globe
+from streams.ledger import GlobalOver, Globe
 from streams.memory import Host, Memory
-from streams.models import Lost, assemble
+from streams.models import Lost, assemble, look_up
 from streams.processor import Answer, Effect, Follow, Input, Membership, Processor, Record, Send, send
 from streams.reading import Reading
 
@@ -237,39 +237,43 @@ class Simulation:
         yield 1.0
 
     @property
-    def tasks(self) -> Mapping[str, Any]:
-        return self.globe.processor.globe.tasks  # type: ignore[attr-defined]
+    def fold(self) -> Globe:
+        return self.globe.processor.globe  # type: ignore[attr-defined]
 
     def _over(self) -> bool:
-        tasks = self.tasks
-        return all((t := tasks.get(s.task)) and t.state == "ended" for s in self.loaded.specs)
+        return all(s.task in self.fold.over for s in self.loaded.specs)
 
     def _share(self, end: float) -> float:
         shares = []
         for s in self.loaded.specs:
-            t = self.tasks.get(s.task)
+            t = self.fold.tasks.get(s.task)
             done = [h.processor.zone.tasks.get(s.task) for h in self.zones.values()]  # type: ignore[attr-defined]
             within = max((d.merged_rounds / s.epochs.rounds for d in done if d and t and d.epoch == t.epoch), default=0)
             epochs = t.epoch - (t.state == "open") * (1 - min(1.0, within)) if t else 0.0
-            shares.append(1.0 if t and t.state == "ended" else epochs / s.epochs.count)
+            shares.append(1.0 if s.task in self.fold.over else epochs / s.epochs.count)
         return min(1.0, max(sum(shares) / len(shares), self.memory.now / end if end else 0.0))
 
     def _account(self) -> None:
         r = self.result
         self.memory.run(limit=20 * self.tick)  # the last scores
         r.epochs = [e for _, e in sorted(self.observer.epochs.items())]
-        for task, t in self.tasks.items():
-            r.why[task] = t.why
+        for task, x in sorted((self.fold.tasks | self.fold.over).items()):
+            r.why[task] = x.why
             try:
-                r.models[task] = f"{checksum(self._model(t.manifest).tobytes()):016x}"
+                model = self._kept(x.model) if isinstance(x, GlobalOver) else self._model(x.manifest)
+                r.models[task] = f"{checksum(model.tobytes()):016x}"
             except Lost as e:
                 r.models[task] = str(e)
         for h in self.zones.values():
             zone = h.processor.zone  # type: ignore[attr-defined]
             r.bids += sum(zone.registrations)
-            r.rounds += sum(t.round for t in zone.tasks.values())
+            r.rounds += sum(t.round for of in (zone.tasks, zone.over) for t in of.values())
         r.updates = self.sweeper.updates()
         r.virtual_ms = self.memory.now
+
+    def _kept(self, kept: Last) -> npt.NDArray[np.float32]:
+        name = topic(NAMESPACE, GLOBAL, "models").name
+        return look_up(kept, (r for p, _ in kept.starts for r in self.memory.records(name, p)))
 
     def _model(self, manifest: Any) -> npt.NDArray[np.float32]:
         found = {}

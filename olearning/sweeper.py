@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from olearning.needed import first, manifests, places
 from schemas.blocks import Place
-from schemas.topics import GLOBAL, parse, topic
+from schemas.topics import GLOBAL, Topic, parse, topic
 from streams.ledger import Globe, Zone
 from streams.memory import Host, Memory
 
@@ -38,9 +38,10 @@ class Sweeper:
 
     def sweep(self) -> None:
         for name, partitions in self.memory.topics.items():
-            what = parse(name).kind.what
+            log = parse(name)
+            over = log.kind.per_task and log.task in self._zone(log.zone).over
             for p in range(len(partitions)):
-                if what in SHORT:
+                if over or log.kind.what in SHORT:
                     self.memory.cut(name, p, min(self._read(name, p), len(partitions[p])))
         for z in self.zones:
             for task, t in self._zone(z).tasks.items():
@@ -49,32 +50,33 @@ class Sweeper:
                     held = min((h.offset for h in t.held[s]), default=at)
                     self.memory.cut(name, s, min(at, held, self._read(name, s)))
         for scope in (GLOBAL, *self.zones):
-            self._blocks(topic(self.namespace, scope, "models").name)
+            self._blocks(topic(self.namespace, scope, "models"))
             if scope != GLOBAL:
-                self._blocks(topic(self.namespace, scope, "partials").name)
+                self._blocks(topic(self.namespace, scope, "partials"))
 
     def _read(self, name: str, p: int) -> int:
         """How far everyone who follows a log has come."""
         positions = [h.positions[name, p] for h in self.memory.hosts if (name, p) in h.positions]
         return min(positions) if positions else len(self.memory.topics[name][p])
 
-    def _blocks(self, name: str) -> None:
-        """Cut a log of blocks below the first that is named in a ledger, and below what came lately."""
-        named = first(self._named(name))
+    def _blocks(self, logs: Topic) -> None:
+        """Cut logs of blocks below the first that is named in a ledger, and below what came lately."""
+        name, named = logs.name, first(self._named(logs))
         for p, log in enumerate(self.memory.topics[name]):
             end = named[p].offset if p in named else len(log)
             self.memory.cut(name, p, min(end, self.before.get((name, p), 0)))
             self.before[name, p] = len(log)
 
-    def _named(self, name: str) -> Iterator[Place]:
+    def _named(self, logs: Topic) -> Iterator[Place]:
         """The places in a topic that the folds name."""
-        yield from places(name, manifests(self._globe(), map(self._zone, self.zones)))
-        for z in self.zones:
-            if name == topic(self.namespace, z, "partials").name:
-                for t in self._zone(z).tasks.values():
-                    for c in (c for r in t.rounds.values() for c in r.commits):
-                        yield from (x for x in (c.fact.bitmap, *c.fact.sums) if x)
+        if logs.kind.what == "models":
+            yield from places(logs, manifests(self._globe(), map(self._zone, self.zones)), self._globe())
+            return
+        for t in self._zone(logs.zone).tasks.values():
+            for c in (c for r in t.rounds.values() for c in r.commits):
+                yield from (x for x in (c.fact.bitmap, *c.fact.sums) if x)
 
     def updates(self) -> int:
         """Whole deltas that counted, in all zones and tasks."""
-        return sum(t.delivered for z in self.zones for t in self._zone(z).tasks.values())
+        zones = [self._zone(z) for z in self.zones]
+        return sum(t.delivered for z in zones for of in (z.tasks, z.over) for t in of.values())

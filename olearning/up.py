@@ -202,8 +202,7 @@ async def watch(plane: Plane, namespace: str, say: Narrate, exporter: Exporter) 
             for event in view.drain():
                 if event.kind != VOID:
                     say(event.text, event)
-            tasks = view.globe.tasks.values()
-            was, over = over, bool(tasks) and all(t.state == "ended" for t in tasks)
+            was, over = over, bool(view.globe.over) and not view.globe.tasks
             if over and not was and view.caught_up:
                 say("all tasks have ended; the plane is there for more, and Ctrl-C ends it")
             await asyncio.sleep(0.3)

@@ -30,7 +30,7 @@ from schemas.messages import (
     Standing,
 )
 from schemas.sharing import UNSAID
-from streams.ledger import GlobalTask, Zone
+from streams.ledger import GlobalOver, GlobalTask, Zone
 
 QUIET = 2 * REPEAT + 2_000
 """ms without an announcement, while a round is open, after which a zone's leader is taken for gone."""
@@ -50,6 +50,7 @@ class View(Following):
         now -= away  # nobody is silent, and nothing late, because we hear nothing
         globe, standing, sharing = self.globe, standings(self.globe, self.zones, now), holds(self.globe)
         tasks = [self._task(g, now) for g in globe.tasks.values()]
+        tasks += [self._ended(name, x) for name, x in globe.over.items()]
         tasks += [
             TaskView(
                 name,
@@ -63,7 +64,7 @@ class View(Following):
                 phase="refused",
             )
             for name, r in globe.refused.items()
-            if name not in globe.tasks
+            if name not in globe.tasks and name not in globe.over
         ]
         zones = tuple(self._zone(name, now) for name in sorted(self.books))
         return Snapshot(
@@ -123,6 +124,23 @@ class View(Following):
             losses={n: x.loss for n, x in sorted(self.accuracy.get(task, {}).items())},
         )
 
+    def _ended(self, task: str, x: GlobalOver) -> TaskView:
+        scores = sorted(self.accuracy.get(task, {}).items())
+        here = {z: self.books[z].zone.over.get(task) for z in x.zones if z in self.books}
+        done = {z: t.merged_rounds if t and t.epoch == x.epoch else 0 for z, t in here.items()}
+        return TaskView(
+            task=task,
+            tenant=x.tenant,
+            state="ended",
+            epoch=x.epoch,
+            epochs=x.epochs,
+            rounds={z: (n, x.rounds) for z, n in done.items()},
+            accuracy={n: e.accuracy for n, e in scores},
+            why=clean(x.why),
+            phase="ended",
+            losses={n: e.loss for n, e in scores},
+        )
+
     def _zone(self, name: str, now: int) -> ZoneView:
         book = self.books[name]
         zone = book.zone
@@ -137,30 +155,32 @@ class View(Following):
         unread = {task: logs[task].unread(t) for task, t in zone.tasks.items()}
         shards = []
         for s, h in enumerate(zone.shards):
-            words = [log.word(s) for task, log in logs.items() if not zone.tasks[task].retired]
+            words = [log.word(s) for log in logs.values()]
             source = aggregators.get(h.holder)
             gone = self._silent(source.heard if source else self._caught_up, now)
-            here = {task: t.next[s] for task, t in zone.tasks.items() if not t.retired}
+            here = {task: t.next[s] for task, t in zone.tasks.items()}
             word = shard_word(h.holder, gone, words)
             shards.append(ShardView(s, h.holder, h.token, here, sum(u[s] for u in unread.values()), word))
-        heard, open_ = self.announced.get(name), [t for t in zone.tasks.values() if t.state == "open" and not t.retired]
+        heard, open_ = self.announced.get(name), [t for t in zone.tasks.values() if t.state == "open"]
         tasks = [g for g in self.globe.tasks.values() if name in g.zones]
         allowance, want = Allowance(self.globe, zone, name, now), short(zone)
-        rounds = tuple(self._round(g, name, shards, unread, devices, allowance, want, now) for g in tasks)
+        rounds = [self._round(g, name, shards, unread, devices, allowance, want, now) for g in tasks]
+        rounds += [self._over(name, t) for t in sorted({*zone.over, *(zone.tasks.keys() & self.globe.over.keys())})]
         return ZoneView(
             zone=name,
             position=zone.position,
             leader=zone.leader.holder,
             leader_token=zone.leader.token,
             leader_silent=bool(zone.leader.token and open_ and heard is not None and now - heard > QUIET),
-            rounds=rounds,
+            rounds=tuple(rounds),
             shards=tuple(shards),
             devices=devices,
             busy=busy,
             fleets=tuple(self._source(n, fleets, now) for n in fleets),
             aggregators=tuple(self._source(n, aggregators, now) for n in aggregators),
             voids=dict(book.voids),
-            blocks=sum(logs[task].blocks(t) for task, t in zone.tasks.items()),
+            blocks=sum(logs[task].blocks(t) for task, t in zone.tasks.items())
+            + sum(x.offsets for x in zone.over.values()),
             sent_bytes=sum(s.bytes for s in fleets.values()),
             read_bytes=sum(s.bytes for s in aggregators.values()),
             unread=sum(map(sum, unread.values())),
@@ -181,7 +201,7 @@ class View(Following):
         if name not in self.advice:
             return None
         (advice, heard), said = self.advice[name], self.orders.get(name)
-        order = tuple(t for t in said.order if t in zone.tasks and not zone.tasks[t].retired) if said else ()
+        order = tuple(t for t in said.order if t in zone.tasks) if said else ()
         why = {t: said.why.get(t, "") for t in order} if said else {}
         silent = self._silent(heard, now)
         return ScheduleView(advice.source, heard, silent, order, why, advice.workers, advice.wanted, advice.why)
@@ -209,13 +229,13 @@ class View(Following):
         shared = rivals(task, want, sharing.sharing.policy) if sharing else ""
         waits = zone_waits(g, book.zone, name, shards, left, devices, known, now, lack, shared)
         able = presence.eligible.get(task) if presence else None
-        if able is None and presence and not g.spec.needs.public and g.state != "ended":
+        if able is None and presence and not g.spec.needs.public:
             able = Eligible(presence.devices)
         return RoundView(
             task=task,
             epoch=t.epoch if t else 0,
             round=t.round if t else 0,
-            state=("over" if t.retired else t.state) if t else "new",
+            state=t.state if t else "new",
             devices=r.contributors if r else 0,
             demand=o.demand if o else g.spec.rounds.demand,
             registered=len(r.devices) if r else 0,
@@ -235,6 +255,43 @@ class View(Following):
             below=dict(able.below) if able else {},
             curve=book.curves.get(task, ()),
             place=Place(UNSAID.policy, chosen=True) if sharing is None else plan.of(task) if plan else None,
+        )
+
+    def _over(self, name: str, task: str) -> RoundView:
+        """A task in a zone that is over, there or in the globe."""
+        book, x, total = self.books[name], self.globe.over.get(task), self.books[name].total(task)
+        if here := book.zone.over.get(task):
+            devices, demand, epoch, n, done = here.devices, here.demand, here.epoch, here.round, here.merged_rounds
+        else:
+            t = book.zone.tasks[task]
+            r = t.rounds[t.round]
+            devices, demand, epoch, n, done = (
+                r.contributors,
+                r.opened.demand if r.opened else 0,
+                t.epoch,
+                t.round,
+                t.merged_rounds,
+            )
+        return RoundView(
+            task=task,
+            epoch=epoch,
+            round=n,
+            state="over",
+            devices=devices,
+            demand=demand,
+            registered=0,
+            lapsed=0,
+            deadline_left=None,
+            rounds_done=done if x and epoch == x.epoch else 0,
+            rounds_goal=x.rounds if x else 0,
+            mean_loss=book.losses.get(task),
+            waits="",
+            since=0,
+            segment=segment(None),
+            total=total,
+            unread=0,
+            blocks=total.offsets,
+            curve=book.curves.get(task, ()),
         )
 
     def _source(self, name: str, among: Mapping, now: int) -> SourceView:

@@ -38,8 +38,6 @@ def zone_waits(
     if not zone.leader.token:
         return f"waiting for somebody to lead zone {name}"
     t = zone.tasks.get(g.spec.task)
-    if g.state == "ended" or (t and t.retired):
-        return ""
     if t and t.loss:
         give_up = f"olearning abandon {g.spec.task} --zone {name} --reason WORDS"
         return f"{STANDS_STILL}{t.loss.what}. Bring it back, or go on without it: {give_up}"
@@ -84,7 +82,7 @@ def shortage(g: GlobalTask, zone: Zone, presence: Presence | None, allowance: Al
 
 def short(zone: Zone) -> list[str]:
     """By name, the tasks of a zone that want more devices."""
-    waiting = [n for n, t in zone.tasks.items() if t.state == "open" and not t.retired and not t.loss]
+    waiting = [n for n, t in zone.tasks.items() if t.state == "open" and not t.loss]
     return sorted(n for n in waiting if (r := zone.tasks[n].rounds[zone.tasks[n].round]).opened and r.met_at is None)
 
 
@@ -96,8 +94,6 @@ def rivals(task: str, short: Sequence[str], policy: str) -> str:
 
 def phase(g: GlobalTask) -> str:
     """Where a task stands, in the paper's words for the stages of an epoch (§4.2), or what it is instead."""
-    if g.state == "ended":
-        return "ended"
     if g.wanted != "run":
         return {"pause": "paused", "stop": "stopping"}[g.wanted]
     return {"open": "execution", "closed": "finalisation"}.get(g.state, "preparation")
@@ -105,8 +101,6 @@ def phase(g: GlobalTask) -> str:
 
 def task_waits(g: GlobalTask, globe: Globe, zones: Mapping[str, Zone], now: int) -> str:
     """What a task waits for in the globe."""
-    if g.state == "ended":
-        return ""
     if not globe.leader.token:
         return "waiting for somebody to lead the globe (olearning run global)"
     if g.wanted == "pause" and g.state != "closed":

@@ -242,18 +242,16 @@ class Aggregator:
 
     def _jumped(self) -> Iterator[Effect]:
         """The ledger's state is suddenly that of a checkpoint: hold what it says, from where it says."""
-        for gone in self.work.keys() - self.zone.tasks.keys():
-            del self.work[gone]
         yield from self._look(list(self.zone.tasks), None, "", 0, self.now)
 
     def _look(self, tasks: list[str], fact: Message | None, void: str, offset: int, now: int) -> Iterator[Effect]:
         """Act on what the fold says of these tasks, after this fact."""
         held = shards_of(self.zone, self.name, self.life)
+        for gone in self.work.keys() - self.zone.tasks.keys():
+            yield from self._leave(self.work.pop(gone))
         for task in tasks:
             t = self.zone.tasks[task]
-            if t.retired:
-                yield from self._leave(self.work.pop(task, None))
-            elif held or task in self.work:
+            if held or task in self.work:
                 work = self.work.setdefault(
                     task, Work(task, topic(self.namespace, self.zone_name, "deltas", task).name)
                 )
@@ -298,9 +296,10 @@ class Aggregator:
         work.shards[s].follow = self.follows
         yield Follow(work.topic, s, position, ("gap", task, s, self.follows))
 
-    def _leave(self, work: Work | None) -> Iterator[Effect]:
-        if work:
-            yield from (Unfollow(work.topic, s) for s in work.shards)
+    def _leave(self, work: Work) -> Iterator[Effect]:
+        """The task is over: nobody reads its blocks any more."""
+        self.refetch = {k: at for k, at in self.refetch.items() if k[0] != work.task}
+        yield from (Unfollow(work.topic, s) for s in work.shards)
 
     def _load(self, task: str, work: Work, t: ZoneTask) -> Iterator[Effect]:
         """Fetch the bitmaps that are not known yet, and forget those of rounds that no block to come can name."""

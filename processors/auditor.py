@@ -16,7 +16,7 @@ from processors.story import Chapter, Entry, Story, tiling
 from schemas.blocks import Manifest
 from schemas.task import Server
 from schemas.topics import GLOBAL, topic
-from streams.ledger import Globe, Zone
+from streams.ledger import GlobalTask, Globe, Zone, ZoneTask
 from streams.processor import (
     Answer,
     Effect,
@@ -62,7 +62,9 @@ class Auditor:
             topic(namespace, zone, "partials").name,
         )
         self.reading = Reading(namespace, zone, Zone(), self._jumped)
-        self.globe = Reading(namespace, GLOBAL, Globe())
+        self.globe = Reading(namespace, GLOBAL, Globe(), self._looked)
+        self.task: GlobalTask | None = None
+        """The task as the globe knew it last, if that is still to be read: of one that is over its fold keeps no settings."""
         self.requests = Requests()
         self.story = Story(task, n)
         self.audit = Audit(task, zone, n, self.story)
@@ -90,6 +92,7 @@ class Auditor:
                     yield from self._ledger(event)
                 case Record(topic=name) if name == self.globe.topic:
                     yield from self.globe.record(event)
+                    yield from self._looked()
                 case Record():
                     yield from self._delta(event)
                 case Answer():
@@ -110,6 +113,10 @@ class Auditor:
         got = yield from self.reading.record(record)
         if got is not None:
             self.story.feed(record, before, self.reading.state, *got)
+
+    def _looked(self) -> Iterator[Effect]:
+        self.task = self.globe.state.tasks.get(self.audit.task, self.task)
+        return iter(())
 
     def _jumped(self) -> Iterator[Effect]:
         """The ledger's beginning is cut: go on from what a checkpoint says."""
@@ -153,7 +160,7 @@ class Auditor:
         """The ledger is read: what there is to audit."""
         audit, zone = self.audit, self.reading.state
         audit.ledger, audit.partitions = zone.ledger, zone.partitions
-        t = zone.tasks.get(audit.task)
+        t = zone.tasks.get(audit.task) or zone.over.get(audit.task)
         if t is None:
             there = ", ".join(sorted(zone.tasks)) or "none"
             yield Stop(f"zone {audit.zone} has no task {audit.task}; its tasks: {there}")
@@ -171,11 +178,17 @@ class Auditor:
         if c.finalised is None:
             voids = [f"{type(x.fact).__name__} at {x.offset} is void: {x.void}" for x in self.story.told if x.void]
             said = f" ({'; '.join(voids[-3:])})" if voids else ""
-            audit.missing.append(f"the round is {t.state if t.round == audit.round else 'not finalised'}{said}")
+            state = t.state if isinstance(t, ZoneTask) and t.round == audit.round else "not finalised"
+            audit.missing.append(f"the round is {state}{said}")
         for text in (*self.story.tiles, *tiling(c)):
             audit.differ(text)
-        g = self.globe.state.tasks.get(audit.task)
+        g = self.task
         audit.owners = owners(g.layout) if g and g.structure else ()
+        if g is None and audit.task in self.globe.state.over:
+            audit.missing.append(
+                f"the task is over, and the global ledger is cut below {self.globe.origin}: its settings are not known, so the "
+                "step from the sums to the model is not made again"
+            )
         audit.begin()
         self.left = deque(c.commits)
         yield Starts(self.requests.new(("starts",)), self.deltas)
@@ -299,10 +312,9 @@ class Auditor:
             manifest = next(iter(left.values()))
             yield Fetch(self.requests.new(("version", have, left)), manifest.topic, manifest.blocks)
             return
-        if have:
-            task = self.globe.state.tasks.get(self.audit.task)
-            server = task.spec.server.working("zone") if task else Server()
-            self.audit.step(server, task.layout.plain if task else (), have)
+        if have and (self.task or self.audit.task not in self.globe.state.over):
+            server = self.task.spec.server.working("zone") if self.task else Server()
+            self.audit.step(server, self.task.layout.plain if self.task else (), have)
         yield Stop("all that is there is compared", ok=True)
 
     def _version(

@@ -80,17 +80,22 @@ class Configurator:
             return str(e)
         return "" if size == wanted else f"version 0 has {size} values, the layout {wanted}"
 
+    def tidy(self) -> None:
+        """Forget the records that are dealt with, and what was looked at for them, whoever leads."""
+        globe = self.desk.globe
+        for task, (offset, _) in list(self.submitted.items()):
+            t = globe.tasks.get(task)
+            if task in globe.over or max(t.submission if t else -1, _submission(globe.refused.get(task))) >= offset:
+                del self.submitted[task]
+        self.topics &= self.submitted.keys()
+        self.looked = {k: why for k, why in self.looked.items() if k[0] in self.submitted}
+
     def react(self, now: int) -> Iterator[Effect]:
         globe, desk = self.desk.globe, self.desk
+        self.tidy()
         for task, (offset, s) in list(self.submitted.items()):
-            refused = globe.refused.get(task)
-            if refused and refused.submission >= offset:
-                continue
             if t := globe.tasks.get(task):
-                if offset <= t.submission or t.state == "ended":
-                    del self.submitted[task]
-                else:
-                    yield from self._update(t, offset, s, now)
+                yield from self._update(t, offset, s, now)
                 continue
             if not all(z in globe.zones for z in self._zones(s) if z in desk.zones):
                 continue  # they are about to join; `submit` says what it waits for
@@ -138,7 +143,7 @@ class Configurator:
     def _undecided(self, task: str, offset: int) -> bool:
         """Whether this is still the record by which the task is to be admitted."""
         globe = self.desk.globe
-        there = task not in globe.tasks and _submission(globe.refused.get(task)) < offset
+        there = task not in globe.tasks and task not in globe.over and _submission(globe.refused.get(task)) < offset
         return there and self.submitted.get(task, (-1, None))[0] == offset
 
     def pending(self) -> set[str]:

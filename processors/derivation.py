@@ -201,7 +201,8 @@ class Deriver:
         """Answer what waits, in its order, as far as it is known which tasks there are."""
         while part.waiting and len(part.landing) < AHEAD:
             at, profile = part.waiting[0]
-            if profile.task not in self.reading.state.tasks and not self._sure(part, at):
+            globe = self.reading.state
+            if profile.task not in globe.tasks and profile.task not in globe.over and not self._sure(part, at):
                 below = part.waiting[-1][0] + 1
                 if part.sure[0] <= at and not self.requests.asked(("ledger", p, below)):
                     part.sure = below, NEVER
@@ -223,9 +224,10 @@ class Deriver:
 
     def _answer(self, profile: Profile, at: int, below: int) -> Submodel:
         answer = Submodel(profile.device, profile.task, profile.asked, at, below)
-        t = self.reading.state.tasks.get(profile.task)
-        if t is None or t.state == "ended" or t.structure is None:
-            what = "is not there" if t is None else "is over" if t.state == "ended" else "is not modular"
+        globe = self.reading.state
+        t = globe.tasks.get(profile.task)
+        if t is None or t.structure is None:
+            what = "is over" if profile.task in globe.over else "is not there" if t is None else "is not modular"
             return replace(answer, why=f"task {profile.task} {what}")
         importance = [[share / 2**FRACTION for share in layer] for layer in profile.importance]
         try:

@@ -140,7 +140,7 @@ def untaken(scope: str, zone: Zone, globe: Globe) -> dict[str, int]:
     for task, t in zone.tasks.items():
         g = globe.tasks.get(task)
         taken = g.taken.get(scope, 0) if g else 0  # unknown: that fact is still to be read
-        if t.manifest and t.manifest_at >= taken and not t.retired and not (g and g.state == "ended"):
+        if t.manifest and t.manifest_at >= taken and task not in globe.over:
             out[task] = taken
     return out
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.blocks import Manifest
-from schemas.facts import Merged, TaskAdmitted
+from schemas.facts import Merged, TaskAdmitted, TaskEnded
 from schemas.messages import Evaluation
 from schemas.task import TaskSpec
 from schemas.topics import GLOBAL, topic
@@ -32,9 +32,10 @@ class Evaluator:
         self.reading = Reading(namespace, GLOBAL, Globe(), self._jumped)
         self.ledger = self.reading.ledger
         self.requests = Requests()
-        self.waiting: deque[tuple[str, int, Manifest]] = deque()
+        self.waiting: deque[tuple[TaskSpec, int, Manifest]] = deque()
+        """Models to be scored, each with its task as it stood: that may be over before its last one's turn comes."""
         self.scores: dict[str, Evaluation] = {}
-        """By task, the last."""
+        """By task that is not over, the last."""
 
     def start(self, now: int) -> Iterator[Effect]:
         return self.reading.start()
@@ -51,31 +52,38 @@ class Evaluator:
                 got = yield from self.reading.record(event)
                 match got:
                     case (TaskAdmitted() as fact, ""):
-                        self.waiting.append((fact.spec.task, 0, fact.manifest))
+                        self.waiting.append((fact.spec, 0, fact.manifest))
                     case (Merged(manifest=Manifest() as manifest) as fact, ""):
-                        self.waiting.append((fact.task, fact.epoch, manifest))
+                        self.waiting.append((self.ledger.state.tasks[fact.task].spec, fact.epoch, manifest))
+                    case (TaskEnded() as fact, ""):
+                        self.scores.pop(fact.task, None)
             case Answer() if (effects := self.reading.answer(event)) is not None:
                 yield from effects
             case Answer(error=error) if error:
                 yield Stop(f"evaluator: {error}")
                 return
             case Answer(tag, found):
-                task, epoch, manifest = self.requests.close(tag)
-                yield from self._score(task, epoch, manifest, found, now)
+                spec, epoch, manifest = self.requests.close(tag)
+                yield from self._score(spec, epoch, manifest, found, now)
         if self.waiting and not self.requests.open:
-            task, epoch, manifest = self.waiting.popleft()
-            yield fetch(manifest, self.requests, task, epoch, manifest)
+            spec, epoch, manifest = self.waiting.popleft()
+            yield fetch(manifest, self.requests, spec, epoch, manifest)
 
     def _jumped(self) -> Iterator[Effect]:
-        """Read from a checkpoint on: of each task the model it has by now."""
-        for task, t in self.ledger.state.tasks.items():
-            self.waiting.append((task, t.manifest.version, t.manifest))
+        """Read from a checkpoint on: of each task that is not over the model it has by now."""
+        for t in self.ledger.state.tasks.values():
+            self.waiting.append((t.spec, t.manifest.version, t.manifest))
         return iter(())
 
-    def _score(self, task: str, epoch: int, manifest: Manifest, found: dict[str, bytes], now: int) -> Iterator[Effect]:
+    def _score(
+        self, spec: TaskSpec, epoch: int, manifest: Manifest, found: dict[str, bytes], now: int
+    ) -> Iterator[Effect]:
+        task = spec.task
         try:
-            scores = self.scorer(self.ledger.state.tasks[task].spec, assemble(manifest, found))
-            evaluation = self.scores[task] = Evaluation(self.name, now, task, epoch, manifest.version, *scores)
+            scores = self.scorer(spec, assemble(manifest, found))
+            evaluation = Evaluation(self.name, now, task, epoch, manifest.version, *scores)
+            if task not in self.ledger.state.over:
+                self.scores[task] = evaluation
             yield send(self.evaluations, evaluation, task)
             yield send(self.metrics, evaluation, self.name)
         except Exception as e:  # whatever a tenant's model or data raise: it is that task's fault, and theirs to read

@@ -72,6 +72,8 @@ class GlobalLeader:
     def zone_fact(self, zone: str, offset: int, fact: Message) -> None:
         """An accepted fact of a zone's ledger."""
         if isinstance(fact, Finalised) and fact.manifest:
+            if fact.task in self.desk.globe.over:
+                return
             t = self.desk.globe.tasks.get(fact.task)
             since = t.taken.get(zone, 0) if t else 0
             kept = [x for x in self.finals.get((fact.task, zone), []) if x.offset >= since]
@@ -82,9 +84,19 @@ class GlobalLeader:
         elif isinstance(fact, Retired):
             self.finals.pop((fact.task, zone), None)
 
+    def tidy(self) -> None:
+        """Forget what is known of tasks that are over, whoever leads."""
+        over = self.desk.globe.over
+        for known in (self.evaluations, self.jobs, self.closing, self.objections.said, self.objections.failed):
+            for task in over.keys() & known.keys():
+                del known[task]
+        for key in [key for key in self.finals if key[0] in over]:
+            del self.finals[key]
+
     def react(self, now: int) -> Iterator[Effect]:
+        self.tidy()
         for task, t in self.desk.globe.tasks.items():
-            stuck = "" if t.state == "ended" else self.objections.why(task, t.spec.server.working("globe"))
+            stuck = self.objections.why(task, t.spec.server.working("globe"))
             if stuck:
                 yield from self.objections.say(task, stuck, now)
             match t.state:
@@ -98,13 +110,11 @@ class GlobalLeader:
                     yield from self._close(task, t, now)
                 case "closed" if not stuck or t.wanted == "stop":
                     yield from self._finish(task, t, now, stuck)
-                case "ended":
-                    for zone in t.zones:
-                        self.finals.pop((task, zone), None)
 
     def evaluated(self, e: Evaluation) -> None:
         """An evaluator scored a global model."""
-        self.evaluations[e.task] = e
+        if e.task not in self.desk.globe.over:
+            self.evaluations[e.task] = e
 
     def _between(self, task: str, t: GlobalTask, now: int, stuck: str) -> Iterator[Effect]:
         """Between two epochs (the paper's preparation): the last model's score, if the stop rule asks for it; the end, or the next epoch
@@ -126,8 +136,8 @@ class GlobalLeader:
 
     def answer(self, asked: tuple, value: Any, now: int) -> Iterator[Effect]:
         what, task, epoch, *rest = asked
-        job, t = self.jobs.get(task), self.desk.globe.tasks[task]
-        if job is None or job.epoch != epoch:
+        job, t = self.jobs.get(task), self.desk.globe.tasks.get(task)
+        if job is None or t is None or job.epoch != epoch:
             return
         try:
             if what in (MODEL, STATE):

@@ -40,6 +40,9 @@ class GlobalCoordinator(GlobalDesk):
         match event:
             case Record(topic=name) if name == self.ledger_topic.name:
                 yield from self.feed(event)
+                if not self.token:
+                    self.configurator.tidy()
+                    self.leader.tidy()
             case Record(topic=name) if name in self._zone_of:
                 zone = self._zone_of[name]
                 got = yield from self.read(self.zone_readings[zone], event)
@@ -84,8 +87,8 @@ class GlobalCoordinator(GlobalDesk):
             yield from self._join(now)
             for zone, joined in self.globe.zones.items():
                 yield from self.registry.follow(zone, joined.partitions)
-            open_ = {task: t for task, t in self.globe.tasks.items() if t.state != "ended"}
-            yield from self.registry.report(now, {n: (t.zones, t.spec.needs.public) for n, t in open_.items()})
+            needs = {task: (t.zones, t.spec.needs.public) for task, t in self.globe.tasks.items()}
+            yield from self.registry.report(now, needs)
             yield from self.tenancy.report(now)
             yield from self.tenancy.react(now)
             yield from self.configurator.react(now)
@@ -122,7 +125,7 @@ class GlobalCoordinator(GlobalDesk):
         took them, results that its fold does not know to be taken."""
         for (task, zone), at in list(self._unread.items()):
             g = self.globe.tasks.get(task)
-            if g and (g.state == "ended" or at < g.taken.get(zone, 0)):
+            if task in self.globe.over or (g and at < g.taken.get(zone, 0)):
                 del self._unread[task, zone]
             elif g:
                 reading = self.zone_readings[zone]

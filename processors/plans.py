@@ -121,7 +121,7 @@ class Plans:
     def _job(self, g: GlobalTask, t: ZoneTask, now: int) -> Job | None:
         """A task with an open round that still takes devices."""
         r = t.rounds.get(t.round)
-        if t.retired or t.loss or t.state != "open" or r is None or r.opened is None:
+        if t.loss or t.state != "open" or r is None or r.opened is None:
             return None
         if not t.filling or 0 < r.opened.fill <= now:
             return None

@@ -26,7 +26,7 @@ def homes(globe: Globe, tenant: str, paused: bool = True) -> list[str]:
         {
             zone
             for t in globe.tasks.values()
-            if t.spec.tenant == tenant and t.state != "ended" and (paused or t.wanted != "pause")
+            if t.spec.tenant == tenant and (paused or t.wanted != "pause")
             for zone in (t.part if t.state in ("open", "closed") else t.zones)
         }
     )

@@ -15,9 +15,11 @@ from processors.pacing import Pacing
 from processors.plans import Plans, short
 from processors.quotas import LATER, Allowance
 from schemas import sets
+from schemas.blocks import Manifest
 from schemas.facts import Admitted, Closed, Finalised, Lapsed, Opened, Retired, Slot
 from schemas.messages import Admission, Announcement, Ref, Refusal, Registration
 from schemas.sharing import Bounds
+from schemas.task import Training
 from schemas.topics import topic
 from schemas.wire import HEADERS, Malformed, Message, encode
 from streams.ledger import Round, ZoneTask, cost, has_devices, places_taken, slots_of, working
@@ -107,9 +109,9 @@ class Selector:
         yield from self.plans.end()  # whatever it was in an earlier leadership
         yield from self._follow()
         yield from self._announce_all()
-        for task, t in self.desk.zone.tasks.items():
-            if t.retired and t.retired_at >= self.desk.zone.position - LATELY:
-                yield from self._announce(task)
+        for task, over in self.desk.zone.over.items():
+            if over.at >= self.desk.zone.position - LATELY:
+                yield from self._last_word(task)
         for task, t in self.desk.zone.tasks.items():
             if t.state == "open":
                 for r in working(t):
@@ -179,12 +181,13 @@ class Selector:
                 for p, answer in offer.others:
                     yield send(self.admissions, answer, answer.device, p)
                 yield from self._answers(zip(fact.slots, offer.where, strict=True), offset)
-            case Opened() | Closed() | Finalised() | Retired() if not void:
-                if isinstance(fact, Retired):
-                    self.held.pop(fact.task, None)
-                    self.settled.pop(fact.task, None)
-                    self.masks.pop(fact.task, None)
+            case Opened() | Closed() | Finalised() if not void:
                 yield from self._announce(fact.task)
+            case Retired() if not void:
+                self.held.pop(fact.task, None)
+                self.settled.pop(fact.task, None)
+                self.masks.pop(fact.task, None)
+                yield from self._last_word(fact.task)
 
     def tick(self, now: int) -> Iterator[Effect]:
         self.look = True
@@ -254,7 +257,7 @@ class Selector:
         """A task's open round, `ended` of whose leases end; None: it has none. In an asynchronous round it takes a look at all slots to
         count the places that nobody has."""
         t = self.desk.zone.tasks.get(task)
-        if t is None or t.retired or t.loss or t.state != "open":
+        if t is None or t.loss or t.state != "open":
             return None
         r = t.rounds[t.round]
         o = r.opened
@@ -343,9 +346,8 @@ class Selector:
     # ------------------------------------------------------------------ announcements
 
     def _announce_all(self) -> Iterator[Effect]:
-        for task, t in self.desk.zone.tasks.items():
-            if not t.retired:  # of that one the last word stays in the topic
-                yield from self._announce(task)
+        for task in self.desk.zone.tasks:  # of those that are over the last word stays in the topic
+            yield from self._announce(task)
 
     def _announce(self, task: str) -> Iterator[Effect]:
         """The task's round, open or not, one copy in every partition."""
@@ -354,13 +356,13 @@ class Selector:
         if r is None or r.opened is None or g is None:
             return
         o, spec = r.opened, g.spec
-        here = t.state == "open" and not t.retired
+        here = t.state == "open"
         message = Announcement(
             task=task,
             tenant=spec.tenant,
             round=r.round,
             open=here,
-            cause=self.desk.ref(r.opened_at if here else max(r.opened_at, r.closed_at, t.retired_at)),
+            cause=self.desk.ref(r.opened_at if here else max(r.opened_at, r.closed_at)),
             model=spec.model,
             model_args=spec.model_args,
             data=spec.data,
@@ -378,14 +380,41 @@ class Selector:
             reward=o.worth.reward,
             lease=o.lease,
             serve=o.serve,
-            over=t.retired,
             needs=spec.needs,
             adapt=spec.adapt,
             modules=spec.modules,
             partial=o.partial,
         )
+        yield from self._to_all(message)
+
+    def _last_word(self, task: str) -> Iterator[Send]:
+        """The task is over: nobody needs to know of a model or of limits any more."""
+        over = self.desk.zone.over[task]
+        none = Manifest(topic(self.desk.namespace, self.desk.scope, "models").name, 0, ())
+        yield from self._to_all(
+            Announcement(
+                task=task,
+                tenant=over.tenant,
+                round=over.round,
+                open=False,
+                cause=self.desk.ref(over.at),
+                model="",
+                model_args={},
+                data="",
+                data_args={},
+                training=Training(),
+                sizes=(),
+                unit=0,
+                largest=0.0,
+                base=none,
+                deadline=0,
+                over=True,
+            )
+        )
+
+    def _to_all(self, message: Announcement) -> Iterator[Send]:
         for p in range(self.desk.zone.partitions):
-            yield send(self.announcements, message, task, p)
+            yield send(self.announcements, message, message.task, p)
 
 
 def _fitting(waiting: Iterable[Waits], room: int) -> tuple[list[Waits], int]:

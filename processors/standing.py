@@ -10,7 +10,7 @@ from streams.ledger import GlobalTask, Globe, Zone
 
 def open_tasks(globe: Globe, tenant: str) -> list[str]:
     """A tenant's tasks that have not ended, as they were admitted."""
-    mine = [t for t in globe.tasks.values() if t.spec.tenant == tenant and t.state != "ended"]
+    mine = [t for t in globe.tasks.values() if t.spec.tenant == tenant]
     return [t.spec.task for t in sorted(mine, key=_admitted)]
 
 
@@ -21,7 +21,7 @@ def _admitted(t: GlobalTask) -> int:
 def standings(globe: Globe, zones: Mapping[str, Zone], now: int) -> dict[str, Standing]:
     """By tenant, of those that have something open or were ever said something of, as of `now` (ms)."""
     at_work = [working(z) for z in zones.values()]
-    open_ = {t.spec.tenant for t in globe.tasks.values() if t.state != "ended"}
+    open_ = {t.spec.tenant for t in globe.tasks.values()}
     out = {}
     for name in sorted(open_ | globe.tenants.keys()):
         said = globe.tenant(name)

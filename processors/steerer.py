@@ -58,18 +58,18 @@ class Steerer(Speaker):
             yield Stop(_said(self.known, self.change, self.enough), ok=True)
         elif refused and 0 <= self.submission <= refused.submission:
             yield Stop(f"{self.task} stays as it was: {refused.reason}")
-        elif self.submission >= 0 and self.known and self.known.state == "ended":
-            yield Stop(f"{self.task} has ended: {self.known.why}")
+        elif self.submission >= 0 and (over := self.reading.state.over.get(self.task)):
+            yield Stop(f"{self.task} has ended: {over.why}", ok=self.submission <= over.submission)
         elif now - self.began > self.patience:
             yield Stop(f"no verdict on {self.task} within {self.patience / 1000:g} s: does the global coordinator run?")
 
     def _act(self) -> Iterator[Effect]:
         t = self.known
-        if t is None:
+        if over := self.reading.state.over.get(self.task):
+            yield Stop(f"{self.task} has ended: {over.why}")
+        elif t is None:
             there = ", ".join(sorted(self.reading.state.tasks)) or "none"
             yield Stop(f"there is no task {self.task}; there: {there}")
-        elif t.state == "ended":
-            yield Stop(f"{self.task} has ended: {t.why}")
         elif self.change.ends is not None and not all(r.caught_up for r in self.zones.values() or (self.reading,)):
             pass
         elif self.change.ends is not None and not self.zones:

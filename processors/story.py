@@ -205,7 +205,7 @@ class Story:
     def _slots(self, offset: int, before: Zone, after: Zone) -> None:
         """Slots given by this record, and those that it voided, read off the fold: it knows which of them hold."""
         t, old = after.tasks.get(self.task), before.tasks.get(self.task)
-        if t is None or t.retired or t is old:
+        if t is None or t is old:
             return
         for n, r in t.rounds.items():
             if old and old.rounds.get(n) is r:

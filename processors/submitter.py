@@ -83,7 +83,7 @@ class Submitter:
         globe, task = self.ledger.state, self.spec.task
         if self.writing is None:
             if self.partitions and self.reading.caught_up:
-                if task in globe.tasks:
+                if task in globe.tasks or task in globe.over:
                     yield Stop(f"a task named {task} exists already, and names are never used again: choose another")
                     return
                 self.writing = Writing(self.models, self.partitions, task, 0, self.life, self.vector, self.layout.sizes)
@@ -92,6 +92,8 @@ class Submitter:
             mine = admitted.manifest.blocks[0].key == self.writing.first
             taken = f"a task named {task} was submitted by someone else just now: choose another name"
             yield Stop(f"{task} runs in {', '.join(admitted.zones)}" if mine else taken, ok=mine)
+        elif task in globe.over:
+            yield Stop(f"{task} has ended: {globe.over[task].why}")
         elif (refused := globe.refused.get(task)) and 0 <= self.submission <= refused.submission:  # or a copy of it
             yield Stop(f"{task} is refused: {refused.reason}")
         if now - self.began > self.patience:

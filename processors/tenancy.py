@@ -119,7 +119,7 @@ class Tenancy:
         """
         for task, t in self.desk.globe.tasks.items():
             end, asked = self.ends.get(task, (0, -AGAIN))
-            if t.state == "ended" or t.wanted == "stop" or task in pending or not silent(t, now):
+            if t.wanted == "stop" or task in pending or not silent(t, now):
                 self.ends.pop(task, None)
             elif now - asked >= AGAIN:
                 if not self.desk.requests.asked(("silence", task)):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from processors.desk import EVERY, ZoneDesk
 from processors.selector import Selector
 from processors.zone_leader import Appraisal, ZoneLeader, worth
+from schemas.facts import Retired
 from schemas.wire import Message
 from streams.processor import Answer, Assigned, Effect, Input, Record, Stop, Tick
 
@@ -79,4 +80,6 @@ class ZoneCoordinator(ZoneDesk):
         yield from self.selector.begin() if self.token else self.selector.end()
 
     def fold_fact(self, fact: Message, record: Record, void: str) -> Iterator[Effect]:
+        if isinstance(fact, Retired) and not void:
+            self.leader.retired(fact.task)
         return self.selector.fact(fact, record.offset, void)

@@ -18,7 +18,6 @@ from processors.version import MODEL, STATE, Version
 from schemas import facts
 from schemas.blocks import SumBlock, slices
 from schemas.facts import Closed, Committed, Finalised, Opened, Retired, Worth
-from schemas.messages import Ref
 from schemas.task import Server
 from schemas.topics import topic
 from schemas.wire import Malformed, checksum, decode
@@ -100,6 +99,11 @@ class ZoneLeader:
         self.jobs, self.closing = {}, {}
         self.objections.failed = {}
 
+    def retired(self, task: str) -> None:
+        """A task is over here."""
+        self._forget(task)
+        self.objections.said.pop(task, None)
+
     def _forget(self, task: str) -> None:
         """What was read and asked for a task may not be what holds when it goes on."""
         self.jobs.pop(task, None)
@@ -108,17 +112,17 @@ class ZoneLeader:
 
     def react(self, now: int) -> Iterator[Effect]:
         """Whatever the ledgers call for now."""
-        for task, g in self.desk.globe.state.tasks.items():
-            if self.desk.scope not in g.zones:
+        globe, zone = self.desk.globe.state, self.desk.zone
+        for task in zone.tasks:
+            if over := globe.over.get(task):
+                self._forget(task)
+                source = self.desk.globe.ref(over.at)
+                yield from self._offer(("retired", task), Retired(self.desk.token, task, source), now)
+        for task, g in globe.tasks.items():
+            if self.desk.scope not in g.zones or task in zone.over:
                 continue
-            t = self.desk.zone.tasks.get(task)
-            if t and t.retired:
-                continue
-            if g.state == "ended":
-                if t:
-                    self._forget(task)
-                    yield from self._offer(("retired", task), self._retired(g), now)
-            elif t and t.loss:
+            t = zone.tasks.get(task)
+            if t and t.loss:
                 self._forget(task)
             elif t and t.state == "open":
                 yield from self._close(g, t, now)
@@ -199,9 +203,6 @@ class ZoneLeader:
             partial=spec.rounds.partial,
             upload=spec.upload if spec.rounds.partial else None,
         )
-
-    def _retired(self, g: GlobalTask) -> Retired:
-        return Retired(self.desk.token, g.spec.task, Ref(self.desk.globe.state.ledger, g.opened_at))
 
     def _close(self, g: GlobalTask, t: ZoneTask, now: int) -> Iterator[Effect]:
         task, r = g.spec.task, t.rounds[t.round]

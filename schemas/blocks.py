@@ -11,7 +11,7 @@ from itertools import accumulate, product
 from math import ceil
 from typing import NamedTuple
 
-from schemas.wire import Count, Ident, Message, Part, Slug
+from schemas.wire import Count, Ident, Message, Part, Slug, checksum
 
 BLOCK = 65_536
 STATISTICS = "statistics"
@@ -147,6 +147,28 @@ class Manifest(Part, frozen=True):
     version: Count
     blocks: tuple[Place, ...]
     differences: tuple[Difference | None, ...] = ()
+
+
+class Last(Part, frozen=True, array_like=True):
+    """Where the last model of a task that is over lies in `global.models`: as much as finds its blocks and knows them, and no more however
+    many there are. `key` is that of its first block; `starts`: (partition, offset) of the first in each partition that has some;
+    `checksum`: of the checksums of all blocks in order (8 bytes each, little-endian)."""
+
+    version: Count
+    blocks: Count
+    key: Ident
+    starts: tuple[tuple[Count, Count], ...]
+    checksum: Count
+
+
+def last(m: Manifest) -> Last:
+    """What of a manifest is kept for good."""
+    starts: dict[int, int] = {}
+    for p in m.blocks:
+        starts[p.partition] = min(p.offset, starts.get(p.partition, p.offset))
+    sums = b"".join(p.checksum.to_bytes(8, "little") for p in m.blocks)
+    key = m.blocks[0].key if m.blocks else m.topic
+    return Last(m.version, len(m.blocks), key, tuple(sorted(starts.items())), checksum(sums))
 
 
 class ModelBlock(Message, frozen=True):

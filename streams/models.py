@@ -1,16 +1,17 @@
 """Model versions on a topic: a flat vector out as blocks, and back from a manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.blocks import BESIDE, Difference, DifferenceBlock, Manifest, ModelBlock, Place, slices
+from schemas.blocks import BESIDE, Difference, DifferenceBlock, Last, Manifest, ModelBlock, Place, slices
 from schemas.partitioner import shard_of
 from schemas.topics import Topic
 from schemas.wire import Malformed, checksum, decode
-from streams.processor import Fetch, Requests, Send, send
+from streams.processor import Fetch, Record, Requests, Send, send
 
 Vector = npt.NDArray[np.float32]
 
@@ -83,6 +84,23 @@ class Writing:
         assert not self._missing
         short = tuple(self._differences.get(key + BESIDE) for key in self._places) if self._differences else ()
         return Manifest(self.topic.name, self.version, tuple(self._places.values()), short)
+
+
+def look_up(kept: Last, records: Iterable[Record]) -> Vector:
+    """The vector that is kept of a task which is over, among the records of `global.models` from where it begins on. Raises `Lost` where
+    it is not there whole, or not what was written."""
+    first, found = kept.key.rpartition("/")[0], dict[int, npt.NDArray[np.float32]]()
+    for r in records:
+        if r.key and r.key.rpartition("/")[0] == first:
+            with suppress(Malformed):
+                block = decode(r.value, (ModelBlock,))
+                found.setdefault(block.block, np.frombuffer(block.data, "<f4"))
+    if missing := [i for i in range(kept.blocks) if i not in found]:
+        raise Lost(f"block {missing[0]} of the last version, {kept.version}, is not there ({kept.key})")
+    pieces = [found[i] for i in range(kept.blocks)]
+    if checksum(b"".join(checksum(x.data.cast("B")).to_bytes(8, "little") for x in pieces)) != kept.checksum:
+        raise Lost(f"the last version, {kept.version}, is not what was written ({kept.key})")
+    return np.concatenate(pieces)
 
 
 def fetch(manifest: Manifest, requests: Requests, *meaning: object) -> Fetch:

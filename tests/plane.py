@@ -19,11 +19,11 @@ from schemas.facts import GLOBAL_FACTS, ZONE_FACTS
 from schemas.messages import Announcement
 from schemas.sharing import Abilities
 from schemas.task import Epochs, Rounds, TaskSpec
-from schemas.topics import GLOBAL, Topic, zone_topics
+from schemas.topics import GLOBAL, Topic, topic, zone_topics
 from schemas.wire import Message, decode
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Host, Memory
-from streams.models import assemble
+from streams.models import assemble, look_up
 from streams.processor import Record
 
 NS = "test"
@@ -185,15 +185,18 @@ class Plane:
         return [decode(r.value, types) for r in self.ledger(zone)]
 
     def ended(self, task: str) -> bool:
-        t = self.hosts["global"].processor.globe.tasks.get(task)
-        return bool(t and t.state == "ended")
+        return task in self.hosts["global"].processor.globe.over
 
     def vector(self, manifest) -> np.ndarray:
         found = {p.key: self.memory.records(manifest.topic, p.partition)[p.offset].value for p in manifest.blocks}
         return assemble(manifest, found)
 
     def model(self, task: str) -> np.ndarray:
-        return self.vector(self.globe().tasks[task].manifest)
+        """The global one, of a task that is over, too."""
+        globe, name = self.globe(), topic(NS, GLOBAL, "models").name
+        if over := globe.over.get(task):
+            return look_up(over.model, (r for p, _ in over.model.starts for r in self.memory.records(name, p)))
+        return self.vector(globe.tasks[task].manifest)
 
 
 def spec(task: str = "toy", demand: int = 6, epochs: int = 2, rounds: int = 3, **more) -> TaskSpec:

@@ -183,6 +183,8 @@ def devices(
         show(out if as_json else devices_table(s))
         return
     known = view.globe.tasks.get(eligible_for)
+    if eligible_for in view.globe.over:
+        raise Trouble(f"{eligible_for} has ended: no device is asked for it any more", FAILED)
     if known is None:
         there = ", ".join(sorted(view.globe.tasks)) or "none"
         raise Trouble(f"there is no task {eligible_for}; there: {there}", FAILED)

@@ -84,8 +84,6 @@ def _ledger(p: Desk) -> Iterator[Sample]:
 
 def _zone(zone: str, z: Zone) -> Iterator[Sample]:
     for task, t in z.tasks.items():
-        if t.retired:
-            continue
         here, r = (zone, task), t.rounds.get(t.round)
         for outcome in OUTCOMES:
             yield m.BLOCKS, (*here, outcome), getattr(t.tally.counts, outcome)
@@ -117,7 +115,7 @@ def _selector(p: ZoneCoordinator, now: int) -> Iterator[Sample]:
         yield m.REFUSED, (p.scope, ground), n
     tenant_of = {task: r.opened.tenant for task, t in p.zone.tasks.items() if (r := t.rounds.get(t.round)) and r.opened}
     hungry = Counter(tenant_of[task] for task in short(p.zone))
-    for tenant in {tenant_of[task] for task, t in p.zone.tasks.items() if not t.retired and task in tenant_of}:
+    for tenant in set(tenant_of.values()):
         yield m.HUNGRY, (p.scope, tenant), hungry[tenant]
     plan = p.selector.plans.plan
     if plan and p.token:
@@ -132,10 +130,9 @@ def _selector(p: ZoneCoordinator, now: int) -> Iterator[Sample]:
 
 def _globe(p: GlobalCoordinator, now: int) -> Iterator[Sample]:
     g: Globe = p.globe
-    alive = {task: t for task, t in g.tasks.items() if t.state != "ended"}
-    for state, n in Counter(t.state for t in alive.values()).items():
+    for state, n in Counter(t.state for t in g.tasks.values()).items():
         yield m.TASKS, (state,), n
-    for task, t in alive.items():
+    for task, t in g.tasks.items():
         yield m.EPOCH, (task,), t.epoch
     _, present = p.registry.said
     for zone, here in present.zones.items() if present else ():
@@ -176,21 +173,18 @@ def _scheduler(p: Scheduler) -> Iterator[Sample]:
 
 def _evaluator(p: Evaluator) -> Iterator[Sample]:
     yield m.TO_SCORE, (), len(p.waiting) + len(p.requests.open)
-    tasks = p.ledger.state.tasks
     for task, e in p.scores.items():
-        if task in tasks and tasks[task].state != "ended":
-            yield m.ACCURACY, (task,), e.accuracy
-            yield m.SCORED_LOSS, (task,), e.loss
-            yield m.SCORED, (task,), e.epoch
+        yield m.ACCURACY, (task,), e.accuracy
+        yield m.SCORED_LOSS, (task,), e.loss
+        yield m.SCORED, (task,), e.epoch
 
 
 def _view(p: View) -> Iterator[Sample]:
     for zone, book in p.books.items():
         for task, t in book.zone.tasks.items():
-            if not t.retired:
-                log = book.logs.get(task)
-                yield m.IDENTITY, (zone, task), float(not book.total(task).problem)
-                yield m.LOG_UNREAD, (zone, task), sum(log.unread(t)) if log else 0
+            log = book.logs.get(task)
+            yield m.IDENTITY, (zone, task), float(not book.total(task).problem)
+            yield m.LOG_UNREAD, (zone, task), sum(log.unread(t)) if log else 0
 
 
 def _edge(p: Processor, now: int) -> Iterable[Sample]:

@@ -15,6 +15,7 @@ from streams.ledger.rounds import identity, summed
 from streams.ledger.states import (
     NO_COUNTS,
     Commit,
+    GlobalOver,
     GlobalTask,
     Globe,
     Holder,
@@ -27,6 +28,7 @@ from streams.ledger.states import (
     Spent,
     Tally,
     Zone,
+    ZoneOver,
     ZoneTask,
 )
 
@@ -37,6 +39,7 @@ __all__ = [
     "TRANSITIONS",
     "Commit",
     "Diverged",
+    "GlobalOver",
     "GlobalTask",
     "Globe",
     "Holder",
@@ -52,6 +55,7 @@ __all__ = [
     "UnknownRules",
     "Void",
     "Zone",
+    "ZoneOver",
     "ZoneTask",
     "at_work",
     "cost",

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from schemas.blocks import last
 from schemas.facts import (
     EpochClosed,
     EpochOpened,
@@ -24,7 +25,7 @@ from schemas.sharing import SHARING
 from schemas.task import fixed
 from streams.ledger import chains
 from streams.ledger.chains import Void
-from streams.ledger.states import GlobalTask, Globe, Joined, Score
+from streams.ledger.states import GlobalOver, GlobalTask, Globe, Joined, Score
 
 
 def joined(g: Globe, at: int, time: int, f: ZoneJoined) -> Globe:
@@ -35,7 +36,7 @@ def joined(g: Globe, at: int, time: int, f: ZoneJoined) -> Globe:
 
 def task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
     chains.lead(g, f.token)
-    chains.require(f.spec.task not in g.tasks, f"the name {f.spec.task} is used")
+    chains.require(f.spec.task not in g.tasks and f.spec.task not in g.over, f"the name {f.spec.task} is used")
     chains.require(bool(f.zones) and all(z in g.zones for z in f.zones), "it names zones that are not there")
     t = GlobalTask(
         spec=f.spec,
@@ -78,6 +79,7 @@ def task_updated(g: Globe, at: int, time: int, f: TaskUpdated) -> Globe:
 def task_refused(g: Globe, at: int, time: int, f: TaskRefused) -> Globe:
     chains.lead(g, f.token)
     last, t = g.refused.get(f.task), g.tasks.get(f.task)
+    chains.require(f.task not in g.over, f"{f.task} is over")
     chains.require(t is None or t.submission < f.submission, f"{f.task} is admitted")
     chains.require(last is None or last.submission < f.submission, f"submission {f.submission} is refused before")
     tasks = {**g.tasks, f.task: replace(t, heard=time)} if t else g.tasks
@@ -110,7 +112,8 @@ def _task(g: Globe, f: Any, *states: str) -> GlobalTask:
     chains.lead(g, f.token)
     t = g.tasks.get(f.task)
     if t is None or t.state not in states:
-        raise Void(f"{f.task} is {t.state if t else 'unknown'}, not {' or '.join(states)}")
+        state = t.state if t else "ended" if f.task in g.over else "unknown"
+        raise Void(f"{f.task} is {state}, not {' or '.join(states)}")
     return t
 
 
@@ -178,5 +181,19 @@ def scored(g: Globe, at: int, time: int, f: Scored) -> Globe:
 
 
 def task_ended(g: Globe, at: int, time: int, f: TaskEnded) -> Globe:
+    """What came of it stays, and that its name is used; a fact of it is void from here on, whoever says it."""
     t = _task(g, f, "admitted", "merged")
-    return replace(g, tasks={**g.tasks, f.task: replace(t, state="ended", why=f.why, updates={}, ends={})})
+    over = GlobalOver(
+        at=at,
+        time=time,
+        tenant=t.spec.tenant,
+        zones=t.zones,
+        epoch=t.epoch,
+        epochs=t.spec.epochs.count,
+        rounds=t.spec.epochs.rounds,
+        submission=t.submission,
+        why=f.why,
+        model=last(t.manifest),
+    )
+    tasks, refused = ({k: x for k, x in of.items() if k != f.task} for of in (g.tasks, g.refused))
+    return replace(g, tasks=tasks, refused=refused, over={**g.over, f.task: over})

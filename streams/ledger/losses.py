@@ -18,8 +18,8 @@ def lost(z: Zone, at: int, time: int, f: Lost) -> Zone:
             f.seat < len(z.shards) and f.token == z.shards[f.seat].token != 0, f"shard {f.seat} is another's"
         )
     t = z.tasks.get(f.task)
-    if t is None or t.retired:
-        raise Void(f"{f.task} is unknown or retired")
+    if t is None:
+        raise Void(f"{f.task} is {rounds.standing(z, f.task)}")
     chains.require(t.loss is None, "the task stands still for another loss")
     chains.require(bool(f.ranges or f.commits), "it names nothing")
     for s, (start, to) in f.ranges.items():
@@ -38,7 +38,7 @@ def abandoned(z: Zone, at: int, time: int, f: Abandoned) -> Zone:
     counts any more, so that whoever judges its next block says the same. Who holds a shard that is concerned must claim it
     again: what is under way under its token was judged before, or lies at offsets that are used again."""
     t = z.tasks.get(f.task)
-    if t is None or t.retired or t.loss is None or t.loss.at != f.lost:
+    if t is None or t.loss is None or t.loss.at != f.lost:
         raise Void(f"{f.task} has no loss at {f.lost}")
     loss = t.loss
     t = replace(t, loss=None)

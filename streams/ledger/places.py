@@ -55,7 +55,7 @@ def at_work(t: ZoneTask) -> int:
 def has_devices(t: ZoneTask) -> bool:
     """Whether devices may be at work for it: in an open round; between two rounds of an asynchronous task, too."""
     r = t.rounds.get(t.round)
-    return not t.retired and (t.state == "open" or bool(r and r.opened and r.opened.refill))
+    return t.state == "open" or bool(r and r.opened and r.opened.refill)
 
 
 def _busy(t: ZoneTask) -> int:

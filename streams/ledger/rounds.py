@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from schemas import sets
 from schemas.facts import Admitted, Closed, Committed, Counts, Done, Finalised, Held, Opened, Retired
@@ -11,13 +11,13 @@ from schemas.topics import DAY
 from streams.ledger import chains
 from streams.ledger.chains import Void, put
 from streams.ledger.places import cost, filled, places_taken, slots_of
-from streams.ledger.states import Commit, Round, Spent, Zone, ZoneTask
+from streams.ledger.states import Commit, Round, Spent, Zone, ZoneOver, ZoneTask
 
 
 def _current(z: Zone, f: Closed | Finalised, state: str) -> tuple[ZoneTask, Round]:
     chains.lead(z, f.token)
     t = z.tasks.get(f.task)
-    if t is None or t.retired or t.round != f.round or t.state != state:
+    if t is None or t.round != f.round or t.state != state:
         raise Void(f"round {f.round} of {f.task} is not {state}")
     _whole(t, f.task)
     return t, t.rounds[f.round]
@@ -38,8 +38,8 @@ def _whole(t: ZoneTask, task: str) -> None:
 def opened(z: Zone, at: int, time: int, f: Opened) -> Zone:
     chains.lead(z, f.token)
     p = z.partitions
+    chains.require(f.task not in z.over, f"{f.task} is retired")
     t = z.tasks.get(f.task) or ZoneTask(next=(0,) * p, at=(1,) * p, held=((),) * p)
-    chains.require(not t.retired, f"{f.task} is retired")
     _whole(t, f.task)
     chains.require(t.state == "finalised" and f.round == t.round + 1, f"round {t.round} of {f.task} is {t.state}")
     chains.require(f.epoch >= t.epoch, f"epoch {f.epoch} is over")
@@ -77,7 +77,7 @@ def admitted(z: Zone, at: int, time: int, f: Admitted) -> Zone:
             tasks[task] = replace(t, rounds={**t.rounds, n: replace(r, lapsed=gone)})
     for (task, n), slots in by_round.items():
         t = tasks.get(task)
-        if t is None or t.retired or t.loss or t.round != n or t.state != "open":
+        if t is None or t.loss or t.round != n or t.state != "open":
             continue
         r = t.rounds[n]
         assert r.opened
@@ -147,8 +147,8 @@ def _by_round(items: Iterable[Any]) -> dict[tuple[str, int], list[Any]]:
 
 def committed(z: Zone, at: int, time: int, f: Committed) -> Zone:
     t = z.tasks.get(f.task)
-    if t is None or t.retired:
-        raise Void(f"{f.task} is {'retired' if t else 'not known'}")
+    if t is None:
+        raise Void(f"{f.task} is {standing(z, f.task)}")
     _whole(t, f.task)
     chains.require(bool(f.stretches), "it covers nothing")
     chains.require(
@@ -283,17 +283,38 @@ def finalised(z: Zone, at: int, time: int, f: Finalised) -> Zone:
 
 
 def retired(z: Zone, at: int, time: int, f: Retired) -> Zone:
+    """The task is over here: what its shards still hold is given up, and all goes that only its blocks and its next round would ask for."""
     chains.lead(z, f.token)
     t = z.tasks.get(f.task)
-    if t is None or t.retired:
-        raise Void(f"{f.task} is unknown or retired before")
+    if t is None:
+        raise Void(f"{f.task} is {standing(z, f.task)}")
     for s in range(len(t.next)):
         t = given_up(t, s)
-    none: frozenset[int] = frozenset()
-    last = replace(t.rounds[t.round], devices=(), leases=(), sets={}, lapsed=none, done=none, voided=none, commits=())
-    rounds = {t.round: last}  # for people to look at; what is large is of no use any more
-    t = replace(t, retired=True, retired_at=at, rounds=rounds, loss=None)
-    return replace(z, tasks={**z.tasks, f.task: t})
+    last = t.rounds[t.round]
+    assert last.opened
+    over = ZoneOver(
+        at=at,
+        time=time,
+        tenant=last.opened.tenant,
+        round=t.round,
+        devices=last.contributors,
+        demand=last.opened.demand,
+        epoch=t.epoch,
+        merged_rounds=t.merged_rounds,
+        service=t.service,
+        delivered=t.delivered,
+        covered=sum(t.next) + t.rewound,
+        offsets=t.tally.offsets,
+        lost=t.tally.lost,
+        **asdict(t.tally.counts),
+    )
+    tasks = {k: x for k, x in z.tasks.items() if k != f.task}
+    return replace(z, tasks=tasks, over={**z.over, f.task: over})
+
+
+def standing(z: Zone, task: str) -> str:
+    """Of a task without a round to come, why there is none."""
+    return "retired" if task in z.over else "not known"
 
 
 def summed(r: Round) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from schemas import sets
-from schemas.blocks import Layout, Manifest, Place
+from schemas.blocks import Last, Layout, Manifest, Place
 from schemas.facts import (
     RULES,
     Closed,
@@ -162,8 +162,6 @@ class ZoneTask(Part, frozen=True):
     serve_ms: int = 0
     """Likewise, from then until they closed: of rounds that got them before."""
     rounds: dict[int, Round] = {}
-    retired: bool = False
-    retired_at: int = 0
     loss: Loss | None = None
     tally: Tally = Tally()
     """Over all its rounds."""
@@ -177,6 +175,40 @@ class ZoneTask(Part, frozen=True):
     def staleness(self) -> int:
         r = self.rounds.get(self.round)
         return r.opened.staleness if r and r.opened else 0
+
+
+class ZoneOver(Part, frozen=True, array_like=True):
+    """What is kept of a task that is over in a zone, for good: a row of numbers, since there is one for every task that ever ran."""
+
+    at: int
+    """The offset of its `Retired`."""
+    time: int
+    """When that landed (ms)."""
+    tenant: str
+    round: int
+    """Its last; `devices` delivered in it, of the `demand`."""
+    devices: int
+    demand: int
+    epoch: int
+    """Its last; `merged_rounds` of it gave a model."""
+    merged_rounds: int
+    service: int
+    delivered: int
+    covered: int
+    """What the first offsets that no commit covers add up to, and those that were used again: `offsets`, where all is right."""
+    offsets: int
+    counted: int
+    duplicate: int
+    late: int
+    invalid: int
+    incomplete: int
+    lost: int
+
+    @property
+    def tally(self) -> Tally:
+        """Over all its rounds."""
+        counts = Counts(**{n: getattr(self, n) for n in Counts.__struct_fields__})
+        return Tally(offsets=self.offsets, counts=counts, lost=self.lost)
 
 
 class Spent(Part, frozen=True):
@@ -202,6 +234,8 @@ class Zone(Part, frozen=True):
     leader: Holder = Holder()
     shards: tuple[Holder, ...] = ()
     tasks: dict[str, ZoneTask] = {}
+    over: dict[str, ZoneOver] = {}
+    """Tasks that are over here: none of them opens a round again."""
     admitted: int = 0
     """Offset of the last `Admitted`."""
     registrations: tuple[int, ...] = ()
@@ -274,6 +308,25 @@ class GlobalTask(Part, frozen=True):
         return self.contributions.get(zone, 1 / len(self.zones))
 
 
+class GlobalOver(Part, frozen=True, array_like=True):
+    """What is kept of a task that is over, for good: its name is never used again."""
+
+    at: int
+    """The offset of its `TaskEnded`."""
+    time: int
+    """When that landed (ms)."""
+    tenant: str
+    zones: tuple[str, ...]
+    epoch: int
+    """Its last."""
+    epochs: int
+    """How many there were to be, each of `rounds`."""
+    rounds: int
+    submission: int
+    why: str
+    model: Last
+
+
 class Joined(Part, frozen=True):
     ledger: str
     partitions: int
@@ -295,6 +348,8 @@ class Globe(Part, frozen=True):
     leader: Holder = Holder()
     zones: dict[str, Joined] = {}
     tasks: dict[str, GlobalTask] = {}
+    over: dict[str, GlobalOver] = {}
+    """Tasks that are over."""
     refused: dict[str, TaskRefused] = {}
     tenants: dict[str, TenantSet] = {}
     """What holds for those that were ever said something of."""

@@ -94,7 +94,7 @@ def order_of_round_steps() -> Any:
     def any_state(z: Any, f: Any, state: str) -> Any:
         chains.lead(z, f.token)
         t = z.tasks.get(f.task)
-        if t is None or t.retired or t.round != f.round:
+        if t is None or t.round != f.round:
             raise ledger.Void("another round")
         return t, t.rounds[f.round]
 
@@ -166,7 +166,7 @@ def _hasty_finalise() -> Iterator[None]:
     def hasty(self: Any, now: int) -> Any:
         yield from react(self, now)
         for task, t in self.desk.zone.tasks.items():
-            if t.state == "closed" and not t.retired and min(t.at) <= t.round:
+            if t.state == "closed" and min(t.at) <= t.round:
                 yield from self._finalise(task, t, now)
 
     with patch.object(ZoneLeader, "react", hasty), lax("not all shards are done"):

@@ -345,8 +345,7 @@ class Schedule:
 
     def ended(self) -> bool:
         for name in ("global", "global-b")[: 1 + self.shape.standbys]:
-            tasks = self.plane.hosts[name].processor.globe.tasks  # type: ignore[attr-defined]
-            if len(tasks) == self.shape.tasks and all(t.state == "ended" for t in tasks.values()):
+            if len(self.plane.hosts[name].processor.globe.over) == self.shape.tasks:  # type: ignore[attr-defined]
                 return True
         return False
 

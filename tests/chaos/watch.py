@@ -109,7 +109,7 @@ class Watch:
                 name = topic(self.namespace, zone, "deltas", fact.spec.task).name
                 self._deltas[name] = zone, fact.spec.task
                 yield from (Follow(name, p, 0) for p in range(self.partitions))
-        if all((g := self.globe(n)) and g.state == "ended" for n in self.tasks) and not self.requests.last:
+        if all(n in self.ledgers[GLOBAL].state.over for n in self.tasks) and not self.requests.last:
             yield from self._fetch()
 
     def _hear(self, record: Record) -> None:
@@ -163,7 +163,7 @@ class Watch:
 
     def stage(self, zone: str, task: str) -> str:
         t = self.task(zone, task)
-        if t is None or t.retired:
+        if t is None:
             return IDLE
         r = t.rounds[t.round]
         if t.state == "open":
@@ -179,7 +179,7 @@ class Watch:
 
     def epoch(self, task: str) -> str:
         g = self.globe(task)
-        if g is None or g.state in ("admitted", "ended"):
+        if g is None or g.state == "admitted":
             return IDLE
         here = [self.task(z, task) for z in g.zones]
         done = all(t and t.epoch == g.epoch and t.merged_rounds >= g.spec.epochs.rounds for t in here)
@@ -207,7 +207,7 @@ class Watch:
         if s < 0:
             return 0
         tasks = self.ledgers[zone].state.tasks.items()
-        return sum(sum(self.sizes[zone, k][s][t.next[s] : ends.get((k, s), 0)]) for k, t in tasks if not t.retired)
+        return sum(sum(self.sizes[zone, k][s][t.next[s] : ends.get((k, s), 0)]) for k, t in tasks)
 
     def rounds(self, task: str) -> int:
         """How many rounds all zones have finalised."""

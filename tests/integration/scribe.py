@@ -58,7 +58,7 @@ class Scribe:
             case Record():
                 self._record(event)
         g = self.ledgers[GLOBAL].state
-        over = all((t := g.tasks.get(task)) and t.state == "ended" for task in self.tasks)
+        over = all(task in g.over for task in self.tasks)
         if over and not self.ended:
             self.ended = now
         if self.ended and now - self.ended > self.settle:

@@ -68,9 +68,9 @@ class Watch:
             fact, void = self.ledgers[zone].feed(event)
             if not void:
                 self.accepted.append((zone, fact))
-            t = self.ledgers["global"].state.tasks.get(TASK_NAME)
-            if t and t.state == "ended" and not self.requests.open:
-                yield fetch(t.manifest, self.requests, t.manifest)
+            if TASK_NAME in self.ledgers["global"].state.over and not self.requests.open:
+                manifest = [f.manifest for _, f in self.accepted if isinstance(f, Merged) and f.manifest][-1]
+                yield fetch(manifest, self.requests, manifest)
         elif isinstance(event, Answer):
             (manifest,) = self.requests.close(event.tag)
             self.model = assemble(manifest, event.value)

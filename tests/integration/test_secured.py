@@ -112,12 +112,12 @@ async def through(kafka: Secured) -> None:
         hosted = [asyncio.create_task(k.host(p)) for k, p in ((edge, fleet), *((plane, r) for r in roles))]
         done = await acme.host(Submitter(NS, "s1", toy, LAYOUT, START, 1))
         assert done.ok, done.reason
-        while not ((t := globe.globe.tasks.get(toy.task)) and t.state == "ended"):
+        while toy.task not in globe.globe.over:
             await asyncio.sleep(0.1)
             assert not any(h.done() for h in hosted), [h for h in hosted if h.done()]
         view = Glance(NS)
         assert (await viewer.host(view)).ok
-        assert view.globe.tasks[toy.task].state == "ended"
+        assert toy.task in view.globe.over
 
         refused = await viewer.host(Submitter(NS, "s2", spec("other"), LAYOUT, START, 1))
         assert not refused.ok

@@ -106,8 +106,7 @@ class Watch:
                 self.accepted.append(fact)
             for name, t in self.zone.state.tasks.items():
                 self.broken += [f"{name} {n} at {event.offset}" for n in t.rounds if not identity(t, n)]
-            t = self.globe.state.tasks.get(SPEC.task)
-            if t and t.state == "ended" and not self.requests.last:
+            if SPEC.task in self.globe.state.over and not self.requests.last:
                 for f in self.finals:
                     assert f.manifest
                     yield fetch(f.manifest, self.requests, f.round, f.manifest)

@@ -74,11 +74,12 @@ class Live:
 
     def _score(self) -> None:
         """What an evaluator would say."""
-        for task, g in self.view.globe.tasks.items():
+        for g in self.view.snapshot(self.plane.memory.now).tasks:
+            task = g.task
             for epoch in range(g.epoch + (g.state in ("merged", "ended"))):
                 if (task, epoch) not in self.told:
                     self.told.add((task, epoch))
-                    right = 1 - 0.9 * (0.6 + len(g.spec.tenant) / 40) ** epoch
+                    right = 1 - 0.9 * (0.6 + len(g.tenant) / 40) ** epoch
                     said = Evaluation("eval", self.plane.memory.now, task, epoch, epoch, right, 2.3 * 0.75**epoch, 360)
                     self.plane.memory.append(send(topic(NS, GLOBAL, "metrics"), said))
 

@@ -36,10 +36,11 @@ from processors.derivation import Deriver
 from processors.submitter import Submitter
 from schemas.messages import CheckIn, Registration
 from schemas.sets import bitmap
-from schemas.topics import read, topic, zone_topics
+from schemas.topics import GLOBAL, read, topic, zone_topics
 from schemas.wire import encode
 from streams.ledger import Globe, Ledger, Zone
 from streams.memory import Host, Memory
+from streams.models import look_up
 from streams.processor import Tick
 from tests import modular
 from tests.plane import LAYOUT, NS, START, Arithmetic, Plane, spec
@@ -169,13 +170,14 @@ async def trained(
     await h.kill()
     await meanwhile()
     await h.open()
-    await until(lambda: h.fold("global").tasks["toy"].state == "ended")
+    await until(lambda: "toy" in h.fold("global").over)
     for task in at_work:
         assert not task.done(), task
         task.cancel()
     await asyncio.gather(*at_work, return_exceptions=True)
     assert h.lives == 2
-    return Plane.vector(h.plane, h.fold("global").tasks["toy"].manifest)  # type: ignore[arg-type]
+    kept, name = h.fold("global").over["toy"].model, topic(NS, GLOBAL, "models").name
+    return look_up(kept, (r for p, _ in kept.starts for r in h.plane.memory.records(name, p)))
 
 
 def undisturbed(devices: list[Device], learner: Any, submitter: Make) -> np.ndarray:
@@ -222,7 +224,7 @@ def test_two_phones_train_through_a_gateway_that_is_killed_and_no_bit_differs() 
 
     model, h = asyncio.run(play())
     assert model.tobytes() == undisturbed([Device(f"east-{n}", n) for n in range(2)], Arithmetic(), submits).tobytes()
-    counts = h.fold("east").tasks["toy"].tally.counts
+    counts = h.fold("east").over["toy"].tally.counts
     assert counts.counted == 2 * ROUNDS * len(LAYOUT.sizes)
     assert counts.duplicate > 0
     assert [text for text in said if not text.startswith("the gateway ")] == [], "but that it was away"

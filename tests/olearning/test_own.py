@@ -56,8 +56,7 @@ def plane(load: Path, file: Path, devices: int) -> Memory:
         seen = ledger.state.position
         for record in memory.records("own.global.ledger")[seen:]:
             ledger.feed(record)
-        tasks = ledger.state.tasks.values()
-        return bool(tasks) and all(t.state == "ended" for t in tasks)
+        return bool(ledger.state.over) and not ledger.state.tasks
 
     assert memory.run(over, 600_000), (host.stopped, said(memory, Objection))
     memory.run(limit=5_000)  # the evaluator's last word

@@ -12,7 +12,7 @@ from olearning.prune import Pruned, prune
 from olearning.view import View
 from schemas.facts import Finalised, Lost
 from schemas.topics import GLOBAL, topic
-from streams.models import assemble
+from streams.models import look_up
 from tests.plane import NS, Archive, Plane, spec
 
 AGE, SHORT = 2_000, 300
@@ -75,9 +75,8 @@ def left(world: World, scope: str) -> int:
 
 def model(world: World, task: str) -> np.ndarray:
     """The last version, of what the log still has."""
-    manifest = world.globe().tasks[task].manifest
-    records = (r for p in manifest.blocks for r in world.memory.records(manifest.topic, p.partition))
-    return assemble(manifest, {r.key: r.value for r in records})
+    kept, name = world.globe().over[task].model, topic(NS, GLOBAL, "models").name
+    return look_up(kept, (r for p, _ in kept.starts for r in world.memory.records(name, p)))
 
 
 def test_models_are_bit_for_bit_those_of_a_plane_that_keeps_all():
@@ -107,9 +106,9 @@ def test_of_a_task_that_is_over_the_last_version_stays_and_its_zones_keep_nothin
     assert {z: left(world, z) for z in before} == before
     assert world.prune() == would
     assert [left(world, z) for z in world.zones] == [0, 0]
-    manifest = world.globe().tasks["toy"].manifest
+    models, version = topic(NS, GLOBAL, "models").name, world.globe().over["toy"].model.version
     (held,) = (p for p in would.values() if p.held)
-    assert (held.topic, held.held) == (manifest.topic, f"a ledger names version {manifest.version} of toy")
+    assert (held.topic, held.held) == (models, f"a ledger names version {version} of toy")
     assert 0 < left(world, GLOBAL) < before[GLOBAL]
     assert model(world, "toy").tobytes() == last.tobytes()
 

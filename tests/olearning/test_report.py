@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
             killed = True
             recorder.killed("agg-east-0", plane.memory.now)
             plane.hosts["agg-east-0"].crash()
-        task = view.globe.tasks.get("toy")
+        task = view.snapshot(plane.memory.now).task("toy")
         done = 0 if task is None else task.epoch if task.state in ("merged", "ended") else task.epoch - 1
         for epoch in range(done + 1):
             if task and epoch not in scored:

@@ -17,7 +17,7 @@ def test_differences_that_a_manifest_names_stay_wherever_they_lie():
         memory.append(Send(models, b"x", key, 0))
     manifest = Manifest(models, 1, (Place(0, 4, "k", 0),), (Difference(2, 7),))
     task = SimpleNamespace(manifest=manifest, optimiser=None, updates={})
-    globe: Any = SimpleNamespace(processor=SimpleNamespace(globe=SimpleNamespace(tasks={"t": task})))
+    globe: Any = SimpleNamespace(processor=SimpleNamespace(globe=SimpleNamespace(tasks={"t": task}, over={})))
     sweeper = Sweeper(memory, "n", {}, globe)
     sweeper.sweep()
     sweeper.sweep()

@@ -65,7 +65,7 @@ def test_snapshot_is_what_the_ledgers_say(run):
         assert [(x.holder, x.token) for x in z.shards] == [(h.holder, h.token) for h in fold.shards]
         assert z.leader == f"zone-{z.zone}"
         ends = [len(p) for p in plane.memory.topics[f"{NS}.{z.zone}.deltas.toy"]]
-        assert z.blocks == sum(ends) == sum(fold.tasks["toy"].next) == z.identity.offsets
+        assert z.blocks == sum(ends) == fold.over["toy"].offsets == z.identity.offsets
         assert z.identity.counted == 6 * 2 * 4
         assert z.identity.ok
         assert z.unread == 0
@@ -352,12 +352,29 @@ def test_a_doctored_fold_turns_the_identity_red():
     assert zone(view).identity.ok
     ledger = view.books["east"].reading.ledger
     good = ledger.state
+    row = good.over["toy"]
+    ledger.state = changed(good, over={"toy": changed(row, covered=row.covered + 1)})
+    assert "the shards are read to" in zone(view).identity.problem
+    ledger.state = changed(good, over={"toy": changed(row, lost=1)})
+    assert "1 lost" in zone(view).identity.problem
+
+
+def test_a_doctored_fold_of_a_task_at_work_turns_the_identity_red():
+    plane = Plane(Memory(seed=4))
+    view = watch(plane)
+    plane.submit(spec(epochs=2, rounds=2))
+    there = lambda: (t := plane.zone("east").tasks.get("toy")) is not None and t.tally.offsets > 0  # noqa: E731
+    assert plane.memory.run(there, 60_000)
+    plane.memory.run(limit=100)
+    assert zone(view).identity.ok
+    ledger = view.books["east"].reading.ledger
+    good = ledger.state
     t = good.tasks["toy"]
     ledger.state = changed(good, tasks={"toy": changed(t, next=(t.next[0] + 1, *t.next[1:]))})
     assert "the shards are read to" in zone(view).identity.problem
-    r = t.rounds[4]
+    r = t.rounds[t.round]
     bad = changed(r, tally=r.tally.plus(counts=Counts(counted=1)))
-    ledger.state = changed(good, tasks={"toy": changed(t, rounds={**t.rounds, 4: bad})})
+    ledger.state = changed(good, tasks={"toy": changed(t, rounds={**t.rounds, t.round: bad})})
     assert "outcomes" in zone(view).rounds[0].segment.problem
     ledger.state = changed(good, tasks={"toy": changed(t, tally=t.tally.plus(lost=1))})
     assert "1 lost" in zone(view).identity.problem
@@ -388,8 +405,16 @@ def test_a_doctored_commit_is_void_and_red_where_a_faulty_fold_takes_it(monkeypa
 
 
 def test_a_log_that_ends_below_what_is_committed_is_a_loss():
-    plane, view = finished(seed=4)
-    del plane.memory.topics[f"{NS}.east.deltas.toy"][0][-1]
+    plane = Plane(Memory(seed=4))
+    view = watch(plane)
+    plane.submit(spec(epochs=2, rounds=2))
+    log = plane.memory.topics
+    there = lambda: (t := plane.zone("east").tasks.get("toy")) and 0 < t.next[0] == len(log[f"{NS}.east.deltas.toy"][0])  # noqa: E731
+    assert plane.memory.run(there, 60_000)
+    for host in plane.hosts.values():
+        host.crash()
+    plane.memory.run(limit=1_500)
+    del log[f"{NS}.east.deltas.toy"][0][-1]
     late = watch(plane)
     plane.memory.run(lambda: late.caught_up, 2_000)
     assert zone(view).identity.ok

@@ -11,6 +11,8 @@ from olearning.simulation import Simulation
 from olearning.without import QUALITY, appraisal, plain
 from processors.zone_leader import worth
 from schemas.blocks import Manifest
+from schemas.facts import ZONE_FACTS, Opened
+from schemas.wire import decode
 from streams.ledger import GlobalTask, ZoneTask
 from tests.plane import LAYOUT, START, Arithmetic, spec
 
@@ -71,11 +73,12 @@ TREE = {
 
 
 def announced(without: tuple[str, ...]) -> set[float]:
-    """The contributions and progress in the zone ledger's open rounds, after the end."""
+    """The contribution and progress by which the last round of a zone was opened."""
     made = Simulation(check(TREE | {"without": without}, "here"), Arithmetic(), lambda s, seed: (LAYOUT, START), None)
     list(made.run())
-    rounds = made.zones["east"].processor.zone.tasks["toy"].rounds.values()
-    return {x for r in rounds for x in (r.opened.worth.contribution, r.opened.worth.progress)}
+    facts = [decode(r.value, ZONE_FACTS) for r in made.memory.records("sim.east.ledger")]
+    worth = [f for f in facts if isinstance(f, Opened)][-1].worth
+    return {worth.contribution, worth.progress}
 
 
 def test_a_simulation_does_without():

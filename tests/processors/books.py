@@ -166,7 +166,7 @@ class Books:
                     self.tasks[zone, f.task].held.pop(s, None)
         for task, t in after.tasks.items():
             was, book = before.tasks.get(task), self.tasks[zone, task]
-            if was is t or t.retired:
+            if was is t:
                 continue
             for n in t.rounds:
                 assert identity(t, n), f"{where}: the identity of round {n} of {task}: {t.rounds[n].counts}"
@@ -177,6 +177,10 @@ class Books:
                 mine = {at for delta in book.held[s].values() for at, _ in delta.values()}
                 assert {h.offset for h in t.held[s]} == mine, f"{where}: held in shard {s}, not {mine}"
             assert list(t.next) == book.next, f"{where}: {t.next}, not {book.next}"
+        for task in after.over.keys() - before.over.keys():
+            row, t = after.over[task], before.tasks[task]
+            assert row.tally.adds_up(0), f"{where}: the identity of {task}, which is over: {row}"
+            assert row.covered == row.offsets == sum(t.next) + t.rewound, f"{where}: {row}, and {t.next}"
 
     def committed(self, zone: str, offset: int, f: Committed, t: ZoneTask, where: str) -> None:
         book, outcomes = self.tasks[zone, f.task], Counter()

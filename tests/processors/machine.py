@@ -160,7 +160,7 @@ class World:
         found = []
         for z in self.zones:
             for task, t in self.books.zone(z).tasks.items():
-                if t.state == "open" and not t.retired:
+                if t.state == "open":
                     found.append((z, task, t.round))
         return found
 
@@ -269,10 +269,10 @@ class World:
     def overtake(self, i: int, more: int) -> None:
         """Retention takes what is still needed."""
         if found := self.log(i):
-            zone, task, s, t, needed = found
+            zone, task, s, _, needed = found
             name = f"{NS}.{zone}.deltas.{task}"
             end = self.memory.span(name, s)[1]
-            if not t.retired and (zone, task, s) not in self.wounds:
+            if (zone, task, s) not in self.wounds:
                 self.memory.cut(name, s, min(end, needed + more))
 
     def lose(self, i: int, back: int) -> None:
@@ -281,7 +281,7 @@ class World:
             zone, task, s, t, _ = found
             name = f"{NS}.{zone}.deltas.{task}"
             to = t.next[s] - back
-            if not t.retired and self.memory.span(name, s)[0] <= to:
+            if self.memory.span(name, s)[0] <= to:
                 self.memory.lose(name, s, to)
                 self.wounds.add((zone, task, s))
 
@@ -318,8 +318,8 @@ class World:
                     right = self.books.snapshots[scope][state.position]
                     assert snapshot(state) == right, f"{p.name} ({n}) folds {scope} otherwise at {state.position}"
         for zone, task, s in list(self.wounds):
-            t = self.books.zone(zone).tasks[task]
-            if t.retired or (t.loss is None and t.next[s] <= self.memory.span(f"{NS}.{zone}.deltas.{task}", s)[1]):
+            t = self.books.zone(zone).tasks.get(task)
+            if t is None or (t.loss is None and t.next[s] <= self.memory.span(f"{NS}.{zone}.deltas.{task}", s)[1]):
                 self.wounds.discard((zone, task, s))
 
     # ------------------------------------------------------------------ the end
@@ -347,7 +347,7 @@ class World:
             for z, task, at in losses:
                 now = len(self.books.tasks[z, task].finals)
                 assert now == marks[z, task], f"{task} goes on in {z} in spite of a loss"
-                if self.books.zone(z).tasks[task].loss:
+                if (t := self.books.zone(z).tasks.get(task)) and t.loss:
                     self.abandon(z, task, at)
             self.run(50)
             self.check()
@@ -365,8 +365,8 @@ class World:
             if self.books.read < len(self.memory.journal):
                 self.books.go_on()
             for (z, task), n in rounds.items():
-                t = self.books.zone(z).tasks[task]
-                if t.retired or t.loss:
+                t = self.books.zone(z).tasks.get(task)
+                if t is None or t.loss:
                     continue
                 if t.round == n and t.state != "finalised":
                     return False
@@ -376,7 +376,7 @@ class World:
 
         rested = self.run(90_000, over)
         self.check()
-        left = {x: replace(self.books.zone(x[0]).tasks[x[1]], rounds={}) for x in rounds}
+        left = {x: replace(t, rounds={}) for x in rounds if (t := self.books.zone(x[0]).tasks.get(x[1]))}
         assert rested, f"it does not come to rest: {left}, logs end at {ends}"
 
     def close(self) -> None:

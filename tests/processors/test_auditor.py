@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 import processors.aggregator
 import processors.zone_leader
@@ -21,7 +22,7 @@ from schemas.blocks import CODECS, DeltaBlock, ModelBlock, SumBlock
 from schemas.facts import Committed, Finalised, Opened
 from schemas.messages import Registration
 from schemas.task import Epochs, Rounds, Server, TaskSpec, Upload
-from schemas.topics import topic
+from schemas.topics import GLOBAL, topic
 from schemas.wire import decode, encode
 from streams.memory import Memory
 from streams.processor import Send, Stop
@@ -564,3 +565,25 @@ def test_a_ledger_that_is_cut_behind_a_checkpoint():
     assert all(found[n][0].recomputed == found[n][0].commits for n in whole)
     early = found[1]
     assert "is cut below" in (early[1].reason if not early[1].ok else early[0].missing[0])
+
+
+def test_of_a_task_that_is_over_the_step_is_made_again_while_the_globe_s_ledger_says_how():
+    """Its fold keeps no settings; where the ledger is cut behind the task's end, what can be compared is, and the rest is said."""
+    plane = Plane(Memory(seed=1), every=10)
+    plane.submit(spec(5, server=Server("fedadam", learning_rate=0.1)))
+    assert plane.memory.run(lambda: plane.ended("toy"), 200_000)
+    plane.memory.run(limit=5_000)
+    before = good(plane.memory, "east", "toy", 10)
+    assert before.model
+    for i in range(3):
+        other = spec(1, **PATIENT)
+        plane.submit(replace(other, task=f"other-{i}", zones=("west",)))
+        assert plane.memory.run(lambda i=i: plane.ended(f"other-{i}"), 200_000)
+    plane.memory.run(limit=5_000)
+    ended = plane.hosts["global"].processor.globe.over["toy"].at
+    assert plane.memory.span(f"{NS}.{GLOBAL}.ledger")[0] > ended, "else this shows nothing"
+    a, said = audit(plane.memory, "east", "toy", 10)
+    assert said.ok
+    assert (a.differs, a.model, a.recomputed) == ([], False, before.recomputed)
+    (missing,) = a.missing
+    assert "its settings are not known" in missing

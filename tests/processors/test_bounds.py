@@ -101,7 +101,6 @@ def test_every_zone_s_update_is_a_fact_of_its_own():
     assert plane.memory.run(lambda: plane.ended("toy"), 200_000)
     taken = [f for f in plane.facts(GLOBAL) if isinstance(f, Taken)]
     assert [len(f.ranges) for f in taken] == [1] * 4
-    assert plane.globe().tasks["toy"].updates == {}  # of no use any more
 
 
 def test_a_fact_and_an_announcement_name_the_blocks_and_differences_of_the_largest_model_there_may_be():

@@ -412,6 +412,6 @@ def test_of_a_task_that_ends_while_it_is_finalised_the_leader_keeps_nothing():
     ledger = topic(NS, GLOBAL, "ledger")
     for fact in (EpochClosed(1, "t", 1, "stop", {Z: 0}), Merged(1, "t", 1, None, 0, 0.0), TaskEnded(1, "t", "stopped")):
         r.put(ledger, fact)
-    r.until(lambda: r.zone.tasks["t"].retired)
+    r.until(lambda: "t" in r.zone.over)
     assert not r.facts(Finalised), "else this shows nothing"
     assert (leader.jobs, leader.closing) == ({}, {})

@@ -147,7 +147,7 @@ def test_a_task_beyond_the_quota_is_refused_with_how_many_are_open():
     assert "olearning tenant set acme --tasks 3" in why
     assert submitted(p, "others", "labs")[0], "it is acme's quota"
     assert steer(p, Change("stop"))[0]
-    assert p.memory.run(lambda: p.globe().tasks["toy"].state == "ended", 20_000)
+    assert p.memory.run(lambda: "toy" in p.globe().over, 20_000)
     assert submitted(p, "third")[0], "an ended task is not open, and the name is free"
 
 
@@ -282,7 +282,7 @@ def test_a_task_whose_tenant_is_silent_is_stopped_and_says_so():
     assert submitted(p, "lasting")[0]
     p.memory.run(limit=25_000)
     assert of(p, TaskUpdated) == []
-    assert p.memory.run(lambda: p.globe().tasks["toy"].state == "ended", 60_000)
+    assert p.memory.run(lambda: "toy" in p.globe().over, 60_000)
     why = "stopped by the silence of its tenant acme, of which nothing was heard for 30 s"
     assert [(f.task, f.why) for f in of(p, TaskEnded)] == [("toy", why)]
     assert p.globe().tasks["lasting"].wanted == "run"
@@ -303,7 +303,7 @@ def test_a_paused_task_is_stopped_for_silence_too():
     p = plane()
     assert submitted(p, "toy", silent_s=30.0)[0]
     assert steer(p, Change("pause"))[0]
-    assert p.memory.run(lambda: p.globe().tasks["toy"].state == "ended", 60_000)
+    assert p.memory.run(lambda: "toy" in p.globe().over, 60_000)
 
 
 def test_a_refused_change_is_a_sign_of_life():
@@ -327,7 +327,7 @@ def test_what_was_said_while_nobody_led_counts():
     p.hosts["global"].restart()
     p.memory.run(limit=20_000)
     assert [f.wanted for f in of(p, TaskUpdated)] == ["run"]
-    assert p.memory.run(lambda: p.globe().tasks["toy"].state == "ended", 60_000), "and then it is silent again"
+    assert p.memory.run(lambda: "toy" in p.globe().over, 60_000), "and then it is silent again"
 
 
 def test_a_word_that_lies_unread_when_the_time_is_up_counts():
@@ -515,7 +515,7 @@ class Run:
             self.submit(replace(spec("lone"), tenant="labs", silent_s=9.0)),
             self.submit(replace(spec("huge"), tenant="labs", needs=Needs(public={"ram": 64.0}))),
         ]
-        assert p.memory.run(lambda: p.globe().tasks["lone"].state == "ended", 60_000)
+        assert p.memory.run(lambda: "lone" in p.globe().over, 60_000)
         p.memory.run(limit=5_000)
         g, facts = p.globe(), p.facts(GLOBAL)
         assert [f.task for f in facts if isinstance(f, TaskEnded)] == ["lone"]
@@ -524,7 +524,7 @@ class Run:
         policies = [(f.submission, f.sharing) for f in facts if isinstance(f, SharingSet)]
         wishes = [(f.submission, f.key, f.reason) for f in facts if isinstance(f, WishRefused)]
         refused = {f.task: f.reason for f in facts if isinstance(f, TaskRefused)}
-        ends = (g.tasks["lone"].why, g.tasks["toy"].state)
+        ends = (g.over["lone"].why, g.tasks["toy"].state)
         return records, verdicts, admitted, sets, policies, sorted(wishes), refused, ends
 
     def submit(self, spec: TaskSpec) -> tuple[bool, str]:

@@ -244,7 +244,7 @@ def test_merged_rounds_are_counted_by_epoch():
 
 def test_a_retired_task_opens_no_round():
     book, token = at_work()
-    assert "unknown" in book.add(Retired(token, "u", Ref("g", 1)))
+    assert "not known" in book.add(Retired(token, "u", Ref("g", 1)))
     book.ok(Retired(token, "t", Ref("g", 1)))
     assert "retired" in book.add(Retired(token, "t", Ref("g", 1)))
     assert book.add(Closed(token, "t", 1, "", {0: 0, 1: 0})) != ""
@@ -557,7 +557,7 @@ def test_an_epoch_without_a_model_keeps_the_last():
     book.ok(EpochClosed(token, "t", 1, "deadline", {"east": 0, "west": 0}), Merged(token, "t", 1, None, 0, 0.0))
     assert book.state.tasks["t"].manifest == MANIFEST
     book.ok(TaskEnded(token, "t", "enough"))
-    assert (book.state.tasks["t"].state, book.state.tasks["t"].why) == ("ended", "enough")
+    assert (book.state.tasks, book.state.over["t"].why) == ({}, "enough")
     assert "is ended" in book.add(EpochOpened(token, "t", 2, MANIFEST))
     assert "is ended" in book.add(TaskEnded(token, "t", "twice"))
     assert "is used" in book.add(TaskAdmitted(token, SPEC, LAYOUT, MANIFEST, ("east",)))

@@ -72,7 +72,7 @@ def test_a_task_that_lost_something_stands_still_until_a_person_gives_it_up():
         (lost(1, ranges={9: (0, 5)}), "committed up to elsewhere"),
         (lost(1, commits=(5,)), "not there"),
         (lost(1), "names nothing"),
-        (replace(lost(1, ranges={0: (0, 5)}), task="u"), "unknown or retired"),
+        (replace(lost(1, ranges={0: (0, 5)}), task="u"), "not known"),
     ],
 )
 def test_what_a_loss_must_name(fact, why):
@@ -144,15 +144,6 @@ def test_a_round_that_is_over_keeps_its_figures():
     assert identity(task(book))
 
 
-def test_what_is_held_when_a_task_ends_is_incomplete():
-    book, token = at_work()
-    admitted(book, token, "x")
-    held = {0: (Held(offset=0, round=1, slot=0, block=0),)}
-    book.ok(commit(token, {0: (0, 1)}, counts=Counts(), sums=(None,), held=held), Retired(token, "t", Ref("g", 9)))
-    assert identity(task(book))
-    assert identity(task(book), 1)
-
-
 def test_what_was_held_there_is_given_up():
     book, token = at_work()
     admitted(book, token, "x")
@@ -188,8 +179,8 @@ def test_a_sum_that_is_gone_is_not_summed_and_its_slots_count_no_more():
 def test_a_task_that_stands_still_can_end():
     book, token = at_work()
     book.ok(lost(token, ranges={0: (0, 5)}), Retired(token, "t", Ref("g", 9)))
-    assert task(book).loss is None
-    assert "unknown or retired" in book.add(lost(token, ranges={0: (0, 5)}))
+    assert book.state.tasks == {}
+    assert "is retired" in book.add(lost(token, ranges={0: (0, 5)}))
 
 
 # ------------------------------------------------------------------ checkpoints
