@@ -162,7 +162,7 @@ def test_a_coordinator_that_reads_the_past_keeps_nothing_of_rounds_that_are_over
     zone.crash()
     zone.restart()
     plane.memory.run(limit=3_000)
-    assert zone.processor.inner.zone.tasks["toy"].round == 3
+    assert zone.processor.inner.zone.over["toy"].round == 3
     assert not zone.processor.since
 
 
