@@ -457,7 +457,7 @@ class Fleet:
             twice = d.die("resend", a.task, a.round, most=1000) < 1000 * self.manner.resend
             again += [b for b in job.blocks if isinstance(b, DeltaBlock)] if twice else []
         for b in again:
-            sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device)
+            sent = send(topic(self.namespace, job.zone, "deltas", a.task), b, b.device, spare=True)
             self.outboxes[job.zone].put(Parcel(sent, a.task, a.round), due(a, job.lease), now)
         yield from self._post(job.zone, now)
 

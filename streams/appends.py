@@ -12,6 +12,7 @@ import logging
 import random
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.partitioner import shard_of
 from streams.processor import Send
-from streams.queries import FOR_GOOD, RECONNECT, TROUBLE, Cluster, Refused, pause
+from streams.queries import FOR_GOOD, RECONNECT, TROUBLE, Cluster, Gone, Refused, pause
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ TOGETHER, SMALL = 1_000, 4 * 1024
 """So many records of at most so many bytes are handed over in one go: what lies ready, nothing is waited for."""
 OVERHEAD = 300
 """Bytes of a record besides its key and value, more or less: headers."""
+IDLE = 600.0
+"""Seconds after which a lane in which nothing went is given up: a process lives through thousands of tasks, each with topics of its own."""
 FEW = 4
 """Below this many, one by one is as fast."""
 BUFFER = 32 * 2**20
@@ -81,6 +84,7 @@ class Appends:
         self._closing: set[asyncio.Task[None]] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._count = self._bytes = 0
+        self._stopped = False
 
     @property
     def room(self) -> bool:
@@ -98,11 +102,7 @@ class Appends:
         self._count += 1
         append.number = self._count
         self._bytes += len(append.send.value)
-        topic = append.send.topic
-        lane = self._lanes.get(topic)
-        if lane is None:
-            lane = self._lanes[topic] = _Lane()
-            lane.task = asyncio.create_task(self._run(topic, lane), name=f"appends to {topic}")
+        lane = self._lane(append.send.topic)
         lane.fresh.append(append)
         lane.more.set()
 
@@ -111,6 +111,7 @@ class Appends:
         self._finish(append)
 
     async def stop(self) -> None:
+        self._stopped = True
         for lane in self._lanes.values():
             if lane.task:
                 lane.task.cancel()
@@ -122,10 +123,17 @@ class Appends:
 
     # ------------------------------------------------------------------ lanes
 
+    def _lane(self, topic: str) -> _Lane:
+        lane = self._lanes.get(topic)
+        if lane is None:
+            lane = self._lanes[topic] = _Lane()
+            lane.task = asyncio.create_task(self._run(topic, lane), name=f"appends to {topic}")
+        return lane
+
     def _push(self, append: Append) -> None:
         """It was taken from its lane and goes again."""
-        lane = self._lanes.get(append.send.topic)
-        if lane and not append.queued:
+        if not append.queued and not self._stopped:
+            lane = self._lane(append.send.topic)
             append.queued = True
             heapq.heappush(lane.again, append)
             lane.more.set()
@@ -135,7 +143,12 @@ class Appends:
         while True:
             while not lane.fresh and not lane.again:
                 lane.more.clear()
-                await lane.more.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE):
+                        await lane.more.wait()
+                if not lane.more.is_set():
+                    del self._lanes[topic]
+                    return
             attempt = 0 if await self._go(topic, _next(lane)) else attempt + 1
             if attempt:
                 await asyncio.sleep(pause(attempt - 1))
@@ -152,6 +165,11 @@ class Appends:
                         await self._hand_over(producer, append, p)
             else:
                 await self._hand_over_all(producer, topic, placed)
+        except Gone as e:
+            if spare := [a for a in run if a.send.spare and a.send.tag is None and not a.done]:
+                log.warning("%d records are dropped: %s", len(spare), e)
+                self._end_all(spare, "")
+            self._end_all(run, str(e))
         except Refused as e:
             self._end_all(run, str(e))
         except FOR_GOOD as e:

@@ -349,9 +349,9 @@ class Memory:
     def _send(self, host: Host, send: Send) -> None:
         if send.topic not in self.topics:
             reason = f"topic {send.topic} does not exist"
-            if send.tag is None:
+            if send.tag is None and not send.spare:
                 self._stop(host, Stop(reason))
-            else:
+            elif send.tag is not None:
                 self._tell_error(host, send.tag, reason)
             return
         lane = (send.topic, -1 if send.partition is None else send.partition)

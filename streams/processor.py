@@ -10,7 +10,8 @@ What a processor may lean on:
 - A `Send` lands at least once, perhaps late, perhaps after a later one; its answer, if it has a tag, comes at most once.
 - Answers may come in any order, or never (after a crash). Questions (`Ends`, `Starts`, `Fetch`, `CreateTopics`) are asked until they
   are answered; an answer bears an error only for what can never be: a topic that is not there and does not come, another
-  number of partitions, a record too large. The same of a `Send` without a tag stops the processor.
+  number of partitions, a record too large. The same of a `Send` without a tag stops the processor; but a `spare` one whose topic is
+  not there is dropped: it went with its task, and nobody is left who would read it.
 - A followed offset that the log does not hold (cut, or past the end) stops the processor: records are lost. With a tag
   it is answered instead, and the partition is followed no longer.
 - A pause outlives a `Follow`. Partitions that are compacted have holes; all others are dense: what is no record there (a
@@ -75,7 +76,7 @@ Input = Record | Tick | Assigned | Answer
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """Append a record. Without a partition the key decides (murmur2)."""
+    """Append a record. Without a partition the key decides (murmur2). `spare`, without a tag: it may go with its topic."""
 
     topic: str
     value: bytes
@@ -83,6 +84,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     partition: int | None = None
     tag: Hashable = None
     headers: Headers = HEADERS
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +212,11 @@ def send(
     partition: int | None = None,
     tag: Hashable = None,
     cause: str = "",
+    spare: bool = False,
 ) -> Send:
     """Append a message; `cause` names the ledger record it comes from."""
     headers = (*HEADERS, ("cause", cause.encode())) if cause else HEADERS
-    return Send(topic.name, encode(message), key, partition, tag, headers)
+    return Send(topic.name, encode(message), key, partition, tag, headers, spare)
 
 
 @dataclass

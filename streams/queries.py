@@ -67,6 +67,10 @@ class Refused(Exception):
     """It will not work, however often it is tried; the text says why."""
 
 
+class Gone(Refused):
+    """The topic is not there, and does not come."""
+
+
 def pause(attempt: int) -> float:
     """Seconds before the next attempt."""
     return min(0.05 * 2**attempt, 1.0)
@@ -87,6 +91,8 @@ class Cluster:
         self._reading = asyncio.Semaphore(READERS)
         self._marking = asyncio.Lock()
         self._counts: dict[str, int] = {}
+        self._missing: set[str] = set()
+        """Topics that are waited for, of which the broker said last that they are not there."""
 
     async def start(self) -> None:
         """Raises `BrokerGone`."""
@@ -137,6 +143,7 @@ class Cluster:
                 (found,) = await admin.describe_topics([topic])
                 error = errors.for_code(found["error_code"])
                 led = all(p["leader"] >= 0 for p in found["partitions"])
+                (self._missing.add if error is errors.UnknownTopicOrPartitionError else self._missing.discard)(topic)
                 if error is errors.NoError and led:
                     self._counts[topic] = len(found["partitions"])
                 elif error in FOR_GOOD:
@@ -146,11 +153,13 @@ class Cluster:
         return self._counts.get(topic)
 
     async def known(self, topic: str, patience: float = PATIENCE) -> int:
-        """How many partitions a topic has; waits for one that is being made. Raises `Refused`."""
+        """How many partitions a topic has; waits for one that is being made. Raises `Gone` where there is none, `Refused`."""
         end = asyncio.get_running_loop().time() + patience
         while (n := await self.partitions(topic)) is None:
             if asyncio.get_running_loop().time() > end:
-                raise Refused(f"topic {topic} does not exist, or no broker leads it: {patience:g} s were waited for it")
+                gone, text = topic in self._missing, f"{patience:g} s were waited for it"
+                self._missing.discard(topic)
+                raise (Gone if gone else Refused)(f"topic {topic} does not exist, or no broker leads it: {text}")
             await asyncio.sleep(0.1)
         return n
 
@@ -284,6 +293,23 @@ class Cluster:
         for name, (_, n) in wanted.items():
             if (has := await self.known(name, MAKING)) != n:
                 raise Refused(f"topic {name} exists with {has} partitions, {n} were asked for")
+
+    async def remove(self, topic: str) -> None:
+        """Delete a topic with all that is in it; one that is not there is no error. Raises `Refused`."""
+
+        async def ask() -> None:
+            admin = await self._client(AIOKafkaAdminClient)
+            for _, code, *text in (await admin.delete_topics([topic])).topic_error_codes:
+                error = errors.for_code(code)
+                if error not in (errors.NoError, errors.UnknownTopicOrPartitionError):
+                    raise (
+                        error(*text)
+                        if error.retriable
+                        else Refused(f"topic {topic} cannot be deleted: {error.__name__}")
+                    )
+
+        await self._persist(ask)
+        self.forget(topic)
 
     # ------------------------------------------------------------------ clients
 

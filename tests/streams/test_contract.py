@@ -28,6 +28,7 @@ from streams.processor import (
     Unfollow,
     send,
 )
+from streams.queries import Cluster
 from streams.reading import Reading, pieces
 from tests.streams.worlds import KafkaWorld, MemoryWorld, Probe, make_topics, named
 
@@ -520,3 +521,19 @@ def test_a_ledger_is_read_from_its_checkpoint_once_it_is_cut(world: Any) -> None
     world.run_until(lambda: late.state.position == early.state.position == 21)
     assert snapshot(late.state) == snapshot(early.state)
     assert late.ledger.marks[16] == early.ledger.marks[16]
+
+
+def test_what_is_spare_goes_with_its_topic_and_nobody_stops_for_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster.known, "__defaults__", (1.0,))
+    t, gone = named(world, "receipts"), named(world, "deltas", task="over").name
+    make_topics(world, (t, 1))
+    probe = Probe(first=(Send(gone, b"x", "d", spare=True), Send(t.name, b"1", partition=0), Follow(t.name, 0, 0)))
+    handle = world.host(probe)
+    world.run_until(lambda: [r.value for r in probe.records] == [b"1"])
+    probe.do(Send(gone, b"y", "d", spare=True), Send(gone, b"z", "d", tag="told"))
+    world.run_until(lambda: probe.answer("told") is not None)
+    assert f"topic {gone} does not exist" in probe.answer("told").error
+    assert world.stopped(handle) is None
+    probe.do(Send(gone, b"x", "d"))
+    world.run_until(lambda: world.stopped(handle) is not None)
+    assert f"topic {gone} does not exist" in world.stopped(handle).reason

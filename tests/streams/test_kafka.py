@@ -21,6 +21,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
+import streams.appends
 from schemas.blocks import Place
 from schemas.topics import DAY, TABLE, Topic
 from streams.appends import Append
@@ -42,6 +43,7 @@ from streams.processor import (
     Stop,
     Tick,
 )
+from streams.queries import Cluster
 from tests.streams.worlds import KafkaWorld, Probe, make_topics, named
 
 pytestmark = pytest.mark.kafka
@@ -393,6 +395,43 @@ def test_what_cannot_land_is_answered_or_stops(world: KafkaWorld) -> None:
     stop = world.stopped(handle)
     assert stop
     assert stop.reason.startswith(f"cannot append: {t.name}")
+
+
+def test_a_topic_that_is_deleted_takes_along_what_is_spare_and_nothing_else(
+    world: KafkaWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under the hands of one who writes to it, and to others; and its lane ends when nothing goes there any more."""
+    monkeypatch.setattr(Cluster.known, "__defaults__", (1.0,))
+    gone, kept = named(world, "deltas", task="over"), named(world, "deltas", task="t")
+    make_topics(world, (gone, 2), (kept, 2))
+    probe = Probe(first=(Follow(kept.name, 0, 0),))
+    handle = world.host(probe)
+    probe.do(*(Send(x.name, b"1", partition=p, tag=(x.task, p)) for x in (gone, kept) for p in (0, 1)))
+    world.run_until(lambda: all(probe.answer((x.task, p)) for x in (gone, kept) for p in (0, 1)))
+
+    async def remove() -> set[str]:
+        async with Kafka(world.bootstrap) as kafka:
+            for _ in range(2):  # one that is not there is no error
+                await kafka.cluster(gone.name).remove(gone.name)
+            return await kafka.topics()
+
+    there = asyncio.run(remove())
+    assert kept.name in there
+    assert gone.name not in there
+    monkeypatch.setattr(streams.appends, "IDLE", 0.5)
+    probe.do(*(Send(x.name, b"%d" % i, partition=0, spare=True) for i in range(2, 12) for x in (gone, kept)))
+    world.run_until(lambda: len(probe.records) == 11, 60)
+    world.run_until(lambda: "10 records are dropped" in caplog.text, 60)
+    assert f"topic {gone.name} does not exist" in caplog.text
+    assert world.stopped(handle) is None
+
+    def lanes() -> list[str]:
+        names = (t.get_name() for t in asyncio.all_tasks(handle.life.loop))
+        return [n for n in names if n.startswith("appends to")]
+
+    world.run_until(lambda: not lanes(), 10)
+    probe.do(Send(kept.name, b"last", partition=0))
+    world.run_until(lambda: probe.records[-1].value == b"last")
 
 
 def test_small_ones_that_go_together_land_in_order_each_at_its_place(world: KafkaWorld) -> None:
