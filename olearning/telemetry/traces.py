@@ -96,13 +96,16 @@ class Traced:
         match message:
             case Registration():
                 self._note((t.zone, message.task, message.round, message.device), said)
+            case Announcement(over=True):
+                self.ledgers.pop((t.zone, message.task), None)
+                self._forget(t.zone, message.task, message.round + KEPT)
             case Announcement():
                 key = t.zone, message.task, message.round, ""
                 first = key not in self.since
                 self.ledgers[key[:2]] = message.cause.ledger, len(message.sizes)
                 self._note(key, said)
                 if first:  # it is said again every few seconds
-                    self._forget(t.zone, message.task, message.round + KEPT * message.over)
+                    self._forget(t.zone, message.task, message.round)
             case Admission():
                 key = t.zone, message.task, message.round, str(message.slot)
                 self._note(key, said)

@@ -166,6 +166,16 @@ def test_a_coordinator_that_reads_the_past_keeps_nothing_of_rounds_that_are_over
     assert not zone.processor.since
 
 
+def test_a_fleet_keeps_nothing_of_a_task_that_is_over():
+    plane = TracedPlane(zones=("east",))
+    plane.submit(spec(epochs=1, rounds=3))
+    fleet = plane.hosts["fleet-east"]
+    assert plane.memory.run(lambda: bool(fleet.processor.ledgers and fleet.processor.since), 60_000)
+    assert plane.memory.run(lambda: plane.ended("toy"), 60_000)
+    plane.memory.run(limit=3_000)
+    assert (fleet.processor.ledgers, fleet.processor.since, fleet.processor.last) == ({}, {}, {})
+
+
 def test_what_is_not_sampled_is_not_sent_and_says_so():
     plane = TracedPlane(ALWAYS_OFF, zones=("east",))
     plane.submit(spec(epochs=1, rounds=1))
