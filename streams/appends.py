@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaProducer
 from schemas.partitioner import shard_of
 from streams.processor import Send
 from streams.queries import FOR_GOOD, RECONNECT, TROUBLE, Cluster, Gone, Refused, pause
+from streams.stranded import Stranded
 
 log = logging.getLogger(__name__)
 
@@ -319,7 +320,15 @@ class Appends:
                     self._discard(producer)
                     raise
                 self._producer = producer
+                self._watch(producer, Stranded(producer.client))
             return self._producer
+
+    def _watch(self, producer: AIOKafkaProducer, stranded: Stranded) -> None:
+        """An idempotent producer tries for as long as it lives: it is replaced once that is in vain."""
+        if stranded():
+            self._replace(producer)
+        elif self._producer is producer:
+            asyncio.get_running_loop().call_later(1, self._watch, producer, stranded)
 
     def _replace(self, broken: AIOKafkaProducer) -> None:
         """What this producer has not acknowledged is sent again by another."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint_py
@@ -28,6 +28,7 @@ from crc32c import crc32c
 from schemas.topics import parse
 from schemas.wire import Headers
 from streams.processor import Record
+from streams.stranded import Stranded
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,14 @@ class Consumer(AIOKafkaConsumer):
     async def start(self) -> None:
         await super().start()
         self._fetcher._proc_fetch_request = MethodType(_PROC, self._fetcher)
+        self._stranded = Stranded(self._client)
+
+    def check(self) -> None:
+        """Raises `KafkaError` if nothing can come of reading on: aiokafka would go on without a word."""
+        if self._fetcher.error_future.done():
+            raise KafkaError("the fetcher ended")
+        if self._stranded():
+            raise KafkaError("no broker that it knows answers")
 
 
 def compacted(topic: str) -> bool:

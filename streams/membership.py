@@ -19,6 +19,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from streams.processor import Membership
 from streams.queries import RECONNECT, TROUBLE, Cluster, Refused, close, pause
+from streams.stranded import Stranded
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,12 @@ class Member:
         try:
             await consumer.start()
             consumer.subscribe([self._membership.topic], listener=_Notes(consumer, Own, self._assigned))
+            stranded = Stranded(consumer._client)
             while True:
                 await asyncio.sleep(0.5)
                 consumer._coordinator.check_errors()  # polling would do it; unseen, an error stops all coordination
+                if stranded():
+                    raise errors.KafkaError("no broker that it knows answers")
         finally:
             await asyncio.gather(close(consumer), _leave(consumer))
 

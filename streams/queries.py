@@ -398,8 +398,7 @@ async def _read(
     consumer.seek(tp, start)
     consumer.resume(tp)
     while (at := await consumer.position(tp)) < end and wanted - found.keys():
-        if consumer._fetcher.error_future.done():  # else its end would go unnoticed
-            raise errors.KafkaError("the fetcher ended")
+        consumer.check()
         # A broker fills a fetch up with a part of the next batch: with 1 MiB, a quarter of what it sends is for nothing.
         consumer._fetcher._max_partition_fetch_bytes = RECORD * min(end - at, AT_ONCE)
         for r in (await consumer.getmany(tp, timeout_ms=1000, max_records=end - at)).get(tp, ()):

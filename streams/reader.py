@@ -174,8 +174,7 @@ class Reader:
                     async with asyncio.timeout(0.2 if self._wanted else None):
                         await self._changed.wait()
                 continue
-            if consumer._fetcher.error_future.done():  # else its end would go unnoticed
-                raise errors.KafkaError("the fetcher ended")
+            consumer.check()
             try:
                 got = await consumer.getmany(timeout_ms=100, max_records=500)
             except errors.OffsetOutOfRangeError as e:
