@@ -7,7 +7,7 @@ millisecond. Whatever a broker's restart may mend is asked again until it is ans
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -412,13 +412,28 @@ async def _read(
 
 
 async def close(client: Any) -> None:
-    """Close a client of aiokafka's, in two seconds at most.
+    """Close a client of aiokafka's, in two seconds or little more, so that nothing of it lives on.
 
-    In a task of its own: closed too soon after its start, a consumer raises `CancelledError` at whoever closes it.
+    Its own closing waits for brokers, and where one is away it may end halfway by `CancelledError`, which it would raise at whoever
+    closes it; so it has a task of its own, and what it leaves behind is ended here.
     """
-    closing = asyncio.create_task(client.close() if hasattr(client, "close") else client.stop())
-    await asyncio.wait([closing], timeout=2)
-    if not closing.done():
-        closing.cancel()
-    elif not closing.cancelled() and (e := closing.exception()):
+    if await _done(client.close() if hasattr(client, "close") else client.stop(), 2):
+        return
+    parts = [p for p in (getattr(client, "_coordinator", None), getattr(client, "_fetcher", None)) if p]
+    left = [
+        x for p in parts for x in (*vars(p).values(), *getattr(p, "_pending_tasks", ())) if isinstance(x, asyncio.Task)
+    ]
+    for task in left:
+        task.cancel()
+    await _done(client._client.close(), 0.5)
+
+
+async def _done(closing: Coroutine[Any, Any, None], seconds: float) -> bool:
+    """Whether it came to its end in so many seconds."""
+    task = asyncio.create_task(closing)
+    await asyncio.wait([task], timeout=seconds)
+    if not task.done():
+        task.cancel()
+    elif not task.cancelled() and (e := task.exception()):
         log.info("a client did not close in good order: %r", e)
+    return task.done() and not task.cancelled() and not task.exception()
