@@ -177,6 +177,7 @@ class Appends:
             self._end_all(run, f"{topic}: {str(e) or type(e).__name__}")
         except TROUBLE as e:
             log.info("appending to %s again: %r", topic, e, extra=RECONNECT)
+            self._cluster.forget(topic)  # it may be gone
             for append in run:
                 if append not in self._unacknowledged and not append.done:
                     self._push(append)
