@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,8 @@ from schemas import sets
 from schemas.partitioner import shard_of
 
 QUIET = "dim"
+LEAST = 24
+"""Columns that a cell which may be folded has at least."""
 
 
 @dataclass
@@ -119,13 +122,13 @@ def life(a: Audit) -> list[tuple[int, int, str]]:
 
 
 def screen(a: Audit) -> RenderableType:
-    """Tables for 100 columns and more."""
+    """Tables. Only lists and words are folded: where there is no room, lines run on past the edge, and ids stay whole."""
     mine, strangers = parts(a)
-    told = _table(f"Round {a.round} of {a.task} in zone {a.zone}", ">ledger", "time (UTC)", "what")
+    told = _table(f"Round {a.round} of {a.task} in zone {a.zone}", ">ledger", "time (UTC)", "~what")
     for offset, time, text in life(a):
         told.add_row("" if offset < 0 else str(offset), _time(time), clean(text))
     commits = _table(
-        "\nCommits", ">ledger", "time (UTC)", "holder", "shards: offsets", ">counted", ">other", ">devices"
+        "\nCommits", ">ledger", "time (UTC)", "holder", "~shards: offsets", ">counted", ">other", ">devices"
     )
     for e in a.story.chapter.commits:
         covers = " ".join(f"{s}:{x.start}–{x.end - 1}" for s, x in sorted(e.fact.stretches.items()))
@@ -133,7 +136,7 @@ def screen(a: Audit) -> RenderableType:
         other = e.fact.counts.total() - n
         commits.add_row(str(e.offset), _time(e.time), holder, covers, str(n), str(other), str(len(e.fact.done)))
     slots = _table(
-        "\nSlots", ">round", ">slot", "device", ">shard", "blocks: offsets", ">weight", ">samples", ">loss", "in"
+        "\nSlots", ">round", ">slot", "device", ">shard", "~blocks: offsets", ">weight", ">samples", ">loss", "in"
     )
     for p in mine:
         loss = f"{p.loss / 1e6 / p.samples:.4f}" if p.samples else "–"
@@ -147,11 +150,13 @@ def screen(a: Audit) -> RenderableType:
         slots.add_row(str(p.round), str(p.slot), clean(p.device), str(p.shard), said, *figures)
     out: list[RenderableType] = [told, commits, slots]
     if strangers:
-        others = _table("\nOf no slot", ">shard", ">offset", "device or key", "outcome", ">commit", "reason")
+        others = _table("\nOf no slot", ">shard", ">offset", "device or key", "outcome", ">commit", "~reason")
         for s in strangers:
             outcome, reason = s.outcome, clean(s.reason)
             others.add_row(str(s.shard), str(s.offset), clean(s.device)[:60], outcome, str(s.commit), reason)
         out.append(others)
+    for table in (told, commits, slots, *out[3:]):
+        _keep_whole(table)
     return Group(*out, Text(), *map(Text, lines(a)))
 
 
@@ -179,11 +184,18 @@ def _weight(p: Part) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
+    """Of each column its name: behind ">" if it is aligned to the right, behind "~" if its cells may be folded."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for c in columns:
         justify: Any = "right" if c.startswith(">") else "left"
-        table.add_column(c.removeprefix(">"), justify=justify, header_style=QUIET, overflow="fold")
+        table.add_column(c.lstrip(">~"), justify=justify, header_style=QUIET, overflow="fold", no_wrap=c[0] != "~")
     return table
+
+
+def _keep_whole(table: Table) -> None:
+    """Give each column the room that its cells need, once they are all there."""
+    for c in table.columns:
+        c.min_width = max(cell_len(str(x)) for x in (c.header, *c.cells)) if c.no_wrap else LEAST
 
 
 def _time(ms: int) -> str:

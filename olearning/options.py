@@ -79,5 +79,5 @@ def show(what: object) -> None:
 
         console = Console()
         with console.capture() as text:
-            console.print(what)
+            console.print(what, crop=False)  # what is wider is wrapped by the terminal, or read by a program
         emit(text.get().rstrip("\n"))

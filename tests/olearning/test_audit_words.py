@@ -11,6 +11,7 @@ from rich.console import Console
 from olearning import abandon, explain, verify
 from olearning.errors import FAILED, OK
 from olearning.figures import runs
+from olearning.options import show
 from olearning.status import status_screen
 from olearning.view import View
 from olearning.words import problems
@@ -120,6 +121,20 @@ def test_what_was_refused_is_explained_with_the_reason() -> None:
     Console(file=out, width=140).print(explain.screen(a))
     assert "nothing came" in out.getvalue()
     assert "\x1b" not in out.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["20", "60", "80"])
+def test_ids_are_whole_however_narrow_it_is(
+    plane: Plane, capsys: pytest.CaptureFixture[str], columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    a, _ = audit(plane.memory, "east", "toy", 2)
+    told = explain.as_json(a)
+    show(explain.screen(a))
+    lines = capsys.readouterr().out.splitlines()
+    rows = [(x["device"], f" {x['weight']} ") for x in told["slots"]] + [(x["holder"],) for x in told["commits"]]
+    for row in rows:
+        assert any(all(x in line for x in row) for line in lines), (row, lines)
 
 
 def test_without_the_log_it_still_tells_who_was_counted(plane: Plane, command: Any) -> None:
