@@ -44,9 +44,10 @@ async def prune(kafka: Kafka, view: View, age: int, dry: bool = False) -> AsyncI
         name = models.name
         waits = "" if scope == GLOBAL else await _waits(kafka, view, scope, now - age // 2)
         log, needed = kafka.cluster(name), first(places(models, named, view.globe))
-        starts, old, ends = await log.starts(name), await log.since(name, now - age), await log.ends(name)
+        starts, young = await log.starts(name), await log.since(name, now - age)
         for p, start in sorted(starts.items()):
-            cut, held = old[p], "" if old[p] == ends[p] else "what follows is younger"
+            cut, end = young[p]
+            held = "" if cut == end else "what follows is younger"
             if p in needed and needed[p].offset < cut:
                 task, version, _ = needed[p].key.split("/", 2)
                 cut, held = needed[p].offset, f"a ledger names version {version} of {task}"
@@ -55,12 +56,12 @@ async def prune(kafka: Kafka, view: View, age: int, dry: bool = False) -> AsyncI
             cut = max(cut, start)
             if cut > start and not dry:
                 await log.cut(name, p, cut)
-            yield Pruned(name, p, start, cut, ends[p], held)
+            yield Pruned(name, p, start, cut, end, held)
 
 
 async def _waits(kafka: Kafka, view: View, zone: str, since: int) -> str:
     """Whose result has waited for the globe since before then, in words, or ""."""
     waiting = untaken(zone, view.zones[zone], view.globe)
     ledger = topic(view.namespace, zone, "ledger").name
-    old = (await kafka.cluster(ledger).since(ledger, since))[0] if waiting else 0
-    return next((f"the globe has not taken {t}'s results" for t, at in sorted(waiting.items()) if at < old), "")
+    young, _ = (await kafka.cluster(ledger).since(ledger, since))[0] if waiting else (0, 0)
+    return next((f"the globe has not taken {t}'s results" for t, at in sorted(waiting.items()) if at < young), "")

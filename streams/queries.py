@@ -188,15 +188,16 @@ class Cluster:
 
         return await self._persist(ask)
 
-    async def since(self, topic: str, at: int) -> dict[int, int]:
-        """By partition the first record that is no older than `at` (ms since 1970, by the broker's clock); its end, if there is none."""
+    async def since(self, topic: str, at: int) -> dict[int, tuple[int, int]]:
+        """By partition the first record that is no older than `at` (ms since 1970, by the broker's clock), and its end; that twice, if
+        there is none."""
         tps = [TopicPartition(topic, p) for p in range(await self.known(topic))]
 
-        async def ask() -> dict[int, int]:
+        async def ask() -> dict[int, tuple[int, int]]:
             consumer = await self._client(Consumer)
             ends = await consumer.end_offsets(tps)
             found = await consumer.offsets_for_times(dict.fromkeys(tps, at))
-            return {tp.partition: found[tp].offset if found.get(tp) else ends[tp] for tp in tps}
+            return {tp.partition: (found[tp].offset if found.get(tp) else ends[tp], ends[tp]) for tp in tps}
 
         return await self._persist(ask)
 

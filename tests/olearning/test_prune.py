@@ -27,12 +27,10 @@ class Cluster:
     async def starts(self, name: str) -> dict[int, int]:
         return {p: self.memory.span(name, p)[0] for p in range(len(self.memory.topics[name]))}
 
-    async def ends(self, name: str) -> dict[int, int]:
-        return {p: self.memory.span(name, p)[1] for p in range(len(self.memory.topics[name]))}
-
-    async def since(self, name: str, at: int) -> dict[int, int]:
+    async def since(self, name: str, at: int) -> dict[int, tuple[int, int]]:
+        ends = {p: self.memory.span(name, p)[1] for p in range(len(self.memory.topics[name]))}
         young = lambda p: (r.offset for r in self.memory.records(name, p) if r.timestamp >= at)  # noqa: E731
-        return {p: next(young(p), end) for p, end in (await self.ends(name)).items()}
+        return {p: (next(young(p), end), end) for p, end in ends.items()}
 
     async def cut(self, name: str, partition: int, offset: int) -> None:
         self.memory.cut(name, partition, offset)
