@@ -326,10 +326,10 @@ class Appends:
 
     def _watch(self, producer: AIOKafkaProducer, stranded: Stranded) -> None:
         """An idempotent producer tries for as long as it lives: it is replaced once that is in vain."""
-        if stranded():
-            self._replace(producer)
-        elif self._producer is producer:
+        if self._producer is producer:
             asyncio.get_running_loop().call_later(1, self._watch, producer, stranded)
+            if stranded():
+                self._replace(producer)
 
     def _replace(self, broken: AIOKafkaProducer) -> None:
         """What this producer has not acknowledged is sent again by another."""

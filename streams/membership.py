@@ -101,7 +101,7 @@ class Member:
             while True:
                 await asyncio.sleep(0.5)
                 consumer._coordinator.check_errors()  # polling would do it; unseen, an error stops all coordination
-                if stranded():
+                if await stranded.by(self._cluster.bootstrap):  # whoever joins anew is waited for as who it was
                     raise errors.KafkaError("no broker that it knows answers")
         finally:
             await asyncio.gather(close(consumer), _leave(consumer))

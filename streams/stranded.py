@@ -8,6 +8,8 @@ import asyncio
 
 from aiokafka.client import AIOKafkaClient
 
+from streams.connecting import unreached
+
 LOST = 30.0
 """Seconds without an answer from any broker after which they are taken to have moved: who restarts is sooner back, and a producer
 that is kept sends nothing twice."""
@@ -28,3 +30,8 @@ class Stranded:
         self._client.force_metadata_update()  # by itself it might ask in five minutes
         self._since = now if self._since is None else self._since
         return now - self._since > LOST
+
+    async def by(self, bootstrap: str) -> bool:
+        """The same, unless nobody listens there either: then they are away, and may come back to where they were. For who has something
+        to lose by beginning anew."""
+        return self() and not await unreached(bootstrap) and not await self._client.force_metadata_update()

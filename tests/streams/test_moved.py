@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
 
 from schemas.blocks import Place
 from streams import stranded
@@ -94,3 +96,38 @@ def test_all_goes_on_where_the_brokers_have_moved(tmp_path: Path, monkeypatch: p
             world.end()
         finally:
             after.stop()
+
+
+@pytest.mark.timeout(120)
+def test_who_belongs_to_a_group_keeps_its_place_while_the_broker_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long: another join would wait a session for the member that one has been."""
+    monkeypatch.setattr(stranded, "LOST", 1.0)
+
+    async def members(group: str) -> list[str]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+        await admin.start()
+        try:
+            (answer,) = await admin.describe_consumer_groups([group])
+        finally:
+            await admin.close()
+        return [m[0] for m in answer.groups[0][5]]
+
+    with LocalBroker(tmp_path) as broker:
+        world = KafkaWorld(broker.bootstrap, session=30_000)
+        t, shards = named(world, "receipts"), named(world, "shards")
+        make_topics(world, (t, 1), (shards, 4))
+        m = Membership(f"{world.namespace}.g", shards.name)
+        probe = Probe(first=(Follow(t.name, 0, 0),), membership=m)
+        world.host(probe)
+        world.run_until(lambda: probe.seats == frozenset(range(4)))
+        before, after = asyncio.run(members(m.group)), list[str]()
+        broker.stop()
+        time.sleep(5)
+        broker.start()
+        probe.do(Send(t.name, b"1", partition=0))
+        world.run_until(lambda: len(probe.records) == 1)
+        world.run_until(lambda: len(now := asyncio.run(members(m.group))) == 1 and not after.extend(now))
+        assert after == before
+        world.end()
