@@ -24,7 +24,7 @@ from olearning.planes import Processes
 from olearning.up import Shape
 from streams.queries import Cluster, Refused
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 DIGITS = Path(olearning.__file__).with_name("digits.toml").read_text()
 DEVICES = 4
 GARBAGE = b"\xff\x00 nobody can read this \x1b[31m"
@@ -69,7 +69,7 @@ class Live:
     def state(self, task: str) -> str:
         return next((t["state"] for t in self.json("tasks") if t["task"] == task), "")
 
-    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 150) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"not in time; the plane said {self.said}; {self.run('status')[1]}"
@@ -97,14 +97,14 @@ def running(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     thread.start()
 
     async def start() -> Processes:
-        plane = Processes(broker, live.folder / "logs", live.said.append, 3_000, metrics_port=free_ports(8))
+        plane = Processes(broker, live.folder / "logs", live.said.append, metrics_port=free_ports(8))
         shape = Shape(live.namespace, ("east",), devices=DEVICES, partitions=4, day_seconds=0)
         await plane.start([*shape.plane(), *shape.fleets()])
         live.ports = plane.ports
         return plane
 
     try:
-        plane = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+        plane = asyncio.run_coroutine_threadsafe(start(), loop).result(200)
         try:
             yield live
         finally:

@@ -38,7 +38,7 @@ def ran(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     at = tmp_path_factory.mktemp("demo")
     env = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": broker, "XDG_STATE_HOME": str(at / "state")}
     command = [str(Path(sys.executable).with_name("olearning")), "demo"]
-    done = subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, timeout=310)
+    done = subprocess.run(command, cwd=at, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     assert done.stderr == ""
     (folder,) = (at / "runs").iterdir()
@@ -47,7 +47,7 @@ def ran(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return Ran(done.returncode, done.stdout, folder, found[1])
 
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(330)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(930)]
 
 
 def test_it_says_what_it_does(ran: Ran) -> None:

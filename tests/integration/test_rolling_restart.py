@@ -14,7 +14,7 @@ from olearning.planes import Processes
 from streams.processor import Stop
 from tests.integration.test_sentinels import DEVICES, Watch, check, fleet, roles, submitter
 
-SESSION = 20_000
+SESSION = 60_000
 """ms. Whose seats are taken in less than half of it has left its group, and was not missed."""
 
 
@@ -32,7 +32,7 @@ async def run(bootstrap: str, folder: Path) -> tuple[Watch, dict[str, float]]:
         return {(what, h.token) for what, h in held.items() if h.holder == name}
 
     async def until(what: str, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end, f"not in time: {what}, in round {watch.round()}; took: {took}; said: {said}"
             assert devices
@@ -44,7 +44,7 @@ async def run(bootstrap: str, folder: Path) -> tuple[Watch, dict[str, float]]:
         await until("a new round", lambda: last < watch.round()[0] and watch.round()[1] == DEVICES)
         last, before, child, began = watch.round()[0], seats(name), plane.children[name], time.monotonic()
         child.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(child.wait(), 20) == 0, said
+        assert await asyncio.wait_for(child.wait(), 60) == 0, said
         await until(f"what {name} held is taken", lambda: not before & seats(name))
         took[f"{name}, {len(before)} seats"] = time.monotonic() - began
         await until(f"{name} is started again", lambda: plane.children[name] is not child)
@@ -59,7 +59,7 @@ async def run(bootstrap: str, folder: Path) -> tuple[Watch, dict[str, float]]:
         last = 0
         for name in list(plane.children):
             last = await restart(name, last)
-        await asyncio.wait_for(watching, 100)
+        await asyncio.wait_for(watching, 200)
         assert watching.result().ok, watching.result().reason
     finally:
         if devices:
@@ -70,7 +70,7 @@ async def run(bootstrap: str, folder: Path) -> tuple[Watch, dict[str, float]]:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_rolling_restart_loses_nothing_and_waits_for_nobody(broker: str, tmp_path: Path) -> None:
     watch, took = asyncio.run(run(broker, tmp_path))
     for name, seconds in took.items():

@@ -55,7 +55,7 @@ def live(
         return plane
 
     try:
-        live.plane = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
+        live.plane = asyncio.run_coroutine_threadsafe(start(), loop).result(200)
         try:
             yield live
         finally:
@@ -110,20 +110,20 @@ def test_tenants_and_policy_outlive_a_killed_coordinator_and_the_quota_holds(liv
 
 
 def test_a_silent_tenant_s_task_is_stopped_on_a_real_clock_and_a_kept_one_is_not(live: Killable) -> None:
-    assert live.run("submit", live.file("quiet", "labs", "silent_s = 8"))[0] == OK
-    assert live.run("submit", live.file("kept", "labs", "silent_s = 8"))[0] == OK
+    assert live.run("submit", live.file("quiet", "labs", "silent_s = 15"))[0] == OK
+    assert live.run("submit", live.file("kept", "labs", "silent_s = 15"))[0] == OK
     began = time.monotonic()
     live.kill("global", 1.0)
     while live.state("quiet") != "ended":
-        assert time.monotonic() - began < 60
+        assert time.monotonic() - began < 120
         code, out, errors = live.run("task", "keep", "kept")
-        assert (code, out) == (OK, "kept is kept: it is stopped unless something is said of it again within 8 s\n"), (
+        assert (code, out) == (OK, "kept is kept: it is stopped unless something is said of it again within 15 s\n"), (
             errors
         )
         time.sleep(1)
-    assert time.monotonic() - began > 5
+    assert time.monotonic() - began > 10
     (quiet,) = [t for t in live.json("tasks") if t["task"] == "quiet"]
-    assert quiet["why"] == "stopped by the silence of its tenant labs, of which nothing was heard for 8 s"
+    assert quiet["why"] == "stopped by the silence of its tenant labs, of which nothing was heard for 15 s"
     assert live.state("kept") == "open"
     code, _, errors = live.run("task", "keep", "quiet")
     assert (code, "quiet has ended: stopped by the silence" in errors) == (FAILED, True)

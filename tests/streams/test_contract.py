@@ -30,7 +30,7 @@ from streams.processor import (
 )
 from streams.queries import Cluster
 from streams.reading import Reading, pieces
-from tests.streams.worlds import KafkaWorld, MemoryWorld, Probe, make_topics, named
+from tests.streams.worlds import SESSION, KafkaWorld, MemoryWorld, Probe, make_topics, named
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -303,10 +303,10 @@ def test_a_member_that_leaves_and_one_that_dies(world: Any) -> None:
     handles = [world.host(p) for p in (a, b, c)]
     world.run_until(lambda: share([a, b, c], 3, 3, 2))
     world.close(handles[2])
-    world.run_until(lambda: share([a, b], 4, 4), 1.5)  # it said so: no session has to run out
+    world.run_until(lambda: share([a, b], 4, 4), SESSION * 0.75 / 1000)  # it said so: no session has to run out
     had = a.seats or frozenset()
     world.crash(handles[1])
-    world.run_until(lambda: share([a], 8), 6)
+    world.run_until(lambda: share([a], 8))
     assert had < (a.seats or frozenset())
 
 
@@ -321,7 +321,7 @@ def test_one_leader_at_a_time(world: Any) -> None:
     leaders = [p for p in (a, b) if p.seats]
     assert leaders == [a]
     world.crash(first)
-    world.run_until(lambda: b.seats == {0}, 6)
+    world.run_until(lambda: b.seats == {0})
 
 
 # ------------------------------------------------------------------ the end

@@ -13,8 +13,8 @@ from streams.kafka import Kafka
 from streams.memory import Host, Memory
 from streams.processor import Assigned, CreateTopics, Effect, Input, Membership, Record, Stop
 
-SESSION = 2000
-"""Session timeout of groups in ms, in both worlds."""
+SESSION = 6000
+"""Session timeout of groups in ms, in both worlds: whoever lives says so within it, also on a machine that has much else to do."""
 
 
 @dataclass(eq=False)
@@ -170,7 +170,7 @@ class KafkaWorld:
         task = handle.task
         return task.result() if task and task.done() and not task.cancelled() else None
 
-    def run_until(self, predicate: Callable[[], bool], seconds: float = 20) -> None:
+    def run_until(self, predicate: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not predicate():
             assert time.monotonic() < end, "it did not come to pass"
@@ -186,7 +186,7 @@ class KafkaWorld:
                 if hosted.task:
                     life.loop.call_soon_threadsafe(hosted.task.cancel)
         for life in self._lives:
-            life.live.result(20)  # type: ignore[attr-defined]
+            life.live.result(60)  # type: ignore[attr-defined]
             life.loop.call_soon_threadsafe(life.loop.stop)
             life.thread.join()
             life.loop.close()
