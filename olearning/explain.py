@@ -148,14 +148,14 @@ def screen(a: Audit) -> RenderableType:
         where = ", ".join(map(str, p.commits or ([p.done_in] if p.done_in is not None else []))) or "–"
         figures = (_weight(p), str(p.samples or "–"), loss, where)
         slots.add_row(str(p.round), str(p.slot), clean(p.device), str(p.shard), said, *figures)
-    out: list[RenderableType] = [told, commits, slots]
+    out = [told, commits, slots]
     if strangers:
         others = _table("\nOf no slot", ">shard", ">offset", "device or key", "outcome", ">commit", "~reason")
         for s in strangers:
             outcome, reason = s.outcome, clean(s.reason)
             others.add_row(str(s.shard), str(s.offset), clean(s.device)[:60], outcome, str(s.commit), reason)
         out.append(others)
-    for table in (told, commits, slots, *out[3:]):
+    for table in out:
         _keep_whole(table)
     return Group(*out, Text(), *map(Text, lines(a)))
 
