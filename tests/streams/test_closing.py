@@ -19,7 +19,7 @@ def tasks() -> Counter[str]:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
 def test_nothing_is_left_of_who_stops_while_the_broker_is_away(tmp_path: Path, sign: signal.Signals) -> None:
     class Here:

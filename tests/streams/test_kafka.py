@@ -56,6 +56,7 @@ def world(broker: str) -> Iterator[KafkaWorld]:
     world.end()
 
 
+@pytest.mark.timeout(600)
 def test_all_goes_on_after_the_broker_was_away(tmp_path: Path) -> None:
     """Stopped in good order once, killed once; appends, reading, questions and membership resume by themselves."""
     with LocalBroker(tmp_path) as broker:

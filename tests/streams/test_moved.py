@@ -52,7 +52,7 @@ def leading(to: int) -> Iterator[Way]:
     thread.join()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_all_goes_on_where_the_brokers_have_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading, appends, membership and questions; of these, fetches by a client that they have used before."""
     monkeypatch.setattr(stranded, "LOST", 1.0)
@@ -98,7 +98,7 @@ def test_all_goes_on_where_the_brokers_have_moved(tmp_path: Path, monkeypatch: p
             after.stop()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_who_belongs_to_a_group_keeps_its_place_while_the_broker_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
