@@ -143,8 +143,6 @@ class Device:
     """By task and block, what top-k left out of its weighted deltas: it is added to the next one that has the block."""
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By task, its samples and the number of classes."""
-    reactions: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By task, the last round it reacted to, and how fast."""
     turn: tuple[SharingPlan | None, tuple[str, ...]] = (None, ())
     """The last plan by rules, and the tasks that it drew in it, the first first."""
     since: int = 0
@@ -214,7 +212,7 @@ class Device:
                 self.drop(job)
                 self.next = now
         if a.open and zone == self.zone and self.awake:
-            self.next = min(self.next, now + self._reaction(a))
+            self.next = min(self.next, now + self._reaction(now))
 
     def planned(self, plan: SharingPlan, now: int) -> None:
         """Another plan holds in its zone."""
@@ -230,7 +228,6 @@ class Device:
             self.own.pop(task, None)
             self.left.pop(task, None)
             self.sizes.pop(task, None)
-            self.reactions.pop(task, None)
             self.pace.forget(task)
 
     def admitted(self, zone: str, m: Admission, now: int) -> None:
@@ -455,20 +452,18 @@ class Device:
                 continue
             if self.taken.get(key, 0) >= a.round or a.task not in self.sizes or not self._able(a):
                 continue
-            reaction = self._reaction(a) if slow is None else slow
-            at = max(self.retry.get(key, 0), max(self.since, board.heard[a.task]) + reaction)
+            heard = max(self.since, board.heard[a.task])
+            at = max(self.retry.get(key, 0), heard + (self._reaction(heard) if slow is None else slow))
             if at <= now:
                 if fitted := self._fitted(a):
                     yield fitted
             else:
                 self.next = min(self.next, at)
 
-    def _reaction(self, a: Announcement) -> int:
-        """After how many ms it registers for a round that it heard of."""
-        known = self.reactions.get(a.task)
-        if known is None or known[0] != a.round:
-            known = self.reactions[a.task] = a.round, self.die(a.task, a.round, most=self.habit.reaction)
-        return known[1]
+    def _reaction(self, heard: int) -> int:
+        """After how many ms it registers for what it heard of at a time, or found when it woke up: for all of it alike, or chance would
+        go before what rounds are worth."""
+        return self.die("reaction", heard, most=self.habit.reaction)
 
     def _time(self, a: Announcement) -> int:
         return self.pace.expect(a, self.sizes[a.task][0])

@@ -142,6 +142,21 @@ def test_where_there_is_time_for_one_it_takes_what_is_worth_more():
     assert w.wishes(0) == ["more"]
 
 
+def test_how_fast_it_reacts_does_not_decide_what_it_takes():
+    """Devices that wake up, or hear of several rounds at once, take their time, and then choose among all of them."""
+    bids = []
+    for k in range(20):
+        w = World([(100, 100 + int(1.5 * MINUTE) + 300)])
+        w.device.id, w.device.habit = f"d-{k}", Habit(reaction=300)
+        w.announce(*(round_of(f"t{i}", reward=0.1 * (i + 1)) for i in range(5)))
+        while not (wished := w.wishes()):
+            pass
+        bids.append((w.now, *wished))
+    assert {task for _, task in bids} == {"t4"}
+    assert len({now for now, _ in bids}) > 10, "not all at once"
+    assert all(100 <= now < 400 for now, _ in bids)
+
+
 def test_its_own_quality_decides_where_the_zone_says_the_same():
     """Eq. 4: profit is the product of both."""
     w = World([(0, int(1.5 * MINUTE))])

@@ -472,7 +472,7 @@ def test_what_an_edge_remembers_of_its_devices_times_does_not_grow():
     assert len(plane.hosts["fleet-east"].processor.alarms) <= 3 * plane.devices
 
 
-BY_TASK = ("jobs", "taken", "retry", "quality", "left", "sizes", "reactions")
+BY_TASK = ("jobs", "taken", "retry", "quality", "left", "sizes")
 
 
 def test_a_device_keeps_nothing_of_tasks_that_are_over():
