@@ -11,6 +11,7 @@ CATALOGUE = {
     "storage": "storage",
     "geo": "geo",
     "ablation": "ablation",
+    "ablation-choice": "ablation_choice",
     "sharing": "sharing",
     "eclm-accuracy-har": "eclm.accuracy:har",
     "eclm-accuracy-har-run": "eclm.accuracy:har_run",

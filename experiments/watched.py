@@ -17,7 +17,8 @@ NAMESPACE = "sim"
 
 @dataclass(frozen=True)
 class Round:
-    """A round that is over. `opened`, `closed`: virtual ms; by pseudonym who was `admitted`, and whose delta `counted`."""
+    """A round that is over. `opened`, `closed`: virtual ms; by pseudonym who was `admitted`, and whose delta `counted`, with how many
+    `samples` together; `progress`, eq. 2, as it was announced."""
 
     zone: str
     task: str
@@ -28,6 +29,8 @@ class Round:
     demand: int
     admitted: tuple[str, ...]
     counted: tuple[str, ...]
+    samples: int = 0
+    progress: float = 1.0
 
     @property
     def took(self) -> int:
@@ -86,8 +89,9 @@ class Rounds:
                 assert r.opened
                 opened, closed = self.times[zone, fact.task]
                 counted = tuple(r.devices[slot] for slot in sorted(r.done))
-                worth, demand = r.opened.worth.reward, r.opened.demand
-                done = Round(zone, fact.task, r.opened.epoch, opened, closed, worth, demand, r.devices, counted)
+                o, who = r.opened, (r.devices, counted)
+                zone_epoch, worth = (zone, fact.task, o.epoch), o.worth
+                done = Round(*zone_epoch, opened, closed, worth.reward, o.demand, *who, fact.samples, worth.progress)
                 self.done.append(done)
 
 

@@ -245,7 +245,7 @@ def test_names_that_were_seen_are_completed_without_a_broker(monkeypatch: pytest
     assert shell("olearning pause ") == []  # of another namespace
     assert shell("olearning sharing set srs") == ["srsf"]
     assert shell("olearning experiment abl --out x") == []
-    assert shell("olearning experiment abl") == ["ablation"]
+    assert shell("olearning experiment abl") == ["ablation", "ablation-choice"]
 
 
 @pytest.mark.parametrize("spoiled", ["[]", "{", "\xff", '{"olearning": 5}'])
