@@ -35,6 +35,7 @@ def a_round(opened: float, progress: float, admitted: str, counted: str, samples
     ("without", "best"),
     [
         ((), "late"),  # 0.16 by its boost
+        (("contribution",), "quick"),  # 0.225 against 0.2 and 0.025
         (("boost",), "quick"),  # 0.09 against 0.08 and 0.04
         (("boost", "contribution"), "quick"),
         (("boost", "progress"), "far"),
@@ -51,7 +52,7 @@ def test_how_often_a_part_changes_the_best():
     calm = Bid("west", "far", {"far": OFFERS["far"], "low": offer(0.1, 0.1)})
     assert changed([alone], 4, ("boost",)) == 0.0, "there is no choice"
     assert changed([alone, two, calm], 4, ("boost",)) == 0.5
-    assert offers([two, calm]) == {"contribution": 0.0, "progress": 0.5, "boost": 0.5, "open": 2.5}
+    assert offers([two, calm]) == {"contribution": 0.5, "progress": 0.5, "boost": 0.5, "open": 2.5}
     assert set(offers([])) == {*PARTS, "open"}
 
 
@@ -130,7 +131,7 @@ def test_each_way_is_run_and_shown(tmp_path, quick, many):
     assert [tree["without"] for tree in seen] == [list(WAYS[way]) for way in many]
     rows = [json.loads(line) for line in (tmp_path / "raw.jsonl").read_text().splitlines()]
     assert [r["result"]["tasks"]["hard-0"]["samples"] for r in rows] == [7] * len(many)
-    assert rows[0]["result"]["offers"] == {"contribution": 0.0, "progress": 1.0, "boost": 1.0, "open": 3.0}
+    assert rows[0]["result"]["offers"] == {"contribution": 1.0, "progress": 1.0, "boost": 1.0, "open": 3.0}
     assert (tmp_path / "ablation-choice.png").stat().st_size > 5_000
     assert (tmp_path / "ablation-choice.svg").exists()
     table = (tmp_path / "table.md").read_text()
