@@ -191,10 +191,7 @@ def _table(asked: Asked, results: Mapping[tuple[str, int], Any], ways: Collectio
         "wasted": (lambda tasks: 1 - share("runs", "admitted")(tasks), 3),
     }
     rows = [[way, *(cell(way, of, digits) for of, digits in columns.values())] for way in ways]
-    offered = [
-        [way, *(spread([results[way, s]["offers"][part] for s in seeds], 2) for part in ("open", *PARTS))]
-        for way in ways
-    ]
+    offered = [spread([results["all in", s]["offers"][part] for s in seeds], 2) for part in ("open", *PARTS)]
     made = []
     for which in TARGET:
         for n, when in enumerate(("before its target", "after")):
@@ -207,8 +204,8 @@ def _table(asked: Asked, results: Mapping[tuple[str, int], Any], ways: Collectio
     parts = [
         markdown(["", *columns], rows),
         f"Days: a task that never came to its target (easy {TARGET['easy']:g}, hard {TARGET['hard']:g}) counts with {days:g}.\n\n"
-        "Rounds open to choose from, in the mean over bids, and the share of bids in which the best offer would be another without a part of the "
-        "reward:\n\n" + markdown(["", "open", *PARTS], offered),
+        "Rounds open to choose from, in the mean over bids, and the share of bids in which the best offer would be another without a "
+        "part of the reward:\n\n" + markdown(["", "open", *PARTS], [["all in", *offered]]),
         "Progress as announced, all in, the quartiles (median over tasks and seeds):\n\n"
         + markdown(["task", "25 %", "50 %", "75 %"], made),
     ]
@@ -241,14 +238,14 @@ def _draw(asked: Asked, results: Mapping[tuple[str, int], Any], ways: Collection
             else:
                 ax.plot(grid, np.mean(lines, axis=0), color=colour, linewidth=1, label=way)
         ax.set(title=f"{which} tasks", xlabel="day", ylabel="accuracy, mean of tasks", ylim=(0, 1), xlim=(0, days))
-    axes[0, 0].legend(fontsize=7)
+    axes[0, 0].legend(fontsize=7, loc="lower right")
     ax = axes[0, 2]
     for n, (colour, way) in enumerate(zip(COLOURS, ways, strict=False)):
         shares = [hard_runs(results[way, s]["tasks"]) for s in seeds]
         ax.barh(n, mean(shares), color=colour, alpha=0.7)
         ax.plot(shares, [n] * len(shares), "k.", markersize=4)
     ax.axvline(sum(k == "hard" for k in TASKS.values()) / len(TASKS), color="grey", linewidth=1, linestyle="--")
-    ax.set(title="share of runs of hard tasks (dashed: by chance)", xlim=(0, 1))
+    ax.set(title="runs of hard tasks (dashed: by chance)", xlabel="share of all runs", xlim=(0, 1))
     ax.set_yticks(range(len(ways)), list(ways))
     ax.invert_yaxis()
     save(figure, asked.out / asked.name)
