@@ -162,7 +162,7 @@ class Auditor:
         audit.ledger, audit.partitions = zone.ledger, zone.partitions
         t = zone.tasks.get(audit.task) or zone.over.get(audit.task)
         if t is None:
-            there = ", ".join(sorted(zone.tasks)) or "none"
+            there = ", ".join(sorted({*zone.tasks, *zone.over})) or "none"
             yield Stop(f"zone {audit.zone} has no task {audit.task}; its tasks: {there}")
             return
         c = self.chapter

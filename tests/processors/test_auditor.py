@@ -288,7 +288,7 @@ def test_a_commit_that_is_gone_is_found(done):
     offset, _ = commits(done)[0]
     put(done, f"{NS}.east.ledger", 0, offset, b"")
     a = bad(done)
-    assert any("the round is closed" in text and "is void: " in text for text in a.missing), a.missing
+    assert any("the round is not finalised" in text and "is void: " in text for text in a.missing), a.missing
 
 
 def test_another_model_than_the_ledger_names_is_found(done):
