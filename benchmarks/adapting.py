@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
@@ -90,7 +91,7 @@ def run(way: str, seed: int) -> Outcome:
         state.feed(r)
     kept = state.state.over[spec.task].model
     models = topic(NS, GLOBAL, "models").name
-    model = look_up(kept, (r for p, _ in kept.starts for r in memory.records(models, p)))
+    model = look_up(kept, partial(memory.records, models))
     accuracy, _, _ = scorer()(spec, model)
     names = {fleet.processor._name(d, ZONE, spec.tenant): d for d in phones}  # type: ignore[attr-defined]
     return _told(memory, names, float(accuracy))

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
@@ -170,7 +171,7 @@ def training(spec: TaskSpec, seed: int) -> tuple[float, float, float]:
         ledger.feed(record)
     kept = ledger.state.over[spec.task].model
     models = topic(NS, GLOBAL, "models").name
-    model = look_up(kept, (r for p, _ in kept.starts for r in memory.records(models, p)))
+    model = look_up(kept, partial(memory.records, models))
     accuracy = scorer()(spec, model)[0]
     name = topic(NS, ZONE, "deltas", spec.task).name
     sent = [decode(r.value, (DeltaBlock,)).data for p in range(SHARDS) for r in memory.records(name, p)]

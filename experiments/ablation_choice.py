@@ -184,7 +184,7 @@ def _table(asked: Asked, results: Mapping[tuple[str, int], Any], ways: Collectio
         ),
         "accuracy over time, all": (lambda tasks: mean(over_time(t["accuracy"], days) for t in tasks.values()), 3),
         "runs": (lambda tasks: sum(t["runs"] for t in tasks.values()), 0),
-        "of hard tasks": (lambda tasks: hard_runs(tasks), 3),
+        "of hard tasks": (hard_runs, 3),
         "at the target": (share("late", "runs"), 3),
         "samples a run": (share("samples", "runs"), 1),
         "starved": (share("starved", "rounds"), 3),

@@ -89,9 +89,20 @@ class Rounds:
                 assert r.opened
                 opened, closed = self.times[zone, fact.task]
                 counted = tuple(r.devices[slot] for slot in sorted(r.done))
-                o, who = r.opened, (r.devices, counted)
-                zone_epoch, worth = (zone, fact.task, o.epoch), o.worth
-                done = Round(*zone_epoch, opened, closed, worth.reward, o.demand, *who, fact.samples, worth.progress)
+                o = r.opened
+                done = Round(
+                    zone=zone,
+                    task=fact.task,
+                    epoch=o.epoch,
+                    opened=opened,
+                    closed=closed,
+                    reward=o.worth.reward,
+                    demand=o.demand,
+                    admitted=r.devices,
+                    counted=counted,
+                    samples=fact.samples,
+                    progress=o.worth.progress,
+                )
                 self.done.append(done)
 
 

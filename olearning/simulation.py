@@ -273,7 +273,7 @@ class Simulation:
 
     def _kept(self, kept: Last) -> npt.NDArray[np.float32]:
         name = topic(NAMESPACE, GLOBAL, "models").name
-        return look_up(kept, (r for p, _ in kept.starts for r in self.memory.records(name, p)))
+        return look_up(kept, partial(self.memory.records, name))
 
     def _model(self, manifest: Any) -> npt.NDArray[np.float32]:
         found = {}

@@ -64,7 +64,7 @@ class View(Following):
                 phase="refused",
             )
             for name, r in globe.refused.items()
-            if name not in globe.tasks and name not in globe.over
+            if not globe.knows(name)
         ]
         zones = tuple(self._zone(name, now) for name in sorted(self.books))
         return Snapshot(

@@ -143,7 +143,7 @@ class Configurator:
     def _undecided(self, task: str, offset: int) -> bool:
         """Whether this is still the record by which the task is to be admitted."""
         globe = self.desk.globe
-        there = task not in globe.tasks and task not in globe.over and _submission(globe.refused.get(task)) < offset
+        there = not globe.knows(task) and _submission(globe.refused.get(task)) < offset
         return there and self.submitted.get(task, (-1, None))[0] == offset
 
     def pending(self) -> set[str]:

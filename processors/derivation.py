@@ -201,8 +201,7 @@ class Deriver:
         """Answer what waits, in its order, as far as it is known which tasks there are."""
         while part.waiting and len(part.landing) < AHEAD:
             at, profile = part.waiting[0]
-            globe = self.reading.state
-            if profile.task not in globe.tasks and profile.task not in globe.over and not self._sure(part, at):
+            if not self.reading.state.knows(profile.task) and not self._sure(part, at):
                 below = part.waiting[-1][0] + 1
                 if part.sure[0] <= at and not self.requests.asked(("ledger", p, below)):
                     part.sure = below, NEVER

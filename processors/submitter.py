@@ -83,7 +83,7 @@ class Submitter:
         globe, task = self.ledger.state, self.spec.task
         if self.writing is None:
             if self.partitions and self.reading.caught_up:
-                if task in globe.tasks or task in globe.over:
+                if globe.knows(task):
                     yield Stop(f"a task named {task} exists already, and names are never used again: choose another")
                     return
                 self.writing = Writing(self.models, self.partitions, task, 0, self.life, self.vector, self.layout.sizes)

@@ -6,6 +6,7 @@ A block never spans two groups (a group is what may travel alone: a module, say)
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import accumulate, product
 from math import ceil
@@ -166,9 +167,13 @@ def last(m: Manifest) -> Last:
     starts: dict[int, int] = {}
     for p in m.blocks:
         starts[p.partition] = min(p.offset, starts.get(p.partition, p.offset))
-    sums = b"".join(p.checksum.to_bytes(8, "little") for p in m.blocks)
     key = m.blocks[0].key if m.blocks else m.topic
-    return Last(m.version, len(m.blocks), key, tuple(sorted(starts.items())), checksum(sums))
+    return Last(m.version, len(m.blocks), key, tuple(sorted(starts.items())), checksum_of(p.checksum for p in m.blocks))
+
+
+def checksum_of(checksums: Iterable[int]) -> int:
+    """One for many."""
+    return checksum(b"".join(x.to_bytes(8, "little") for x in checksums))
 
 
 class ModelBlock(Message, frozen=True):

@@ -25,8 +25,8 @@ Range = tuple[Count, Count]
 
 RULES = 4
 """By which a fold of this version goes, and founds ledgers. 2: devices of tenants (`Opened.tenant`, what was moved on a day). 3: slots
-that owe some of the model's blocks (`Opened.partial`, `Slot.blocks`), zones merged block by block (`Update.weights`). 4: of a task that is over a fold keeps its name and in short what came
-of it."""
+that owe some of the model's blocks (`Opened.partial`, `Slot.blocks`), zones merged block by block (`Update.weights`). 4: of a task
+that is over a fold keeps its name and in short what came of it."""
 
 
 class Founded(Message, frozen=True):

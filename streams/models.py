@@ -1,13 +1,13 @@
 """Model versions on a topic: a flat vector out as blocks, and back from a manifest."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.blocks import BESIDE, Difference, DifferenceBlock, Last, Manifest, ModelBlock, Place, slices
+from schemas.blocks import BESIDE, Difference, DifferenceBlock, Last, Manifest, ModelBlock, Place, checksum_of, slices
 from schemas.partitioner import shard_of
 from schemas.topics import Topic
 from schemas.wire import Malformed, checksum, decode
@@ -86,11 +86,11 @@ class Writing:
         return Manifest(self.topic.name, self.version, tuple(self._places.values()), short)
 
 
-def look_up(kept: Last, records: Iterable[Record]) -> Vector:
-    """The vector that is kept of a task which is over, among the records of `global.models` from where it begins on. Raises `Lost` where
-    it is not there whole, or not what was written."""
+def look_up(kept: Last, records: Callable[[int, int], Iterable[Record]]) -> Vector:
+    """The vector that is kept of a task which is over. `records`: those of `global.models` in a partition from an offset on. Raises `Lost`
+    where it is not there whole, or not what was written."""
     first, found = kept.key.rpartition("/")[0], dict[int, npt.NDArray[np.float32]]()
-    for r in records:
+    for r in (r for place in kept.starts for r in records(*place)):
         if r.key and r.key.rpartition("/")[0] == first:
             with suppress(Malformed):
                 block = decode(r.value, (ModelBlock,))
@@ -98,7 +98,7 @@ def look_up(kept: Last, records: Iterable[Record]) -> Vector:
     if missing := [i for i in range(kept.blocks) if i not in found]:
         raise Lost(f"block {missing[0]} of the last version, {kept.version}, is not there ({kept.key})")
     pieces = [found[i] for i in range(kept.blocks)]
-    if checksum(b"".join(checksum(x.data.cast("B")).to_bytes(8, "little") for x in pieces)) != kept.checksum:
+    if checksum_of(checksum(x.data.cast("B")) for x in pieces) != kept.checksum:
         raise Lost(f"the last version, {kept.version}, is not what was written ({kept.key})")
     return np.concatenate(pieces)
 

@@ -303,12 +303,11 @@ class Cluster:
             admin = await self._client(AIOKafkaAdminClient)
             for _, code, *text in (await admin.delete_topics([topic])).topic_error_codes:
                 error = errors.for_code(code)
-                if error not in (errors.NoError, errors.UnknownTopicOrPartitionError):
-                    raise (
-                        error(*text)
-                        if error.retriable
-                        else Refused(f"topic {topic} cannot be deleted: {error.__name__}")
-                    )
+                if error in (errors.NoError, errors.UnknownTopicOrPartitionError):
+                    continue
+                if error.retriable:
+                    raise error(*text)
+                raise Refused(f"topic {topic} cannot be deleted: {error.__name__}")
 
         await self._persist(ask)
         self.forget(topic)

@@ -1,6 +1,7 @@
 """A whole plane in memory, for tests: two zones, aggregators, a globe, fleets that "train" by arithmetic."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -195,7 +196,7 @@ class Plane:
         """The global one, of a task that is over, too."""
         globe, name = self.globe(), topic(NS, GLOBAL, "models").name
         if over := globe.over.get(task):
-            return look_up(over.model, (r for p, _ in over.model.starts for r in self.memory.records(name, p)))
+            return look_up(over.model, partial(self.memory.records, name))
         return self.vector(globe.tasks[task].manifest)
 
 

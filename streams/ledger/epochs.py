@@ -36,7 +36,7 @@ def joined(g: Globe, at: int, time: int, f: ZoneJoined) -> Globe:
 
 def task_admitted(g: Globe, at: int, time: int, f: TaskAdmitted) -> Globe:
     chains.lead(g, f.token)
-    chains.require(f.spec.task not in g.tasks and f.spec.task not in g.over, f"the name {f.spec.task} is used")
+    chains.require(not g.knows(f.spec.task), f"the name {f.spec.task} is used")
     chains.require(bool(f.zones) and all(z in g.zones for z in f.zones), "it names zones that are not there")
     t = GlobalTask(
         spec=f.spec,

@@ -358,6 +358,10 @@ class Globe(Part, frozen=True):
     wishes: dict[str, WishRefused] = {}
     """By key of `global.tenants`, the last record that was refused."""
 
+    def knows(self, task: str) -> bool:
+        """Whether a task of that name was ever admitted."""
+        return task in self.tasks or task in self.over
+
     def tenant(self, name: str) -> Tenant:
         """What a tenant may have."""
         return self.tenants[name].tenant if name in self.tenants else Tenant(tenant=name)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ async def trained(
     await asyncio.gather(*at_work, return_exceptions=True)
     assert h.lives == 2
     kept, name = h.fold("global").over["toy"].model, topic(NS, GLOBAL, "models").name
-    return look_up(kept, (r for p, _ in kept.starts for r in h.plane.memory.records(name, p)))
+    return look_up(kept, partial(h.plane.memory.records, name))
 
 
 def undisturbed(devices: list[Device], learner: Any, submitter: Make) -> np.ndarray:

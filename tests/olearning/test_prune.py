@@ -1,6 +1,7 @@
 """Versions that nobody needs are deleted while a plane trains, and no bit of a model changes by it."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,7 +75,7 @@ def left(world: World, scope: str) -> int:
 def model(world: World, task: str) -> np.ndarray:
     """The last version, of what the log still has."""
     kept, name = world.globe().over[task].model, topic(NS, GLOBAL, "models").name
-    return look_up(kept, (r for p, _ in kept.starts for r in world.memory.records(name, p)))
+    return look_up(kept, partial(world.memory.records, name))
 
 
 def test_models_are_bit_for_bit_those_of_a_plane_that_keeps_all():
