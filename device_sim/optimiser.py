@@ -31,8 +31,11 @@ class Optimiser:
             mean, square = (
                 [self._memory[i][n][:first] if first else self._memory[i][n] for i in which] for n in (0, 1)
             )
-            adamw(
-                list(weights), list(gradients), mean, square, [], [self._steps[i] for i in which], fused=True, amsgrad=False,
+            alike = all(
+                w.stride() == g.stride() == m.stride() for w, g, m in zip(weights, gradients, mean, strict=True)
+            )
+            adamw(  # fused it goes through memory, and takes what does not lie as the weights do for what it is not
+                list(weights), list(gradients), mean, square, [], [self._steps[i] for i in which], fused=alike, amsgrad=False,
                 beta1=0.9, beta2=0.999, lr=t.learning_rate, weight_decay=t.weight_decay, eps=1e-8, maximize=False,
             )  # fmt: skip
             return

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from learning.models import KEEP, MEAN, rules_of
+from learning.models_conv import channels_last, is_channels_last
 from learning.modular.forms import Form
 from learning.modular.gating import Gate, Selector
 from learning.modular.modules import ModuleLayer
@@ -78,11 +79,11 @@ def modularise(
 ) -> Modular:
     """The network, taken over, with module layers in the place of its stages (`learning/modular/stages.py` says which). `shape` of a
     sample. With a `choice` only those modules are made. The network is on the CPU; new weights are drawn from
-    `seed` alone where that is the CPU, and the process's random state stays as it was.
+    `seed` alone where that is the CPU, and the process's random state stays as it was. They lie in memory as the network's do.
 
     Raises `ValueError` if there are no such stages, not the modules chosen, or modules of another shape than their stage.
     """
-    found = stages(network, form.norm, form.last, form.hidden)
+    found, laid = stages(network, form.norm, form.last, form.hidden), is_channels_last(network)
     seen = shapes(network, found, shape)
     if choice is None:
         choice = (tuple(range(form.modules)),) * len(found)
@@ -101,7 +102,10 @@ def modularise(
                 delattr(parent, child)
             layers.append(layer)
         selector = Selector(shape, [form.modules] * len(layers), form.k, noise)
-    return Modular(network, selector, layers)
+    model = Modular(network, selector, layers)
+    if laid:
+        channels_last(model)
+    return model
 
 
 def _check(name: str, layer: ModuleLayer) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from learning.models_conv import Pointwise
+
 BATCH, GROUP = "batch", "group"
 
 
@@ -40,7 +42,7 @@ class ShrunkBlock(nn.Module):
         self.conv2 = nn.Conv2d(inner, m, 3, 1, 1, bias=False)
         self.bn2 = norm(kind, m, 2)
         same = stride == 1 and n == m
-        self.downsample = None if same else nn.Sequential(nn.Conv2d(n, m, 1, stride, bias=False), norm(kind, m, 2))
+        self.downsample = None if same else nn.Sequential(Pointwise(n, m, stride), norm(kind, m, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         around = x if self.downsample is None else self.downsample(x)

@@ -204,6 +204,27 @@ def test_optimisers_as_worked_in_numpy(settings):
         assert np.abs(run.delta - by_hand(x, y, start, other)).max() > 1e-3, name
 
 
+@pytest.mark.parametrize("training", [Training(optimiser="adamw", learning_rate=0.01), Training(momentum=0.9)], ids=str)
+def test_weights_may_lie_in_memory_as_a_model_likes(training):
+    """torch's fused step goes through memory, and does not look whether a gradient lies there as its weights do."""
+
+    class Own(nn.Module):
+        def __init__(self, last: bool):
+            super().__init__()
+            w = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(3))
+            self.w = nn.Parameter(w.to(memory_format=torch.channels_last) if last else w)
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.w.reshape(4, 12))
+
+    dice = np.random.default_rng(5)
+    x, y = dice.standard_normal((20, 12)).astype(np.float32), dice.integers(0, 4, 20)
+    last, usual = Own(True), Own(False)
+    for module in (last, usual):
+        fit(module, x, y, training, 0)
+    np.testing.assert_allclose(to_vector(last), to_vector(usual), rtol=1e-5, atol=1e-7)
+
+
 def test_optimisers_begin_anew_in_each_run(mine, base):
     for training in (Training(momentum=0.9), Training(optimiser="adamw", learning_rate=0.01)):
         runs = [train("mlp", ARGS, base, *mine, training, 9) for _ in range(2)]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from learning.models import build, layout_of, load_vector, score, to_vector
+from learning.models_conv import is_channels_last
 from schemas.blocks import BLOCK
 
 
@@ -66,6 +67,27 @@ def test_samples_have_the_shape_that_is_said_and_may_come_alone(name, args, samp
         assert module(torch.rand(n, *sample)).shape == (n, classes)
     with pytest.raises(RuntimeError):
         module(torch.rand(2, *sample[:-1], sample[-1] + 1))
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet8", "vgg16"])
+def test_channels_lie_last_and_what_is_computed_is_the_same(name):
+    args = {"shape": "3,18,18", "classes": 4}
+    last, first = build(name, args, 0), build(name, args, 0).to(memory_format=torch.contiguous_format)
+    assert is_channels_last(last)
+    assert not is_channels_last(first)
+    assert to_vector(last).tobytes() == to_vector(first).tobytes()
+    dice = torch.Generator().manual_seed(1)
+    x = torch.randn(8, 3, 18, 18, generator=dice)
+    said = [module.eval()(x) for module in (last, first)]
+    gradients = [
+        torch.autograd.grad(s.logsumexp(1).sum(), [*m.parameters()]) for s, m in zip(said, (last, first), strict=True)
+    ]
+    for a, b in zip((said[0], *gradients[0]), (said[1], *gradients[1]), strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm()
+    vector = to_vector(last)[::-1].copy()
+    load_vector(last, vector)
+    assert is_channels_last(last)
+    assert to_vector(last).tobytes() == vector.tobytes()
 
 
 def test_windows_are_read_along_time():

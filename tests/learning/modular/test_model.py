@@ -458,6 +458,19 @@ def test_a_device_never_has_the_original_s_stages_or_other_modules_in_memory():
     assert control.bytes > 5 * device.bytes
 
 
+def test_modules_lie_as_their_network_does():
+    args, shape, form = {"width": 4}, (3, 32, 32), Form(modules=4, ratio=4)
+    cloud = modularise(build("resnet18", args, 0), shape, form)
+    choice = ((0, 3),) * 4
+    part = sub_model(cloud, choice)
+    mine = received(Blueprint(lambda: build("resnet18", args, 0), shape, form), choice, to_vector(part))
+    own = modularise(build("resnet18", args, 0).to(memory_format=torch.contiguous_format), shape, form)
+    for model, last in ((cloud, True), (part, True), (mine, True), (own, False)):
+        convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and min(m.weight.shape[1:3]) > 1]
+        assert len(convolutions) > 8
+        assert {m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions} == {last}
+
+
 def test_a_network_whose_tensors_would_not_come_is_refused_on_a_device():
     class Counting(Own):
         def __init__(self):
