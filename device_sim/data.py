@@ -62,12 +62,18 @@ def load(name: str, args: Mapping[str, Scalar]) -> Dataset:
         raise UnknownData(
             f"no data {name!r} is known here; known: {', '.join(sorted({*_data, *names(GROUP)}))}. Your own: --load its file"
         )
-    takes = inspect.signature(_data[name]).parameters
+    takes = _takes(_data[name])
     if strangers := [a for a in args if a not in takes and a not in SPLIT]:
         raise ValueError(f"data {name!r} takes {', '.join([*takes, *SPLIT])}; not {', '.join(strangers)}")
     if missing := [a for a, p in takes.items() if p.default is p.empty and a not in args]:
         raise ValueError(f"data {name!r} needs {', '.join(missing)}")
     return _load(name, tuple(sorted((a, v) for a, v in args.items() if a in takes)))
+
+
+@lru_cache(maxsize=64)
+def _takes(loader: Loader) -> Mapping[str, inspect.Parameter]:
+    """Its parameters: each run of each device asks for them."""
+    return inspect.signature(loader).parameters
 
 
 @lru_cache(maxsize=8)
