@@ -12,6 +12,8 @@ from benchmarks import engine
 from benchmarks.line import Line
 from device_sim.engine import HERE, Engine
 from device_sim.trainer import train
+from learning.models import build
+from learning.models_conv import is_channels_last
 
 
 @pytest.mark.program
@@ -26,8 +28,8 @@ def test_prints_a_line_for_each_way():
         "way=stacked model=8-4-3 optimiser=sgd devices=1",
         "way=stacked model=8-4-3 optimiser=sgd devices=3",
         "way=workers model=8-4-3 optimiser=sgd devices=3",
-        "way=here model=cnn optimiser=sgd",
-        "way=workers model=cnn optimiser=sgd devices=2",
+        "way=here model=cnn-channels-first optimiser=sgd",
+        "way=workers model=cnn-channels-first optimiser=sgd devices=2",
     ]
     for x in lines:
         assert (x["bench"], x["unit"]) == ("engine", "updates/s")
@@ -69,8 +71,9 @@ def test_cases_can_be_trained_and_are_what_their_names_say(case):
     assert np.isfinite(run.delta).all()
     if case.model == "mlp":
         assert len(job.base) == sum(n * k + k for n, k in pairwise(map(int, case.name.split("-"))))
-    else:
-        assert len(job.base) == 9098
+    elif case.model != "resnet8":
+        assert len(job.base) == 137_236
+        assert is_channels_last(build(case.model, case.args, 0)) == (case.model == "cnn")
 
 
 def test_a_failure_is_not_measured():
