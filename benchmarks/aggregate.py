@@ -116,7 +116,7 @@ def _ready(load: Load) -> Aggregator:
             if isinstance(e, Ends):
                 ends = {0: written} if e.topic == load.ledger else dict.fromkeys(range(SHARDS), 0)
                 answer(list(worker.handle(Answer(e.tag, ends), 1_000)))
-            elif isinstance(e, Send) and e.topic == load.ledger:
+            elif isinstance(e, Send) and e.value and e.topic == load.ledger:
                 tell(e.value)
 
     answer(list(worker.start(1_000)))

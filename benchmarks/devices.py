@@ -128,7 +128,7 @@ class Devices:
     def _send(self) -> Iterator[Send]:
         """The next blocks, as far as the window allows."""
         while self.under_way < WINDOW and (block := next(self.blocks, None)):
-            self.under_way += len(block.value)
+            self.under_way += block.size
             yield block
 
     def _deltas(self, a: Announcement) -> Iterator[Send]:
@@ -137,7 +137,7 @@ class Devices:
             for name, slot in self.slots.items():
                 block = DeltaBlock(a.task, a.round, slot, name, i, "int32", 0, 1, 1, 0, data)
                 sent = send(self.deltas, block, name)
-                yield Send(sent.topic, sent.value, name, tag=self.requests.new(("sent", len(sent.value))))
+                yield Send(sent.topic, sent.value, name, tag=self.requests.new(("sent", sent.size)))
 
 
 def main() -> None:

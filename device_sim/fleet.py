@@ -162,6 +162,8 @@ class Fleet:
     # ------------------------------------------------------------------ the edge
 
     def _record(self, record: Record, now: int) -> Iterator[Effect]:
+        if record.tombstone:
+            return  # the last word on its task came before, or the deadlines of what is known of it are long over
         try:
             message = read(record.topic, record.value, record.headers)
         except Malformed as e:

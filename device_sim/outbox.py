@@ -32,7 +32,7 @@ class Parcel:
 
     @property
     def size(self) -> int:
-        return len(self.send.value)
+        return self.send.size
 
 
 def due(a: Announcement, lease: int) -> int:

@@ -64,4 +64,4 @@ class Counted:
     def sent(self, send: Send) -> None:
         topic = parse(send.topic)
         if topic.kind.what == "deltas":
-            self.efforts[topic.task].up_bytes += len(send.value)
+            self.efforts[topic.task].up_bytes += send.size

@@ -187,7 +187,7 @@ class Following:
                 self._tell(*happened(then, book.zone, *got, zone, record.timestamp))
         elif zone := self._announcements.get(record.topic):
             self._positions[record.topic] = record.offset + 1
-            if record.offset >= self._ends.get(record.topic, 0):
+            if record.offset >= self._ends.get(record.topic, 0) and not record.tombstone:  # those are no leader's
                 self.announced[zone] = now
             if record.key == PLAN:
                 self._planned(zone, record)

@@ -124,7 +124,7 @@ class Phone:
 
     def _carry(self, effect: object) -> None:
         match effect:
-            case Send(topic=name, value=value):
+            case Send(topic=name, value=bytes(value)):
                 what = parse(name).kind.what
                 if what in SAID:
                     self._talk(what, name, value)

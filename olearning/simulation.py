@@ -84,6 +84,8 @@ class Observer:
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
+            case Record(tombstone=True):
+                pass
             case Record(topic=name) if name == self.evaluations:
                 e = read(event.topic, event.value, event.headers)
                 if isinstance(e, Evaluation):

@@ -50,6 +50,8 @@ class Configurator:
         self.begun = {}
 
     def submission(self, record: Record) -> Iterator[Effect]:
+        if record.tombstone:
+            return  # what comes of a task the ledger says, whatever is kept of its record
         try:
             message = read(record.topic, record.value, record.headers)
             assert isinstance(message, Submission)

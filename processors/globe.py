@@ -99,6 +99,8 @@ class GlobalCoordinator(GlobalDesk):
                 yield from self.leader.react(now)
 
     def _evaluation(self, record: Record) -> Iterator[Effect]:
+        if record.tombstone:
+            return
         try:
             message = read(record.topic, record.value, record.headers)
             assert isinstance(message, Evaluation)

@@ -51,6 +51,8 @@ class Tenancy:
 
     def record(self, record: Record) -> Iterator[Effect]:
         """Of `global.tenants`."""
+        if record.tombstone:
+            return  # what holds the ledger says
         try:
             message = read(record.topic, record.value, record.headers)
             assert isinstance(message, Tenant | Sharing)

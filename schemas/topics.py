@@ -160,6 +160,15 @@ def task_topics(namespace: str, zone: str, task: str) -> list[Topic]:
     return [topic(namespace, zone, k.what, task) for k in TABLE if k.per_task]
 
 
+@lru_cache(maxsize=4096)
+def compacted(name: str) -> bool:
+    """Does the broker remove superseded records from the topic of that name, so that gaps are no loss? Not from one that is none of ours."""
+    try:
+        return parse(name).kind.compact
+    except KeyError:
+        return False
+
+
 def read(name: str, value: bytes | memoryview | None, headers: tuple[tuple[str, bytes], ...] = ()) -> Message:
     """The message in a record of that topic. Raises `Malformed`."""
     try:

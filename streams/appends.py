@@ -102,7 +102,7 @@ class Appends:
         """Send it, after those put before."""
         self._count += 1
         append.number = self._count
-        self._bytes += len(append.send.value)
+        self._bytes += append.send.size
         lane = self._lane(append.send.topic)
         lane.fresh.append(append)
         lane.more.set()
@@ -292,7 +292,7 @@ class Appends:
     def _forget(self, append: Append) -> None:
         append.done = True
         self._unacknowledged.pop(append, None)
-        self._bytes -= len(append.send.value)
+        self._bytes -= append.send.size
 
     def _tell_room(self, had_room: bool) -> None:
         if self.room and not had_room:
@@ -358,7 +358,7 @@ def _next(lane: _Lane) -> list[Append]:
     again, fresh = lane.again, lane.fresh
     while (again or fresh) and len(run) < TOGETHER:
         append = again[0] if again else fresh[0]
-        length = len(append.send.value)
+        length = append.send.size
         small = length <= SMALL and not append.alone
         size += length + len(append.send.key or "") + OVERHEAD
         if run and (not small or size > BATCH // 2):

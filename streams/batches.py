@@ -25,7 +25,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint_py
 from crc32c import crc32c
 
-from schemas.topics import parse
+from schemas.topics import compacted
 from schemas.wire import Headers
 from streams.processor import Record
 from streams.stranded import Stranded
@@ -71,14 +71,6 @@ class Consumer(AIOKafkaConsumer):
             raise KafkaError("the fetcher ended")
         if self._stranded():
             raise KafkaError("no broker that it knows answers")
-
-
-def compacted(topic: str) -> bool:
-    """Does the broker remove superseded records from it, so that gaps are no loss?"""
-    try:
-        return parse(topic).kind.compact
-    except (KeyError, ValueError):
-        return False
 
 
 class _Batches:

@@ -348,7 +348,7 @@ class _Host:
         self._sent.add(append)
         way, pulse = lane(send.topic), self.pulse
         pulse.sent[way] += 1
-        pulse.sent_bytes[way] += len(send.value)
+        pulse.sent_bytes[way] += send.size
         if way == CONTROL and send.topic.endswith(LETTERS):
             pulse.letters[_what(send)] += 1
         self.kafka._appends[way].put(append)

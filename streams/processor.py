@@ -14,7 +14,7 @@ What a processor may lean on:
   not there is dropped: it went with its task, and nobody is left who would read it.
 - A followed offset that the log does not hold (cut, or past the end) stops the processor: records are lost. With a tag
   it is answered instead, and the partition is followed no longer.
-- A pause outlives a `Follow`. Partitions that are compacted have holes; all others are dense: what is no record there (a
+- A pause outlives a `Follow`. Partitions that are compacted have holes and tombstones; all others are dense: what is no record there (a
   transaction's marker, what cannot be parsed) comes as an empty one, key and value None.
 """
 
@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import msgspec
 
 from schemas.blocks import Place
-from schemas.topics import Topic
+from schemas.topics import Topic, compacted
 from schemas.wire import HEADERS, Headers, Message, encode
 
 # ------------------------------------------------------------------ inputs
@@ -45,6 +45,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
     timestamp: int
     headers: Headers = ()
+
+    @property
+    def tombstone(self) -> bool:
+        """Whether all it says is that nothing is kept under its key any more, in a topic where else the last of each key is."""
+        return self.value is None and compacted(self.topic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +81,21 @@ Input = Record | Tick | Assigned | Answer
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """Append a record. Without a partition the key decides (murmur2). `spare`, without a tag: it may go with its topic."""
+    """Append a record. Without a partition the key decides (murmur2). No value: a tombstone. `spare`, without a tag: it may go with its
+    topic."""
 
     topic: str
-    value: bytes
+    value: bytes | None
     key: str | None = None
     partition: int | None = None
     tag: Hashable = None
     headers: Headers = HEADERS
     spare: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of its value."""
+        return len(self.value or b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 from aiokafka import TopicPartition, errors
 
-from streams.batches import Consumer, Unreadable, compacted
+from schemas.topics import compacted
+from streams.batches import Consumer, Unreadable
 from streams.processor import Answer, Record
 from streams.queries import RECONNECT, TROUBLE, Cluster, Refused, close, pause
 

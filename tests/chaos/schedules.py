@@ -308,7 +308,7 @@ class Schedule:
         if (at := self.some(what)) and (log := self.memory.records(*at)):
             s = self.dice.choice(log[-self.dice.choice((1, 5, 10_000)) :])
             self.say(f"again in {at[0]} [{at[1]}]: {s.key} {s.value!r:.40}")
-            self.memory.append(Send(at[0], s.value, s.key, at[1], None, s.headers or HEADERS))  # type: ignore[arg-type]
+            self.memory.append(Send(at[0], s.value, s.key, at[1], None, s.headers or HEADERS))
 
     def litter(self, what: str) -> None:
         """What cannot be read, or must not count."""

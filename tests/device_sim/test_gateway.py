@@ -133,6 +133,20 @@ def test_what_is_announced_goes_to_all_once_and_after_a_restart_again(world):
     assert [getattr(m, "round", "plan") for m in world.poll(later)[1]] == ["plan", 2]  # the cursor is of another life
 
 
+def test_a_tombstone_is_nothing_that_devices_hear_of(world):
+    """It may be the last record there is: with it all that is announced is read."""
+    cursor, (a,) = world.poll()
+    world.memory.append(Send(topic(NS, Z, "announcements").name, None, "t", 0))
+    world.run(50)
+    assert world.poll(cursor)[1] == []
+    assert world.poll()[1] == [a]
+    world.host.crash()
+    world.host.restart()
+    world.run(200)
+    assert world.poll()[1] == [a]
+    assert world.memory.records(topic(NS, GLOBAL, "dead-letters").name) == []
+
+
 def asked_too_early(gateway: Gateway) -> list[Reply]:
     assert list(gateway.ask(999, "a", Poll("", 0), 0)) == []
     return gateway.take()

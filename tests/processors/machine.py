@@ -211,7 +211,7 @@ class World:
         match kind:
             case "bytes" | "nothing":
                 value = b"\xff\xfe" if kind == "bytes" else None
-                self.memory.append(Send(name, value, b.device, s))  # type: ignore[arg-type]
+                self.memory.append(Send(name, value, b.device, s))
             case "key":
                 self.deliver(zone, b, key="another", partition=s)
             case "shard":
@@ -226,7 +226,7 @@ class World:
         records = [r for n in names for p in range(len(self.memory.topics[n])) for r in self.memory.tape[n, p]]
         if records:
             r = records[-1 - i % len(records)]
-            self.memory.append(Send(r.topic, r.value, r.key, r.partition, None, r.headers))  # type: ignore[arg-type]
+            self.memory.append(Send(r.topic, r.value, r.key, r.partition, None, r.headers))
 
     # ------------------------------------------------------------------ processes
 

@@ -90,6 +90,23 @@ def test_a_tagged_send_is_answered_with_its_true_place(world: Any) -> None:
     assert not any(sender.answer(i).error for i in range(40))
 
 
+@pytest.mark.parametrize("n", [1, 20])  # one by one, and together in a batch
+def test_a_record_without_a_value_is_a_tombstone(world: Any, n: int) -> None:
+    t = named(world, "announcements")
+    make_topics(world, (t, 1))
+    reader = Probe(first=(Follow(t.name, 0, 0),))
+    world.host(reader)
+    keys = [f"k{i}" for i in range(n)]
+    sender = Probe(first=tuple(Send(t.name, v, k, 0, k) for v in (b"kept", None) for k in keys))
+    world.host(sender)
+    world.run_until(lambda: len(reader.records) >= 2 * n and all(sender.answer(k) for k in keys))
+    assert [(r.key, r.value, r.tombstone) for r in reader.records] == [
+        *((k, b"kept", False) for k in keys),
+        *((k, None, True) for k in keys),
+    ]
+    assert not any(sender.answer(k).error for k in keys)
+
+
 def test_large_blocks_come_whole_and_in_order(world: Any) -> None:
     t = named(world, "partials")
     make_topics(world, (t, 1))
