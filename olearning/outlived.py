@@ -33,10 +33,15 @@ class Outlived:
     since: int
 
 
+def over_before(now: int, age: int) -> int:
+    """What is over since before then (ms) is so for `age` (ms), and for no less than deltas are kept."""
+    return now - max(age, KEPT)
+
+
 async def outlived(kafka: Kafka, view: View, age: int, dry: bool = False) -> AsyncIterator[Outlived]:
     """What is deleted, or with `dry` would be, of tasks that are over for `age` (ms), and no less than deltas are kept. `view` has read the
     namespace's ledgers to their ends."""
-    until, there = kafka.clock() - max(age, KEPT), await kafka.topics()
+    until, there = over_before(kafka.clock(), age), await kafka.topics()
     for zone, fold in sorted(view.zones.items()):
         for task, over in sorted(fold.over.items()):
             for t in task_topics(view.namespace, zone, task) if over.time < until else ():

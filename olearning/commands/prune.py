@@ -1,4 +1,4 @@
-"""`olearning prune`: versions of models that nobody needs any more, and topics that outlived their task."""
+"""`olearning prune`: versions of models that nobody needs any more, topics that outlived their task, and what other topics keep of it."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from olearning.hosting import emit, on_kafka
 from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, Namespace, look, show
-from schemas.topics import DAY, KEPT
+from schemas.topics import DAY, GLOBAL, KEPT
 from streams.kafka import Kafka
 
 
@@ -19,31 +19,41 @@ def prune(
         bool,
         typer.Option(
             "--topics",
-            help="Delete also the topics of tasks that are over for so long, and for no less than deltas are kept.",
+            help="Delete also the topics of tasks that are over for so long, and for no less than deltas are kept; write tombstones for what "
+            "other topics keep of them.",
         ),
     ] = False,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be deleted or written, and do neither.")
+    ] = False,
     namespace: Namespace = DEFAULT_NAMESPACE,
     bootstrap: Bootstrap = "",
     as_json: AsJson = False,
 ) -> None:
     """Delete versions of models that no ledger names any more. A plane may run meanwhile; its ledgers are read first."""
+    from olearning.forgetting import Forgotten, forgotten
     from olearning.outlived import Outlived, outlived
     from olearning.prune import Pruned
     from olearning.prune import prune as pruned
 
     view = look(namespace, bootstrap)
 
-    async def work(kafka: Kafka) -> tuple[list[Pruned], list[Outlived]]:
+    async def work(kafka: Kafka) -> tuple[list[Pruned], list[Outlived], list[Forgotten]]:
         models = [p async for p in pruned(kafka, view, round(days * DAY), dry)]
-        return models, [t async for t in outlived(kafka, view, round(days * DAY), dry)] if topics else []
+        if not topics:
+            return models, [], []
+        gone = [t async for t in outlived(kafka, view, round(days * DAY), dry)]
+        return models, gone, await forgotten(kafka, view, round(days * DAY), dry)
 
-    found, gone = on_kafka(namespace, bootstrap, "prune", work, seconds=None)
+    found, gone, buried = on_kafka(namespace, bootstrap, "prune", work, seconds=None)
     if as_json:
-        show([asdict(p) for p in found] + [asdict(t) for t in gone])
+        show([asdict(p) for p in found] + [asdict(t) for t in gone] + [asdict(b) for b in buried])
         return
     for t in gone:
         emit(f"{t.topic}: {'would go' if dry else 'deleted'}; {t.task} is over in {t.zone}")
+    for b in buried:
+        many, where = "" if b.tombstones == 1 else "s", "" if b.zone == GLOBAL else f" in {b.zone}"
+        emit(f"{b.topic}: {'would write' if dry else 'wrote'} {b.tombstones} tombstone{many}; {b.task} is over{where}")
     for p in found:
         if p.end > p.start:
             what = f"{p.cut - p.start:,} of {p.end - p.start:,} records {'would go' if dry else 'deleted'}"

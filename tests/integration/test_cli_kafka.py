@@ -313,3 +313,49 @@ def test_every_role_shows_what_it_does(live: Live) -> None:
     sent = value("fleet-east", 'olearning_delta_bytes_sent_total{zone="east"}')
     assert sent == value("fleet-east", 'olearning_sent_bytes_total{lane="bulk"}') > 0
     assert value("evaluator", "olearning_handle_seconds_count") > 0
+
+
+def test_what_topics_keep_of_tasks_that_are_over_goes(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After all of the above, as if a week had passed."""
+    monkeypatch.setattr("olearning.outlived.KEPT", 0)
+    monkeypatch.setattr("olearning.commands.prune.DAY", 1)
+
+    def lines(topic: str) -> list[dict[str, Any]]:
+        code, out, errors = live.run("tail", topic, "--json")
+        assert code == OK, errors
+        return [json.loads(x) for x in out.splitlines()]
+
+    def keys(topic: str, *types: str) -> list[str]:
+        return sorted(x["key"] for x in lines(topic) if x["type"] in types)
+
+    def prune(*more: str) -> list[str]:
+        code, out, errors = live.run("prune", "--topics", "--days", "0.01", *more)
+        assert code == OK, errors
+        return [x.removeprefix(f"{live.namespace}.") for x in out.splitlines() if "tombstone" in x]
+
+    letters = len(lines("global.dead-letters"))
+    told = [
+        f"{topic}: wrote {n} {'tombstone' if n == 1 else 'tombstones'}; {task} is over{where}"
+        for topic, n, where in (
+            ("east.announcements", 4, " in east"),
+            ("global.evaluations", 1, ""),
+            ("global.tasks", 1, ""),
+        )
+        for task in ("first", "second")
+    ]
+    assert prune("--dry-run") == [x.replace("wrote", "would write") for x in told]
+    assert keys("global.tasks", "tombstone") == []
+    assert prune() == told
+    assert prune() == []
+    assert keys("global.tasks", "tombstone") == ["first", "second"]
+    assert keys("east.announcements", "tombstone") == ["first"] * 4 + ["second"] * 4
+
+    code, _, errors = live.run("submit", live.task("first", 1))
+    assert (code, "names are never used again" in errors) == (FAILED, True)
+    assert live.run("submit", live.task("third", 1))[0] == OK
+    live.until(lambda: live.state("third") == "ended")
+    live.until(lambda: "third" in keys("global.evaluations", "evaluation"))
+    assert {x["task"] for x in live.json("prune", "--topics", "--days", "0.01") if "tombstones" in x} == {"third"}
+    assert [live.state(task) for task in ("first", "second", "third")] == ["ended"] * 3
+    assert len(lines("global.dead-letters")) == letters
+    assert live.said == []  # nobody stopped, nobody was started again

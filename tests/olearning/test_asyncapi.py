@@ -172,6 +172,8 @@ ELSEWHERE = {
         "modules",
         COMMAND,
     },  # who starts after a ledger was cut
+    "announcements": {COMMAND},  # `prune --topics`
+    "evaluations": {COMMAND},
     "checkins": {"zone"},  # under another policy than `reward`
     "credits": {"scheduler"},  # when more arrives than is aggregated
     "metrics": {"zone"},  # a merge that fails
