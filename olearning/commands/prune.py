@@ -1,7 +1,7 @@
 """`olearning prune`: versions of models that nobody needs any more, topics that outlived their task, and what other topics keep of it."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,11 @@ from olearning.hosting import emit, on_kafka
 from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, Namespace, look, show
 from schemas.topics import DAY, GLOBAL, KEPT
 from streams.kafka import Kafka
+
+if TYPE_CHECKING:
+    from olearning.forgetting import Forgotten
+    from olearning.outlived import Outlived
+    from olearning.prune import Pruned
 
 
 def prune(
@@ -31,24 +36,35 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete versions of models that no ledger names any more. A plane may run meanwhile; its ledgers are read first."""
-    from olearning.forgetting import Forgotten, forgotten
-    from olearning.outlived import Outlived, outlived
-    from olearning.prune import Pruned
+    from olearning.forgetting import forgotten
+    from olearning.outlived import outlived
     from olearning.prune import prune as pruned
 
     view = look(namespace, bootstrap)
 
-    async def work(kafka: Kafka) -> tuple[list[Pruned], list[Outlived], list[Forgotten]]:
-        models = [p async for p in pruned(kafka, view, round(days * DAY), dry)]
-        if not topics:
-            return models, [], []
-        gone = [t async for t in outlived(kafka, view, round(days * DAY), dry)]
-        return models, gone, await forgotten(kafka, view, round(days * DAY), dry)
+    age = round(days * DAY)
+    found: list[Pruned] = []
+    gone: list[Outlived] = []
+    buried: list[Forgotten] = []
 
-    found, gone, buried = on_kafka(namespace, bootstrap, "prune", work, seconds=None)
-    if as_json:
-        show([asdict(p) for p in found] + [asdict(t) for t in gone] + [asdict(b) for b in buried])
-        return
+    async def work(kafka: Kafka) -> None:
+        async for p in pruned(kafka, view, age, dry):
+            found.append(p)
+        if topics:
+            async for t in outlived(kafka, view, age, dry):
+                gone.append(t)
+            buried.extend(await forgotten(kafka, view, age, dry))
+
+    try:
+        on_kafka(namespace, bootstrap, "prune", work, seconds=None)
+    finally:  # what is done is done, whatever stopped the rest
+        if as_json:
+            show([asdict(p) for p in found] + [asdict(t) for t in gone] + [asdict(b) for b in buried])
+        else:
+            _say(found, gone, buried, dry)
+
+
+def _say(found: "list[Pruned]", gone: "list[Outlived]", buried: "list[Forgotten]", dry: bool) -> None:
     for t in gone:
         emit(f"{t.topic}: {'would go' if dry else 'deleted'}; {t.task} is over in {t.zone}")
     for b in buried:
