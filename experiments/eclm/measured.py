@@ -7,6 +7,8 @@ kernel forgets its peak, the model is made, and the peak after some steps, less 
 the optimiser's memory and activations. One torch thread. A step's time is the median of some, in processor time and by the clock.
 """
 
+import ctypes
+import gc
 import json
 import os
 import subprocess
@@ -132,7 +134,10 @@ def _status(field: str) -> int:
 
 
 def _reset() -> int:
-    """Have the kernel forget this process's peak; what it has now of its own [bytes]."""
+    """Have the kernel forget this process's peak; what it has now of its own [bytes]. What was freed goes back to it first: a model that
+    fits into that would seem to take nothing."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as f:
         f.write("5")
     return _status("RssAnon")
