@@ -5,8 +5,8 @@
 
 Batches of one occur (the last of a pass), so a model that normalises wants more than one pixel everywhere, or says so.
 
-Weights over images lie with the channels last, as oneDNN computes: on a CPU a step takes less time for it, half of it where the model
-is small, and what lies in memory otherwise is nobody's matter, since tensors say their values in the same order.
+Weights over images lie with the channels last, as oneDNN computes: on a CPU a step of a small model takes seven tenths of the time for
+it, one of a modular ResNet as little. It is nobody else's matter, since tensors say their values in the same order.
 """
 
 from math import ceil
