@@ -66,9 +66,10 @@ def reached(accuracy: Sequence[float], target: float) -> int | None:
 
 
 def at(xs: Sequence[float], accuracy: Sequence[float], x: float) -> float:
-    """The moving average when `xs`, which rises, had come to x; that of the first day where it was beyond."""
-    days = [i for i, v in enumerate(xs) if v <= x]
-    return smooth(accuracy)[days[-1] if days else 0]
+    """The mean over the last tenth of what led to x, where `xs`, which rises, says how far each day had come: the same span for lines whose
+    days are not alike. Where no day ends in it, that of the last day before, or of the first."""
+    days = [i for i, v in enumerate(xs) if 0.9 * x < v <= x] or [i for i, v in enumerate(xs) if v <= x][-1:] or [0]
+    return mean(accuracy[i] for i in days)
 
 
 def by_line(done: Done) -> dict[Line, list[Mapping[str, Any]]]:

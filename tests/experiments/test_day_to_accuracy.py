@@ -33,7 +33,11 @@ def test_when_a_target_was_reached_and_what_there_was_after_as_many_steps():
     rising = [i / 10 for i in range(11)]
     assert reached(rising, 0.5) == 8  # days 3 to 7 are 0.3 … 0.7
     assert reached(rising, 0.95) is None
-    assert at([10, 20, 30], [0.1, 0.2, 0.3], 25) == pytest.approx(0.15)
+    assert at([10, 20, 30], [0.1, 0.2, 0.3], 25) == 0.2  # no day ends between 22.5 and 25
+    # Two lines that have learned the same by the same steps, ten days of the one for a day of the other.
+    xs, few = [*range(1, 101)], [x / 100 for x in range(1, 101)]
+    assert at(xs, few, 50) == pytest.approx(at(xs[9::10], few[9::10], 50), abs=0.03)
+    assert at(xs, few, 50) == pytest.approx(0.48)
     assert at([10, 20, 30], [0.1, 0.2, 0.3], 5) == pytest.approx(0.1)
 
 
