@@ -10,6 +10,9 @@ from schemas.wire import SLUG, Malformed, Message, decode
 DAY = 86_400_000
 KEPT = 7 * DAY
 """ms that deltas and partial sums are kept."""
+ROLL = DAY // 6
+"""ms after which the broker may compact a record of a topic that keeps the last of each key; about twice as much lies there, at most,
+beside what counts. Announcements are repeated every few seconds, and who starts reads them all."""
 GLOBAL = "global"
 DEFAULT_PARTITIONS = 8
 COMMAND = "command"
@@ -108,13 +111,17 @@ class Topic:
     def config(self) -> dict[str, str]:
         """Its settings at the broker."""
         retention = "-1" if self.kind.retention is None else str(self.kind.retention)
-        return {
-            "cleanup.policy": "compact" if self.kind.compact else "delete",
-            "retention.ms": retention,
-            "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
-            # The broker's clock: deadlines are counted in it, and no other is asked how long a record is kept, or whether it may land.
-            "message.timestamp.type": "LogAppendTime",
-        }
+        often = {"segment.ms": str(ROLL)} if self.kind.compact else {}  # only what is in a closed segment is compacted
+        return (
+            often
+            | {
+                "cleanup.policy": "compact" if self.kind.compact else "delete",
+                "retention.ms": retention,
+                "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
+                # The broker's clock: deadlines are counted in it, and no other is asked how long a record is kept, or whether it may land.
+                "message.timestamp.type": "LogAppendTime",
+            }
+        )
 
 
 def check_zone(zone: str) -> str:
