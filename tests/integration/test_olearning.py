@@ -66,7 +66,7 @@ task = "{ACME}"
 tenant = "acme"
 {SHARED}
 rounds = {{ demand = 4, over_commit = 1.25, minimum = 2, deadline_s = 6, lease_s = 3 }}
-epochs = {{ count = 9, rounds = 4, deadline_s = 45 }}
+epochs = {{ count = 9, rounds = 4, deadline_s = 60 }}
 stop = {{ accuracy = 0.8, wait_s = 10 }}
 ''',
     BETA: f'''
