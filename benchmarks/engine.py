@@ -31,7 +31,7 @@ SPOKEN: dict[str, Scalar] = {"shape": "1,32,32", "channels": "16,32", "kernel": 
 """The small CNN for spoken words: two convolutions and a hidden layer, 137,236 parameters."""
 
 
-@model("cnn-channels-first")
+@model("plain-cnn")
 def channels_first() -> nn.Module:
     """The same as torch lays it in memory by itself."""
     return build("cnn", SPOKEN, 0).to(memory_format=torch.contiguous_format)
@@ -77,12 +77,12 @@ CASES = (
     mlp(768, 300, 6, ADAMW),
     mlp(784, "1200,200", 10, devices=(1, 20)),
     Case("cnn", "cnn", SPOKEN, (1, 32, 32), 20, devices=(20,)),
-    Case("cnn-channels-first", "cnn-channels-first", {}, (1, 32, 32), 20, devices=(20,)),
+    Case("cnn-channels-first", "plain-cnn", {}, (1, 32, 32), 20, devices=(20,)),
     Case("resnet8", "resnet8", {}, (3, 32, 32), 10, devices=(20,)),
 )
 QUICK = (
     mlp(8, 4, 3, devices=(1, 3)),
-    Case("cnn-channels-first", "cnn-channels-first", {}, (1, 32, 32), 20, devices=(2,)),
+    Case("cnn-channels-first", "plain-cnn", {}, (1, 32, 32), 20, devices=(2,)),
 )
 
 

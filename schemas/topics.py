@@ -111,17 +111,16 @@ class Topic:
     def config(self) -> dict[str, str]:
         """Its settings at the broker."""
         retention = "-1" if self.kind.retention is None else str(self.kind.retention)
-        often = {"segment.ms": str(ROLL)} if self.kind.compact else {}  # only what is in a closed segment is compacted
-        return (
-            often
-            | {
-                "cleanup.policy": "compact" if self.kind.compact else "delete",
-                "retention.ms": retention,
-                "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
-                # The broker's clock: deadlines are counted in it, and no other is asked how long a record is kept, or whether it may land.
-                "message.timestamp.type": "LogAppendTime",
-            }
-        )
+        config = {
+            "cleanup.policy": "compact" if self.kind.compact else "delete",
+            "retention.ms": retention,
+            "compression.type": "uncompressed",  # whatever a client sends, every reader can read, and nothing swells on reading
+            # The broker's clock: deadlines are counted in it, and no other is asked how long a record is kept, or whether it may land.
+            "message.timestamp.type": "LogAppendTime",
+        }
+        if self.kind.compact:
+            config["segment.ms"] = str(ROLL)  # only what is in a closed segment is compacted
+        return config
 
 
 def check_zone(zone: str) -> str:

@@ -19,19 +19,14 @@ from schemas.task import Submission
 from schemas.topics import GLOBAL, topic
 from streams.memory import Host, Memory
 from streams.processor import send
-from tests.plane import LAYOUT, NS, START, Plane, spec
+from tests.olearning import over
+from tests.olearning.over import KEPT
+from tests.plane import LAYOUT, NS, START, spec
 
-KEPT = 5_000
 TASKS, EVALUATIONS = (topic(NS, GLOBAL, what) for what in ("tasks", "evaluations"))
 
 
-class World(Plane):
-    """A plane, and a view of it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.view: Any = self.memory.host(lambda life: View(NS, self.zones)).processor
-
+class World(over.World):
     def begin(self, age: int = 0, dry: bool = False) -> Host:
         return self.memory.host(lambda life: Forgetting(self.view, over_before(self.memory.now, age), dry))
 
@@ -42,10 +37,8 @@ class World(Plane):
         return host.processor.found
 
     def train(self, task: str) -> None:
-        self.submit(spec(task, demand=2, epochs=1, rounds=1, deadline_s=20, lease_s=10))
-        assert self.memory.run(lambda: self.ended(task), 100_000)
+        super().train(task)
         self.score(task)
-        self.memory.run(limit=2_000)
 
     def score(self, task: str) -> None:
         self.memory.append(send(EVALUATIONS, Evaluation("eval", self.memory.now, task, 1, 1, 0.5, 0.5, 9), task))
@@ -80,14 +73,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_records_of_tasks_that_are_over_long_enough_go_and_no_others(world):
-    world.train("one")
-    assert world.forget() == [], "its deltas are still kept"
-    world.memory.run(limit=KEPT)
-    world.train("two")
-    world.submit(spec("three", epochs=9, rounds=9))
-    assert world.memory.run(lambda: all("three" in world.zone(z).tasks for z in world.zones), 20_000)
+    world.age(world.forget)
     world.score("three")
-    world.memory.run(limit=500)
     assert world.forget(age=3_600_000) == []
     before = world.last()
     assert before["one"] == before["two"] == before["three"] == set(world.logs())

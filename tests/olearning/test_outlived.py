@@ -9,22 +9,15 @@ import pytest
 import olearning.outlived
 from device_sim.device import TRAINING
 from olearning.outlived import Outlived, outlived
-from olearning.view import View
 from processors.steerer import Change, Steerer
 from schemas.topics import topic
 from streams.memory import Memory
-from tests.plane import NS, Plane, spec
+from tests.olearning import over
+from tests.olearning.over import KEPT
+from tests.plane import NS, spec
 
-KEPT = 5_000
 
-
-class World(Plane):
-    """A plane, and a view of it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.view: Any = self.memory.host(lambda life: View(NS, self.zones)).processor
-
+class World(over.World):
     def drop(self, age: int = 0, dry: bool = False) -> list[Outlived]:
         async def topics() -> set[str]:
             return set(self.memory.topics)
@@ -39,11 +32,6 @@ class World(Plane):
             return [t async for t in outlived(kafka, self.view, age, dry)]
 
         return asyncio.run(go())
-
-    def train(self, task: str) -> None:
-        self.submit(spec(task, demand=2, epochs=1, rounds=1, deadline_s=20, lease_s=10))
-        assert self.memory.run(lambda: self.ended(task), 100_000)
-        self.memory.run(limit=2_000)
 
     def deltas(self) -> set[str]:
         return {name for name in self.memory.topics if ".deltas." in name}
@@ -60,13 +48,7 @@ def named(task: str) -> set[str]:
 
 
 def test_those_of_tasks_that_are_over_long_enough_go_and_no_others(world):
-    world.train("one")
-    assert world.drop() == [], "its deltas are still kept"
-    world.memory.run(limit=KEPT)
-    world.train("two")
-    world.submit(spec("three", epochs=9, rounds=9))
-    assert world.memory.run(lambda: all("three" in world.zone(z).tasks for z in world.zones), 20_000)
-    world.memory.run(limit=500)
+    world.age(world.drop)
     assert world.drop(age=3_600_000) == []
     would = world.drop(dry=True)
     assert {t.topic for t in would} == named("one") <= world.deltas()
