@@ -18,7 +18,7 @@ try:
     from olearning.commands.prune import prune
     from olearning.commands.roles import run
     from olearning.commands.rounds import abandon, explain, verify
-    from olearning.commands.tasks import pause, resume, stop, submit, update
+    from olearning.commands.tasks import export, pause, resume, stop, submit, update
     from olearning.commands.tenants import devices, queue, sharing, task_words, tenant, tenants
     from olearning.commands.whole import demo, experiment, simulate, up
     from olearning.errors import EXIT_CODES, FAILED, INTERRUPTED, NO_BROKER, OK, USAGE, Trouble
@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, tuple[Any, str]]] = {
         "pause": (pause, "Open no round of a task until it goes on."),
         "resume": (resume, "Let a paused task go on."),
         "stop": (stop, "End a task for good, with what the zones have."),
+        "export": (export, "Write a task's global model into a file."),
         "task": (task_words, "A word on a task that runs: keep, end-round."),
     },
     "To look": {

@@ -1,7 +1,9 @@
-"""A model in a file: an .npz with an array for each tensor that the plane knows, by its name."""
+"""A model in a file, with a tensor for each that the plane knows, by its name: .npz for numpy, .pt for torch (a state dict)."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,17 @@ from olearning.errors import USAGE, Trouble
 from schemas.blocks import Layout
 
 Float32 = npt.NDArray[np.float32]
+Arrays = Mapping[str, npt.NDArray[Any]]
+TORCH = (".pt", ".pth")
+SUFFIXES = (".npz", *TORCH)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises `Trouble` for a file of another kind, `ModuleNotFoundError` for one of torch's where that is not."""
+    if path.suffix not in SUFFIXES:
+        raise Trouble(f"{path}: a model's file ends in {', '.join(SUFFIXES)}", USAGE)
+    if path.suffix in TORCH:
+        import torch  # noqa: F401
 
 
 def write_model(path: Path, layout: Layout, vector: Float32) -> None:
@@ -20,15 +33,25 @@ def write_model(path: Path, layout: Layout, vector: Float32) -> None:
         at += t.size
     beside = path.with_name(path.name + ".new")
     with beside.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's own stub takes them for its flag
+        (_write_torch if path.suffix in TORCH else _write_numpy)(file, arrays)
     beside.replace(path)
 
 
+def _write_numpy(file: BinaryIO, arrays: Arrays) -> None:
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's own stub takes them for its flag
+
+
+def _write_torch(file: BinaryIO, arrays: Arrays) -> None:
+    import torch
+
+    torch.save({name: torch.from_numpy(a.copy()) for name, a in arrays.items()}, file)
+
+
 def read_model(path: Path, layout: Layout) -> Float32:
-    """The vector (n,) of a model from its file. Raises `Trouble`, naming what differs, if it is not of this layout."""
+    """The vector (n,) of a model from its file. A state dict may have counters besides, tensors of whole numbers: no layout has those.
+    Raises `Trouble`, naming what differs, if it is not of this layout."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = _read_torch(path) if path.suffix in TORCH else _read_numpy(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
         raise Trouble(f"cannot read a model from {path}: {e}", USAGE) from None
     wanted = {t.name for t in layout.tensors}
@@ -42,3 +65,22 @@ def read_model(path: Path, layout: Layout) -> Float32:
     if not np.isfinite(vector).all():
         raise Trouble(f"{path} has values that are no numbers", USAGE)
     return vector
+
+
+def _read_numpy(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _read_torch(path: Path) -> Arrays:
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # whatever it stumbles over, of which it says that one might trust it
+        state = None
+    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ValueError("it is no state dict of tensors: torch.save(model.state_dict(), FILE) writes one")
+    return {name: t.float().numpy() for name, t in state.items() if t.is_floating_point()}

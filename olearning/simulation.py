@@ -121,6 +121,9 @@ class Simulation:
         self.memory.network = self._network
         self.tick = s.clock.tick_ms
         self.result = Result()
+        self.layouts: dict[str, Layout] = {}
+        self.models: dict[str, npt.NDArray[np.float32]] = {}
+        """By task, what it came to, once it is run."""
         self.zones: dict[str, Host] = {}
         for zone in (GLOBAL, *s.zones):
             for t in zone_topics(NAMESPACE, zone):
@@ -147,6 +150,7 @@ class Simulation:
             self.memory.append(send(tenants, s.sharing.message(), SHARING))
         for spec in loaded.specs:
             layout, vector = prepare(spec, s.seed)
+            self.layouts[spec.task] = layout
             self.memory.host(partial(self._submitter, spec, layout, vector, parts(spec)))
         self.sweeper = Sweeper(self.memory, NAMESPACE, self.zones, self.globe)
         self.observer = Observer(self.counted.efforts)
@@ -263,7 +267,7 @@ class Simulation:
             r.why[task] = x.why
             try:
                 model = self._kept(x.model) if isinstance(x, GlobalOver) else self._model(x.manifest)
-                r.models[task] = f"{checksum(model.tobytes()):016x}"
+                r.models[task], self.models[task] = f"{checksum(model.tobytes()):016x}", model
             except Lost as e:
                 r.models[task] = str(e)
         for h in self.zones.values():

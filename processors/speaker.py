@@ -1,7 +1,8 @@
-"""Who says one thing in a topic of the globe, and waits for the coordinator's verdict on it in the ledger."""
+"""Who reads a topic of the globe and the global ledger to their ends, and then acts: by saying one thing there, perhaps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, Message
@@ -10,25 +11,21 @@ from streams.processor import Answer, Effect, Ends, Follow, Input, Membership, R
 from streams.reading import WRONG, Reading
 
 
-class Speaker:
-    """Reads the topic to the end that it has, and the global ledger; then `_next` decides, says what is to be said, once, and stops with
-    the verdict: `submission` is where that landed, or -1."""
+class Listener:
+    """Reads the topic to the end that it has, and the global ledger, and goes on reading both; `_next` says what comes of it."""
 
     membership: Membership | None = None
     tick = 100
 
-    def __init__(self, namespace: str, what: str, name: str, patience: int):
-        self.namespace, self.name, self.patience = namespace, name, patience
+    def __init__(self, namespace: str, what: str, name: str):
+        self.namespace, self.name = namespace, name
         self.topic = topic(namespace, GLOBAL, what)
         self.reading = Reading(namespace, GLOBAL, Globe())
         self.requests = Requests()
         self.end: int | None = None
         self.read = 0
-        self.submission = -1
-        self.began = 0
 
     def start(self, now: int) -> Iterator[Effect]:
-        self.began = now
         yield from self.reading.start()
         yield Ends(self.requests.new(("end",)), self.topic.name)
 
@@ -57,8 +54,8 @@ class Speaker:
                     case ("end",):
                         self.end = value[0]
                         yield Follow(self.topic.name, 0, 0)
-                    case ("sent",):
-                        self.submission = value[1]
+                    case meaning:
+                        yield from self._got(meaning, value)
 
     def _readings(self) -> Iterator[Reading]:
         """Of the ledgers that it reads."""
@@ -72,13 +69,36 @@ class Speaker:
         """Whether all is read that was there."""
         return self.reading.caught_up and self.end is not None and self.read >= self.end
 
-    def _say(self, message: Message, key: str) -> Send:
-        return send(self.topic, message, key, tag=self.requests.new(("sent",)))
-
     def _hear(self, record: Record, message: Message) -> None:
         """A record of the topic."""
+        raise NotImplementedError
+
+    def _got(self, meaning: Any, value: Any) -> Iterable[Effect]:
+        """The answer to what was asked with that meaning."""
         raise NotImplementedError
 
     def _next(self, now: int) -> Iterator[Effect]:
         """What comes of what is known now."""
         raise NotImplementedError
+
+
+class Speaker(Listener):
+    """Says what is to be said, once, and stops with the verdict in the ledger: `submission` is where that landed, or -1."""
+
+    def __init__(self, namespace: str, what: str, name: str, patience: int):
+        super().__init__(namespace, what, name)
+        self.patience = patience
+        self.submission = -1
+        self.began = 0
+
+    def start(self, now: int) -> Iterator[Effect]:
+        self.began = now
+        yield from super().start(now)
+
+    def _say(self, message: Message, key: str) -> Send:
+        return send(self.topic, message, key, tag=self.requests.new(("sent",)))
+
+    def _got(self, meaning: Any, value: Any) -> Iterable[Effect]:
+        if meaning == ("sent",):
+            self.submission = value[1]
+        return ()

@@ -86,21 +86,33 @@ class Writing:
         return Manifest(self.topic.name, self.version, tuple(self._places.values()), short)
 
 
-def look_up(kept: Last, records: Callable[[int, int], Iterable[Record]]) -> Vector:
-    """The vector that is kept of a task which is over. `records`: those of `global.models` in a partition from an offset on. Raises `Lost`
-    where it is not there whole, or not what was written."""
-    first, found = kept.key.rpartition("/")[0], dict[int, npt.NDArray[np.float32]]()
-    for r in (r for place in kept.starts for r in records(*place)):
-        if r.key and r.key.rpartition("/")[0] == first:
-            with suppress(Malformed):
-                block = decode(r.value, (ModelBlock,))
-                found.setdefault(block.block, np.frombuffer(block.data, "<f4"))
-    if missing := [i for i in range(kept.blocks) if i not in found]:
+def kept_places(kept: Last) -> tuple[Place, ...]:
+    """Where the blocks lie that are kept of a task which is over: hints, without checksums."""
+    stem = kept.key.rpartition("/")[0]
+    return tuple(Place(p, first + i, f"{stem}/{i}", 0) for p, first in kept.starts for i in range(kept.blocks))
+
+
+def kept_vector(kept: Last, found: Mapping[str, bytes]) -> Vector:
+    """The vector that is kept of a task which is over, from what was found of its blocks' keys. Raises `Lost` where it is not there whole,
+    or not what was written."""
+    pieces: dict[int, Vector] = {}
+    for i, place in enumerate(kept_places(kept)[: kept.blocks]):
+        with suppress(Malformed, ValueError):  # of other bytes than whole values
+            pieces[i] = np.frombuffer(decode(found.get(place.key), (ModelBlock,)).data, "<f4")
+    if missing := [i for i in range(kept.blocks) if i not in pieces]:
         raise Lost(f"block {missing[0]} of the last version, {kept.version}, is not there ({kept.key})")
-    pieces = [found[i] for i in range(kept.blocks)]
-    if checksum_of(checksum(x.data.cast("B")) for x in pieces) != kept.checksum:
+    if checksum_of(checksum(x.data.cast("B")) for x in pieces.values()) != kept.checksum:
         raise Lost(f"the last version, {kept.version}, is not what was written ({kept.key})")
-    return np.concatenate(pieces)
+    return np.concatenate(list(pieces.values()))
+
+
+def look_up(kept: Last, records: Callable[[int, int], Iterable[Record]]) -> Vector:
+    """The same, from the records of `global.models` in a partition from an offset on."""
+    wanted, found = {place.key for place in kept_places(kept)}, dict[str, bytes]()
+    for r in (r for start in kept.starts for r in records(*start)):
+        if r.key in wanted and r.value is not None:
+            found.setdefault(r.key, r.value)
+    return kept_vector(kept, found)
 
 
 def fetch(manifest: Manifest, requests: Requests, *meaning: object) -> Fetch:

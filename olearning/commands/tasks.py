@@ -1,17 +1,23 @@
-"""`olearning submit`, `update`, `pause`, `resume` and `stop`: what a tenant says of a task."""
+"""`olearning submit`, `update`, `pause`, `resume` and `stop`: what a tenant says of a task; `export`: what comes of it."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from olearning.connect import find
-from olearning.hosting import emit, visit
+from olearning.errors import USAGE, Trouble
+from olearning.hosting import PATIENCE, emit, visit
 from olearning.loading import load_code
-from olearning.options import DEFAULT_NAMESPACE, Bootstrap, By, Load, Namespace, TaskName, whoever
+from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Load, Namespace, TaskName, whoever
 from olearning.roles import new_life
 from processors.steerer import Change, Steerer
 from schemas.wire import MOST_SEED
+
+if TYPE_CHECKING:
+    from olearning.model_files import Float32
+    from schemas.blocks import Layout
 
 
 def submit(
@@ -22,7 +28,8 @@ def submit(
     seed: Annotated[int, typer.Option(help="For the first weights and the training.", min=0, max=MOST_SEED)] = 0,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the verdict.", min=1)] = 30.0,
     start: Annotated[
-        Path | None, typer.Option("--from", help="A file with version 0 (.npz), as `olearning modular train` writes.")
+        Path | None,
+        typer.Option("--from", help="A file with version 0 (.npz, .pt), as `export` and `modular train` write."),
     ] = None,
 ) -> None:
     """Submit a task: builds version 0 of its model, and waits for the verdict."""
@@ -63,6 +70,51 @@ def resume(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESPACE
 def stop(task: TaskName, by: By = "", namespace: Namespace = DEFAULT_NAMESPACE, bootstrap: Bootstrap = "") -> None:
     """End a task for good: its epoch ends now, with what the zones have."""
     _steer(task, Change("stop"), by, namespace, bootstrap)
+
+
+def export(
+    task: TaskName,
+    file: Annotated[
+        Path,
+        typer.Argument(help="Where to: .npz, or .pt for torch. With {epoch} in its name, a file for each."),
+    ],
+    epoch: Annotated[
+        int | None, typer.Option(help="The epoch whose model it is; 0: the untrained one. Else the last.", min=0)
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with each model that is merged, until the task is over.")
+    ] = False,
+    task_file: Annotated[
+        Path | None, typer.Option(help="The task's file, where it is over for so long that its record is gone.")
+    ] = None,
+    load: Load = None,
+    namespace: Namespace = DEFAULT_NAMESPACE,
+    bootstrap: Bootstrap = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a task's global model into a file, tensor by tensor. `submit --from` begins with such a file."""
+    from olearning.export import Export
+    from olearning.model_files import check_suffix, write_model
+    from olearning.submitting import built
+
+    check_suffix(file)
+    if not file.parent.is_dir():
+        raise Trouble(f"there is no folder {file.parent} for the model", USAGE)
+    if follow and epoch is not None:
+        raise Trouble("--epoch names one model, --follow takes all that come: give one of them", USAGE)
+    load_code(load)
+
+    def take(n: int, layout: "Layout", vector: "Float32") -> None:
+        path = Path(str(file).replace("{epoch}", str(n)))
+        write_model(path, layout, vector)
+        values, tensors = vector.size, len(layout.tensors)
+        what = {"task": task, "epoch": n, "values": values, "tensors": tensors, "file": str(path)}
+        which = f"the model of epoch {n}" if n else "the untrained model"
+        emit(json.dumps(what) if as_json else f"{task}: {which}, {values:,} values in {tensors:,} tensors: {path}")
+
+    shape = built(task_file, 0)[1] if task_file else None
+    patience = None if follow else PATIENCE
+    visit(namespace, bootstrap, Export(namespace, task, take, epoch, follow, shape), patience=patience, seconds=None)
 
 
 def _steer(task: str, change: Change, by: str, namespace: str, bootstrap: str) -> None:

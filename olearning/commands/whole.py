@@ -67,6 +67,7 @@ def simulate(
     file: Annotated[Path, typer.Argument(help="A scenario (TOML): zones, devices, tasks.")],
     seed: Annotated[int | None, typer.Option(help="Another seed than the scenario's.", min=0, max=MOST_SEED)] = None,
     out: Annotated[Path | None, typer.Option(help="A file for the result, as JSON.")] = None,
+    models: Annotated[Path | None, typer.Option(help="A folder for each task's last model, as TASK.npz.")] = None,
     load: Load = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +86,7 @@ def simulate(
     if seed is not None:
         loaded = scenario.Loaded(replace(loaded.scenario, seed=seed), loaded.specs, loaded.offsets)
     try:
-        result = follow(loaded, quiet=as_json)
+        result = follow(loaded, quiet=as_json, models=models)
     except ValueError as e:
         raise Trouble(f"{file}: {e}", USAGE) from None
     text = json.dumps(result.as_json(), indent=2)

@@ -18,9 +18,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 import olearning
+from device_sim.installed import prepare, scorer
 from olearning.cli import outcome
 from olearning.errors import FAILED, OK, USAGE
+from olearning.model_files import read_model
 from olearning.planes import Processes
+from olearning.tasks import parse_task
 from olearning.up import Shape
 from streams.queries import Cluster, Refused
 
@@ -68,6 +71,10 @@ class Live:
 
     def state(self, task: str) -> str:
         return next((t["state"] for t in self.json("tasks") if t["task"] == task), "")
+
+    def scores(self, task: str) -> dict[str, float]:
+        """Its models' accuracy, by epoch."""
+        return next((t["accuracy"] for t in self.json("tasks") if t["task"] == task), {})
 
     def until(self, condition: Callable[[], bool], seconds: float = 150) -> None:
         end = time.monotonic() + seconds
@@ -359,3 +366,30 @@ def test_what_topics_keep_of_tasks_that_are_over_goes(live: Live, monkeypatch: p
     assert [live.state(task) for task in ("first", "second", "third")] == ["ended"] * 3
     assert len(lines("global.dead-letters")) == letters
     assert live.said == []  # nobody stopped, nobody was started again
+
+
+def test_the_model_that_comes_out_is_the_one_that_was_scored_and_another_task_begins_with_it(live: Live) -> None:
+    """Of a task that is over, whose record is gone."""
+    file, out = live.task("third", 1), live.folder / "third.pt"
+    spec, accuracy = parse_task(Path(file)), live.scores("third")["1"]
+    layout, _ = prepare(spec, 0)
+    said = live.json("export", "third", str(out), "--task-file", file)
+    assert said == {"task": "third", "epoch": 1, "values": sum(layout.sizes), "tensors": 4, "file": str(out)}
+    assert scorer()(spec, read_model(out, layout))[0] == accuracy
+
+    code, said, errors = live.run("submit", live.task("again", 40), "--from", str(out))
+    assert (code, said, errors) == (OK, "again runs in east\n", "")
+    live.until(lambda: "0" in live.scores("again"))
+    assert live.scores("again")["0"] == accuracy
+    first = live.folder / "first-0.npz"
+    code, said, _ = live.run("export", "again", str(live.folder / "first-{epoch}.npz"), "--epoch", "0")
+    assert (code, said) == (OK, f"again: the untrained model, {sum(layout.sizes):,} values in 4 tensors: {first}\n")
+    assert read_model(first, layout).tobytes() == read_model(out, layout).tobytes()
+    assert live.run("stop", "again")[0] == OK
+    code, said, _ = live.run("export", "again", str(live.folder / "next-{epoch}.npz"), "--follow")
+    assert (code, live.state("again")) == (OK, "ended")
+    assert said.splitlines()[-1].startswith("again: the model of epoch 1, ")
+    live.until(lambda: "1" in live.scores("again"))
+    assert scorer()(spec, read_model(live.folder / "next-1.npz", layout))[0] == live.scores("again")["1"] != accuracy
+    code, _, errors = live.run("export", "agian", str(out))
+    assert (code, errors) == (FAILED, "olearning: there is no task agian; there: again, first, second, third\n")

@@ -13,6 +13,7 @@ import pytest
 from olearning.asyncapi import ROLES, asyncapi, carried
 from olearning.cli import outcome
 from olearning.errors import OK, USAGE
+from olearning.export import Export
 from olearning.meanings import WORDS, meaning, reachable
 from olearning.topics import document, page
 from processors.evaluator import Evaluator
@@ -154,6 +155,7 @@ def run() -> Watched:
         plane.hosts[role].crash()
         plane.hosts[role].restart()
     killed.restart()
+    memory.host(lambda life: Export(NS, "toy", lambda *_: None))
     memory.run(limit=5_000)
     return memory
 

@@ -4,7 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from learning.models import layout_of, to_vector
 from learning.modular.training import Settings
 from olearning import offline
 from olearning.errors import Trouble
@@ -77,8 +80,9 @@ def test_what_is_refused(tmp_path):
         )
 
 
-def test_a_model_in_a_file_is_read_back_or_refused(tmp_path):
-    shape, path = layout((Tensor("a.w", (2, 3)), Tensor("b", (4,)))), tmp_path / "model.npz"
+@pytest.mark.parametrize("name", ["model.npz", "model.pt"])
+def test_a_model_in_a_file_is_read_back_or_refused(tmp_path, name):
+    shape, path = layout((Tensor("a.w", (2, 3)), Tensor("b", (4,)))), tmp_path / name
     vector = np.arange(10, dtype=np.float32)
     write_model(path, shape, vector)
     assert read_model(path, shape).tolist() == vector.tolist()
@@ -95,3 +99,22 @@ def test_a_model_in_a_file_is_read_back_or_refused(tmp_path):
     path.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(Trouble, match="cannot read a model"):
         read_model(path, shape)
+
+
+def test_a_state_dict_is_a_model_s_file_and_the_other_way_round(tmp_path):
+    """With its counters, which no layout has; in any precision."""
+    path = tmp_path / "model.pt"
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    torch.save(module.half().state_dict(), path)
+    vector = read_model(path, layout_of(module.float()))
+    assert vector.tobytes() == to_vector(module).tobytes()
+    write_model(path, layout_of(module), 2 * vector)
+    module.load_state_dict(torch.load(path))
+    assert to_vector(module).tobytes() == (2 * vector).tobytes()
+
+
+@pytest.mark.parametrize("what", [nn.Linear(2, 2), {"w": [1.0]}, [1.0]])
+def test_what_is_no_state_dict_is_refused(tmp_path, what):
+    torch.save(what, tmp_path / "model.pt")
+    with pytest.raises(Trouble, match=r"cannot read a model from .*model\.pt: it is no state dict of tensors"):
+        read_model(tmp_path / "model.pt", layout((Tensor("w", (1,)),)))

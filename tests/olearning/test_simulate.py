@@ -17,6 +17,7 @@ from schemas.facts import Admitted
 from schemas.messages import Registration
 from schemas.sharing import SharingPlan, meets
 from schemas.topics import parse, read, topic
+from schemas.wire import checksum
 from streams.ledger import Zone
 from streams.processor import Answer, Follow, Record
 from streams.reading import Reading
@@ -159,6 +160,12 @@ def test_from_code_a_scenario_is_a_file_or_a_dict(tmp_path):
     of_dict, of_file = simulate(scenario), simulate(tmp_path / "s.toml")
     assert of_dict.updates >= 2
     assert of_dict.models == of_file.models
+    assert simulate(scenario, models=tmp_path / "models").models == of_dict.models
+    with np.load(tmp_path / "models" / "d.npz") as file:
+        shape = {name: file[name].shape for name in file.files}
+        vector = np.concatenate([file[name].ravel() for name in file.files])
+    assert shape == {"1.weight": (10, 64), "1.bias": (10,)}
+    assert f"{checksum(vector.tobytes()):016x}" == of_dict.models["d"]
     with pytest.raises(Trouble, match=r"^the scenario: no day 'always' is known; known: nights, habits$"):
         simulate(scenario | {"devices": {"day": "always"}})
 
