@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from schemas.blocks import Manifest, Place
 from schemas.topics import GLOBAL, Topic
-from streams.ledger import Globe, Zone
+from streams.ledger import GlobalOver, Globe, Zone
 from streams.models import beside
 
 
@@ -18,13 +18,14 @@ def manifests(globe: Globe, zones: Iterable[Zone]) -> Iterator[Manifest]:
             yield from filter(None, (t.manifest, t.optimiser, *(r.opened.base for r in t.rounds.values() if r.opened)))
 
 
-def places(topic: Topic, named: Iterable[Manifest], globe: Globe) -> Iterator[Place]:
-    """Where in a topic of models these versions lie, and the differences beside them; and where what came of tasks that are over begins."""
+def places(topic: Topic, named: Iterable[Manifest], over: Iterable[GlobalOver]) -> Iterator[Place]:
+    """Where in a topic of models these versions lie, and the differences beside them; and where what came of these tasks begins, which are
+    over in the globe."""
     for m in named:
         if m.topic == topic.name:
             yield from m.blocks
             yield from filter(None, (beside(m, i) for i in range(len(m.blocks))))
-    for x in globe.over.values() if topic.zone == GLOBAL else ():
+    for x in over if topic.zone == GLOBAL else ():
         yield from (Place(p, offset, x.model.key, 0) for p, offset in x.model.starts)
 
 

@@ -5,6 +5,8 @@ Deleted is, of each partition of `global.models` and of every zone's, what lies 
 older than it was said. Younger versions stay, named or not: a leader may be about to name them, and a device to fetch them. The
 broker's clock says how old they are.
 
+What came of a task that is over stays with the rest, for good or for as long as it is said.
+
 A result that the globe has not taken yet is named by a fact which the fold has passed. If it is as old as half that time, nothing of
 its zone is deleted.
 """
@@ -34,16 +36,19 @@ class Pruned:
     held: str
 
 
-async def prune(kafka: Kafka, view: View, age: int, dry: bool = False) -> AsyncIterator[Pruned]:
+async def prune(
+    kafka: Kafka, view: View, age: int, dry: bool = False, ended: int | None = None
+) -> AsyncIterator[Pruned]:
     """What is deleted, or with `dry` would be, of versions older than `age` (ms). `view` has read the namespace's ledgers to their ends,
-    and has done so just now."""
+    and has done so just now. `ended`: what came of tasks that are over for so long (ms) is needed no more; None: of all it is."""
     now, namespace = kafka.clock(), view.namespace
     named = list(manifests(view.globe, view.zones.values()))
+    over = [x for x in view.globe.over.values() if ended is None or x.time >= now - ended]
     for scope in (GLOBAL, *sorted(view.zones)):
         models = topic(namespace, scope, "models")
         name = models.name
         waits = "" if scope == GLOBAL else await _waits(kafka, view, scope, now - age // 2)
-        log, needed = kafka.cluster(name), first(places(models, named, view.globe))
+        log, needed = kafka.cluster(name), first(places(models, named, over))
         starts, young = await log.starts(name), await log.since(name, now - age)
         for p, start in sorted(starts.items()):
             cut, end = young[p]

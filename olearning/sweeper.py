@@ -70,7 +70,7 @@ class Sweeper:
     def _named(self, logs: Topic) -> Iterator[Place]:
         """The places in a topic that the folds name."""
         if logs.kind.what == "models":
-            yield from places(logs, manifests(self._globe(), map(self._zone, self.zones)), self._globe())
+            yield from places(logs, manifests(self._globe(), map(self._zone, self.zones)), self._globe().over.values())
             return
         for t in self._zone(logs.zone).tasks.values():
             for c in (c for r in t.rounds.values() for c in r.commits):

@@ -20,6 +20,14 @@ def prune(
     days: Annotated[
         float, typer.Option(help="Younger versions stay, whether a ledger names them or not.", min=0.01)
     ] = KEPT / DAY,
+    ended: Annotated[
+        float | None,
+        typer.Option(
+            "--ended-models",
+            help="Delete also what came of tasks that are over for so many days: `export` it before. Else it stays for good.",
+            min=0.01,
+        ),
+    ] = None,
     topics: Annotated[
         bool,
         typer.Option(
@@ -42,13 +50,13 @@ def prune(
 
     view = look(namespace, bootstrap)
 
-    age = round(days * DAY)
+    age, old = round(days * DAY), None if ended is None else round(ended * DAY)
     found: list[Pruned] = []
     gone: list[Outlived] = []
     buried: list[Forgotten] = []
 
     async def work(kafka: Kafka) -> None:
-        async for p in pruned(kafka, view, age, dry):
+        async for p in pruned(kafka, view, age, dry, old):
             found.append(p)
         if topics:
             async for t in outlived(kafka, view, age, dry):

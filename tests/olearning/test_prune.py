@@ -13,6 +13,7 @@ from olearning.prune import Pruned, prune
 from olearning.view import View
 from schemas.facts import Finalised, Lost
 from schemas.topics import GLOBAL, topic
+from streams.models import Lost as Gone
 from streams.models import look_up
 from tests.plane import NS, Archive, Plane, spec
 
@@ -44,11 +45,11 @@ class World(Plane):
         super().__post_init__()
         self.view: Any = self.memory.host(lambda life: View(NS, self.zones)).processor
 
-    def prune(self, age: int = AGE, dry: bool = False) -> dict[tuple[str, int], Pruned]:
+    def prune(self, age: int = AGE, dry: bool = False, ended: int | None = None) -> dict[tuple[str, int], Pruned]:
         kafka: Any = SimpleNamespace(clock=lambda: self.memory.now, cluster=lambda name: Cluster(self.memory))
 
         async def go() -> list[Pruned]:
-            return [p async for p in prune(kafka, self.view, age, dry)]
+            return [p async for p in prune(kafka, self.view, age, dry, ended)]
 
         return {(p.topic, p.partition): p for p in asyncio.run(go())}
 
@@ -110,6 +111,29 @@ def test_of_a_task_that_is_over_the_last_version_stays_and_its_zones_keep_nothin
     assert (held.topic, held.held) == (models, f"a ledger names version {version} of toy")
     assert 0 < left(world, GLOBAL) < before[GLOBAL]
     assert model(world, "toy").tobytes() == last.tobytes()
+
+
+def test_what_came_of_tasks_that_are_over_for_long_goes_if_it_is_said():
+    """Both lie in one partition: what came of the first held all that lies behind it."""
+    world, models = World(Archive(), partitions=1), topic(NS, GLOBAL, "models").name
+    world.train("one", pruned=0)
+    world.memory.run(limit=4 * AGE)
+    world.train("two", pruned=0)
+    world.submit(spec("three", epochs=9, rounds=9))
+    world.memory.run(limit=2 * AGE)
+    one, two = world.globe().over["one"], world.globe().over["two"]
+    two_model = model(world, "two").tobytes()
+    (held,) = (p.held for p in world.prune().values() if p.topic == models)
+    assert held == f"a ledger names version {one.model.version} of one"
+    (kept,) = (p for p in world.prune(ended=world.memory.now - one.time).values() if p.topic == models)
+    assert kept.held == held, "it is not over for so long yet"
+    before = left(world, GLOBAL)
+    (gone,) = (p for p in world.prune(ended=world.memory.now - one.time - 1).values() if p.topic == models)
+    assert gone.held == f"a ledger names version {two.model.version} of two"
+    assert left(world, GLOBAL) < before / 2
+    assert model(world, "two").tobytes() == two_model
+    with pytest.raises(Gone, match=f"block 0 of the last version, {one.model.version}, is not there"):
+        model(world, "one")
 
 
 def test_versions_that_are_young_stay_whoever_names_them():
