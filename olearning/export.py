@@ -10,10 +10,9 @@ from olearning.figures import many
 from processors.speaker import Listener
 from schemas.blocks import Last, Layout, Manifest
 from schemas.task import Submission
-from schemas.topics import GLOBAL, topic
 from schemas.wire import Message
 from streams.ledger import Globe
-from streams.models import Lost, assemble, kept_places, kept_vector
+from streams.models import Lost, assemble_global, fetch_global
 from streams.processor import Effect, Fetch, Record, Stop
 
 Take = Callable[[int, Layout, npt.NDArray[np.float32]], None]
@@ -87,16 +86,13 @@ class Export(Listener):
     def _ask(self, epoch: int) -> Fetch:
         self.asked, model = epoch, self.models[epoch]
         self.models = {n: m for n, m in self.models.items() if n >= epoch}
-        tag = self.requests.new(model)
-        if isinstance(model, Last):
-            return Fetch(tag, topic(self.namespace, GLOBAL, "models").name, kept_places(model))
-        return Fetch(tag, model.topic, model.blocks)
+        return fetch_global(self.namespace, model, self.requests, model)
 
-    def _got(self, meaning: Any, value: Any) -> Iterable[Effect]:
-        assert isinstance(meaning, Manifest | Last)
+    def _got(self, meaning: Any, value: Any, now: int) -> Iterable[Effect]:
         assert self.layout
+        (model,) = meaning
         try:
-            vector = assemble(meaning, value) if isinstance(meaning, Manifest) else kept_vector(meaning, value)
+            vector = assemble_global(model, value)
         except Lost as e:
             yield Stop(f"{e}: `olearning prune` deletes versions that no ledger names any more")
             return
@@ -105,4 +101,4 @@ class Export(Listener):
                 f"the model of {self.task} has {many(vector.size, 'value')}, and its tensors {sum(self.layout.sizes):,}: that is another task's file"
             )
             return
-        self.take(meaning.version, self.layout, vector)
+        self.take(model.version, self.layout, vector)

@@ -2,89 +2,128 @@
 also where the global leader looks for its stop rule."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.blocks import Manifest
+from processors.speaker import Listener
+from schemas.blocks import Last, Manifest
 from schemas.facts import Merged, TaskAdmitted, TaskEnded
 from schemas.messages import Evaluation
-from schemas.task import TaskSpec
-from schemas.topics import GLOBAL, topic
-from streams.ledger import Globe
+from schemas.task import Submission, TaskSpec
+from schemas.topics import GLOBAL, KEPT, read, topic
+from schemas.wire import Malformed, Message
 from streams.letters import objection
-from streams.models import assemble, fetch
-from streams.processor import Answer, Effect, Input, Membership, Record, Requests, Stop, send
-from streams.reading import WRONG, Reading
+from streams.models import assemble_global, fetch_global
+from streams.processor import Effect, Ends, Follow, Input, Record, Unfollow, send
 
 Scorer = Callable[[TaskSpec, npt.NDArray[np.float32]], tuple[float, float, int]]
 """A task and a flat model -> accuracy on held-out data, mean loss, number of samples."""
 
 
-class Evaluator:
-    membership: Membership | None = None
+class Evaluator(Listener):
+    """Scores the models that nobody has scored: what the ledger names beyond the last score of each task.
+
+    Of a task that ended while no evaluator was there it scores the last model, if the task is over for no longer than deltas are kept.
+    """
+
     tick = 1_000
 
     def __init__(self, namespace: str, name: str, life: str, scorer: Scorer):
-        self.namespace, self.name, self.scorer = namespace, name, scorer
-        self.metrics, self.evaluations = (topic(namespace, GLOBAL, w) for w in ("metrics", "evaluations"))
-        self.reading = Reading(namespace, GLOBAL, Globe(), self._jumped)
-        self.ledger = self.reading.ledger
-        self.requests = Requests()
-        self.waiting: deque[tuple[TaskSpec, int, Manifest]] = deque()
+        super().__init__(namespace, "evaluations", name)
+        self.scorer = scorer
+        self.metrics, self.tasks = (topic(namespace, GLOBAL, w) for w in ("metrics", "tasks"))
+        self.waiting: deque[tuple[TaskSpec, Manifest | Last]] = deque()
         """Models to be scored, each with its task as it stood: that may be over before its last one's turn comes."""
         self.scores: dict[str, Evaluation] = {}
-        """By task that is not over, the last."""
-
-    def start(self, now: int) -> Iterator[Effect]:
-        return self.reading.start()
-
-    def handle(self, event: Input, now: int) -> Iterator[Effect]:
-        try:
-            yield from self._handle(event, now)
-        except WRONG as e:
-            yield Stop(str(e))
+        """By task that is not over, the last, whoever gave it."""
+        self.missed: dict[str, Submission | None] = {}
+        """Tasks that ended while no evaluator was there, with what was submitted, once that is read."""
+        self.begun = False
+        self.tasks_end = 0
 
     def _handle(self, event: Input, now: int) -> Iterator[Effect]:
-        match event:
-            case Record():
-                got = yield from self.reading.record(event)
-                match got:
-                    case (TaskAdmitted() as fact, ""):
-                        self.waiting.append((fact.spec, 0, fact.manifest))
-                    case (Merged(manifest=Manifest() as manifest) as fact, ""):
-                        self.waiting.append((self.ledger.state.tasks[fact.task].spec, fact.epoch, manifest))
-                    case (TaskEnded() as fact, ""):
-                        self.scores.pop(fact.task, None)
-            case Answer() if (effects := self.reading.answer(event)) is not None:
-                yield from effects
-            case Answer(error=error) if error:
-                yield Stop(f"evaluator: {error}")
-                return
-            case Answer(tag, found):
-                spec, epoch, manifest = self.requests.close(tag)
-                yield from self._score(spec, epoch, manifest, found, now)
-        if self.waiting and not self.requests.open:
-            spec, epoch, manifest = self.waiting.popleft()
-            yield fetch(manifest, self.requests, spec, epoch, manifest)
+        if isinstance(event, Record) and event.topic == self.tasks.name:
+            yield from self._submitted(event)
+        else:
+            yield from super()._handle(event, now)
 
-    def _jumped(self) -> Iterator[Effect]:
-        """Read from a checkpoint on: of each task that is not over the model it has by now."""
-        for t in self.ledger.state.tasks.values():
-            self.waiting.append((t.spec, t.manifest.version, t.manifest))
-        return iter(())
+    def _jumped(self) -> Iterable[Effect]:
+        """Of each task that is not over the model it has by now."""
+        self.waiting += [(t.spec, t.manifest) for t in self.reading.state.tasks.values()]
+        return ()
 
-    def _score(
-        self, spec: TaskSpec, epoch: int, manifest: Manifest, found: dict[str, bytes], now: int
-    ) -> Iterator[Effect]:
-        task = spec.task
+    def _holds(self, fact: Message | None) -> None:
+        match fact:
+            case TaskAdmitted():
+                self.waiting.append((fact.spec, fact.manifest))
+            case Merged(manifest=Manifest() as manifest):
+                self.waiting.append((self.reading.state.tasks[fact.task].spec, manifest))
+            case TaskEnded() if self.begun:
+                self.scores.pop(fact.task, None)
+
+    def _hear(self, record: Record, message: Message) -> None:
+        match message:
+            case Evaluation(task=task, version=n) if record.key == task and self._new(task, n):
+                if not (self.begun and task in self.reading.state.over):
+                    self.scores[task] = message
+
+    def _new(self, task: str, version: int) -> bool:
+        return task not in self.scores or self.scores[task].version < version
+
+    def _next(self, now: int) -> Iterator[Effect]:
+        if self._ready and not self.begun:
+            self.begun = True
+            yield from self._begin(now)
+        while self.begun and self.waiting and not self.requests.open:
+            spec, model = self.waiting.popleft()
+            if self._new(spec.task, model.version):
+                yield fetch_global(self.namespace, model, self.requests, spec, model)
+
+    def _begin(self, now: int) -> Iterator[Effect]:
+        """All is read that was there: what of it is to be scored?"""
+        over = self.reading.state.over
+        young = {task for task, x in over.items() if x.time >= now - KEPT}
+        wanted = [(s, m) for s, m in self.waiting if s.task in young or s.task not in over]
+        self.waiting = deque((s, m) for s, m in wanted if self._new(s.task, m.version))
+        there = {(s.task, m.version) for s, m in wanted}
+        last = {task: over[task].model.version for task in young}
+        self.missed = {t: None for t, n in last.items() if self._new(t, n) and (t, n) not in there}
+        self.scores = {task: e for task, e in self.scores.items() if task not in over}
+        if self.missed:
+            yield Ends(self.requests.new(("tasks",)), self.tasks.name)
+
+    def _submitted(self, record: Record) -> Iterator[Effect]:
+        """A record of `global.tasks`, which is read for those that were missed."""
+        with suppress(Malformed):
+            s = read(record.topic, record.value, record.headers)
+            if isinstance(s, Submission) and record.key == s.spec.task in self.missed:
+                self.missed[s.spec.task] = s
+        if record.offset + 1 >= self.tasks_end:
+            over = self.reading.state.over
+            self.waiting += [(s.spec, over[task].model) for task, s in self.missed.items() if s]
+            self.missed = {}
+            yield Unfollow(self.tasks.name, 0)
+
+    def _got(self, meaning: Any, value: Any, now: int) -> Iterator[Effect]:
+        match meaning:
+            case ("tasks",):
+                self.tasks_end = value[0]
+                yield Follow(self.tasks.name, 0, 0)
+            case (spec, model):
+                yield from self._score(spec, model, value, now)
+
+    def _score(self, spec: TaskSpec, model: Manifest | Last, found: dict[str, bytes], now: int) -> Iterator[Effect]:
+        task, epoch = spec.task, model.version
         try:
-            scores = self.scorer(spec, assemble(manifest, found))
-            evaluation = Evaluation(self.name, now, task, epoch, manifest.version, *scores)
-            if task not in self.ledger.state.over:
+            scores = self.scorer(spec, assemble_global(model, found))
+            evaluation = Evaluation(self.name, now, task, epoch, model.version, *scores)
+            if task not in self.reading.state.over:
                 self.scores[task] = evaluation
-            yield send(self.evaluations, evaluation, task)
+            yield send(self.topic, evaluation, task)
             yield send(self.metrics, evaluation, self.name)
         except Exception as e:  # whatever a tenant's model or data raise: it is that task's fault, and theirs to read
             reason = f"epoch {epoch} cannot be scored: {type(e).__name__}: {e}"

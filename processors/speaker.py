@@ -20,7 +20,7 @@ class Listener:
     def __init__(self, namespace: str, what: str, name: str):
         self.namespace, self.name = namespace, name
         self.topic = topic(namespace, GLOBAL, what)
-        self.reading = Reading(namespace, GLOBAL, Globe())
+        self.reading = Reading(namespace, GLOBAL, Globe(), self._jumped)
         self.requests = Requests()
         self.end: int | None = None
         self.read = 0
@@ -31,20 +31,22 @@ class Listener:
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         try:
-            yield from self._handle(event)
+            yield from self._handle(event, now)
         except WRONG as e:
             yield Stop(str(e))
             return
         yield from self._next(now)
 
-    def _handle(self, event: Input) -> Iterator[Effect]:
+    def _handle(self, event: Input, now: int) -> Iterator[Effect]:
         match event:
             case Record(topic=name) if name == self.topic.name:
                 self.read = event.offset + 1
                 with suppress(Malformed):  # the coordinator says so
                     self._hear(event, read(name, event.value, event.headers))
             case Record(topic=name):
-                yield from next(r for r in self._readings() if r.topic == name).record(event)
+                got = yield from next(r for r in self._readings() if r.topic == name).record(event)
+                if got and not got[1]:
+                    self._holds(got[0])
             case Answer() if (effects := self._answered(event)) is not None:
                 yield from effects
             case Answer(error=error) if error:
@@ -55,7 +57,7 @@ class Listener:
                         self.end = value[0]
                         yield Follow(self.topic.name, 0, 0)
                     case meaning:
-                        yield from self._got(meaning, value)
+                        yield from self._got(meaning, value, now)
 
     def _readings(self) -> Iterator[Reading]:
         """Of the ledgers that it reads."""
@@ -69,11 +71,18 @@ class Listener:
         """Whether all is read that was there."""
         return self.reading.caught_up and self.end is not None and self.read >= self.end
 
+    def _jumped(self) -> Iterable[Effect]:
+        """The global ledger is read from a checkpoint on."""
+        return ()
+
+    def _holds(self, fact: Message | None) -> None:
+        """A fact of a ledger was accepted."""
+
     def _hear(self, record: Record, message: Message) -> None:
         """A record of the topic."""
         raise NotImplementedError
 
-    def _got(self, meaning: Any, value: Any) -> Iterable[Effect]:
+    def _got(self, meaning: Any, value: Any, now: int) -> Iterable[Effect]:
         """The answer to what was asked with that meaning."""
         raise NotImplementedError
 
@@ -98,7 +107,7 @@ class Speaker(Listener):
     def _say(self, message: Message, key: str) -> Send:
         return send(self.topic, message, key, tag=self.requests.new(("sent",)))
 
-    def _got(self, meaning: Any, value: Any) -> Iterable[Effect]:
+    def _got(self, meaning: Any, value: Any, now: int) -> Iterable[Effect]:
         if meaning == ("sent",):
             self.submission = value[1]
         return ()

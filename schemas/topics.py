@@ -48,7 +48,7 @@ _ALL = ("global", "zone", "aggregator", "scheduler", "evaluator")
 _LEDGERS = (*_ALL, "modules")
 TABLE: tuple[Kind, ...] = (
     Kind("tasks", "task", (task.Submission,), "tasks as submitted", _GLOBAL, partitions="one", compact=True,
-         writers=(COMMAND,), readers=("global", COMMAND)),
+         writers=(COMMAND,), readers=("global", "evaluator", COMMAND)),
     Kind("tenants", "tenant", (sharing.Tenant, sharing.Sharing), "quotas, weights, and the policy by which devices are shared", _GLOBAL,
          partitions="one", compact=True, writers=(COMMAND,), readers=("global", COMMAND)),
     Kind("ledger", "–", (*facts.GLOBAL_FACTS, *facts.ZONE_FACTS), "every decision", (*_GLOBAL, *_ZONE),
@@ -79,7 +79,7 @@ TABLE: tuple[Kind, ...] = (
     Kind("credits", "zone", (messages.Credits,), "how fast edges may send deltas; only the last record counts, and not for long",
          partitions="one", retention=DAY, writers=("scheduler",), readers=("fleet",)),
     Kind("evaluations", "task", (messages.Evaluation,), "the last score of each task's global model, for its stop rule", _GLOBAL,
-         partitions="one", compact=True, writers=("evaluator", COMMAND), readers=("global",)),
+         partitions="one", compact=True, writers=("evaluator", COMMAND), readers=("global", "evaluator")),
     Kind("metrics", "source", (messages.AggregatorReport, messages.SchedulerReport, messages.FleetReport, messages.RegistryReport,
                                messages.TenantsReport, messages.Evaluation, messages.Objection),
          "what the roles measure", _GLOBAL, partitions="one", retention=DAY, writers=(*_ALL, "fleet"), readers=("scheduler",)),

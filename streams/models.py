@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from schemas.blocks import BESIDE, Difference, DifferenceBlock, Last, Manifest, ModelBlock, Place, checksum_of, slices
 from schemas.partitioner import shard_of
-from schemas.topics import Topic
+from schemas.topics import GLOBAL, Topic, topic
 from schemas.wire import Malformed, checksum, decode
 from streams.processor import Fetch, Record, Requests, Send, send
 
@@ -118,6 +118,18 @@ def look_up(kept: Last, records: Callable[[int, int], Iterable[Record]]) -> Vect
 def fetch(manifest: Manifest, requests: Requests, *meaning: object) -> Fetch:
     """Ask for a version's blocks."""
     return Fetch(requests.new(meaning), manifest.topic, manifest.blocks)
+
+
+def fetch_global(namespace: str, model: Manifest | Last, requests: Requests, *meaning: object) -> Fetch:
+    """The same of a global model, of a task that is over, too."""
+    if isinstance(model, Manifest):
+        return fetch(model, requests, *meaning)
+    return Fetch(requests.new(meaning), topic(namespace, GLOBAL, "models").name, kept_places(model))
+
+
+def assemble_global(model: Manifest | Last, found: Mapping[str, bytes]) -> Vector:
+    """The vector of a global model, from the values fetched. Raises `Lost` where one is missing or not what was written."""
+    return assemble(model, found) if isinstance(model, Manifest) else kept_vector(model, found)
 
 
 def beside(manifest: Manifest, i: int) -> Place | None:

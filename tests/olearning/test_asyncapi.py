@@ -174,6 +174,7 @@ ELSEWHERE = {
         "modules",
         COMMAND,
     },  # who starts after a ledger was cut
+    "tasks": {"evaluator"},  # if a task ended while it was away
     "announcements": {COMMAND},  # `prune --topics`
     "evaluations": {COMMAND},
     "checkins": {"zone"},  # under another policy than `reward`
