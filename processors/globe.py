@@ -87,8 +87,7 @@ class GlobalCoordinator(GlobalDesk):
             yield from self._join(now)
             for zone, joined in self.globe.zones.items():
                 yield from self.registry.follow(zone, joined.partitions)
-            needs = {task: (t.zones, t.spec.needs.public) for task, t in self.globe.tasks.items()}
-            yield from self.registry.report(now, needs)
+            yield from self.registry.report(now, self.globe.tasks)
             yield from self.tenancy.report(now)
             yield from self.tenancy.react(now)
             yield from self.configurator.react(now)

@@ -13,6 +13,7 @@ from schemas.messages import CheckIn, Eligible, Presence, RegistryReport
 from schemas.sharing import Bounds
 from schemas.topics import DAY, GLOBAL, parse, topic
 from schemas.wire import Malformed
+from streams.ledger import GlobalTask
 from streams.letters import dead_letter
 from streams.processor import Effect, Ends, Follow, Record, Send, Unfollow, send
 
@@ -95,26 +96,26 @@ class Registry:
         done = self.read.get(zone, {})
         return zone in self.ends and all(done.get(p, 0) >= end for p, end in self.ends[zone].items())
 
-    def report(self, now: int, needs: Mapping[str, tuple[tuple[str, ...], Bounds]]) -> Iterator[Send]:
+    def report(self, now: int, tasks: Mapping[str, GlobalTask]) -> Iterator[Send]:
         """How things stand, if that changed since it was said last; of a zone not before all is read that was there when this one began
-        to lead. `needs`: by task, its zones and public needs."""
+        to lead."""
         at, last = self.said
         known = [z for z in self.seen if self._read(z)]
         if now - at < EVERY or not known:
             return
         for here in self.seen.values():
             here.forget(now - DAY)
-        zones = {z: self._presence(z, needs) for z in known}
+        zones = {z: self._presence(z, tasks) for z in known}
         if last is None or zones != last.zones or now - last.at >= REPEAT:
             last = RegistryReport(self.name, now, zones)
             yield send(self.metrics, last, self.name)
         self.said = now, last
 
-    def _presence(self, zone: str, needs: Mapping[str, tuple[tuple[str, ...], Bounds]]) -> Presence:
+    def _presence(self, zone: str, tasks: Mapping[str, GlobalTask]) -> Presence:
         here, found = self.seen[zone], dict[tuple, Eligible]()
         out: dict[str, Eligible] = {}
-        for task, (zones, bounds) in needs.items():
-            if zone in zones and bounds:
+        for task, t in tasks.items():
+            if zone in t.zones and (bounds := t.spec.needs.public):
                 key = tuple(sorted(bounds.items()))
                 if key not in found:
                     found[key] = Eligible(int(here.able(bounds).sum()), here.below(bounds))

@@ -209,10 +209,13 @@ class Selector:
 
     def _decide(self, now: int) -> Offer | None:
         """Deal with the registrations that wait, first come first served; end the leases that are over."""
-        zone, slots, ranges = self.desk.zone, list[Slot](), {}
-        where, others = list[int](), list[tuple[int, Refusal | Admission]]()
         lapsed = list(islice(self._lapsed(now), BATCH)) if self.look else []
         self.look = len(lapsed) == BATCH
+        full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
+        if not full and not lapsed:
+            return None
+        zone, slots, ranges = self.desk.zone, list[Slot](), {}
+        where, others = list[int](), list[tuple[int, Refusal | Admission]]()
         ended = Counter(x.task for x in lapsed)
         allowance = Allowance(self.desk.globe.state, zone, self.desk.scope, now)
         for task, n in ended.items():
@@ -220,7 +223,6 @@ class Selector:
                 allowance.ended(g.spec.tenant, n)
         budget, room = BATCH, SETS
         rounds: dict[str, _Open | None] = {}
-        full = sorted(((p, queue) for p, queue in self.waiting.items() if queue), key=lambda x: len(x[1]))
         for i, (p, queue) in enumerate(full):  # an equal part of it for each that has so many
             batch, taken = _fitting(islice(queue, budget // (len(full) - i)), room // (len(full) - i))
             if not batch:

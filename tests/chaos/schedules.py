@@ -36,7 +36,7 @@ from schemas.task import Epochs, Rounds, TaskSpec, Upload
 from schemas.topics import GLOBAL, read, topic
 from schemas.wire import Malformed, encode
 from streams.memory import Host, Memory
-from streams.processor import HEADERS, Record, Send, send
+from streams.processor import HEADERS, Record, Send, Stop, send
 from tests.chaos import controls
 from tests.chaos.audit import Audit
 from tests.chaos.oracle import trained
@@ -145,11 +145,17 @@ def draw(dice: Random, more: Random) -> Shape:
 
 
 class Taped(Memory):
-    """Remembers what is cut."""
+    """Remembers what is cut, and who gave up."""
 
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         self.tape: dict[tuple[str, int], list[Record]] = defaultdict(list)
+        self.gave_up: list[Host] = []
+
+    def _stop(self, host: Host, stop: Stop) -> None:
+        super()._stop(host, stop)
+        if not stop.ok:
+            self.gave_up.append(host)
 
     def append(self, send: Send) -> tuple[int, int]:
         p, offset = super().append(send)
@@ -351,11 +357,10 @@ class Schedule:
 
     def stopped(self) -> dict[str, str]:
         """Who gave up, and why. Nobody may."""
-        hosts = [h for h in self.memory.hosts if h.stopped and not h.stopped.ok]
-        return {self.names.get(h, f"submit {h.number}"): h.stopped.reason for h in hosts if h.stopped}
+        return {self.names.get(h, f"submit {h.number}"): h.stopped.reason for h in self.memory.gave_up if h.stopped}
 
     def over(self) -> bool:
-        return self.ended() or any(h.stopped and not h.stopped.ok for h in self.memory.hosts)
+        return self.ended() or bool(self.memory.gave_up)
 
     def run(self) -> None:
         """To the end; raises `AssertionError` for whatever must not be."""

@@ -154,7 +154,7 @@ class Run:
         return self
 
     def gave_up(self) -> bool:
-        return any(h.stopped and not h.stopped.ok for h in self.memory.hosts)
+        return bool(self.memory.gave_up)
 
 
 @dataclass
