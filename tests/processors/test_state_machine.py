@@ -282,12 +282,12 @@ def profile(examples: int, steps: int, **more: Any) -> settings:
     )
 
 
-@pytest.mark.timeout(600)  # where it is red: Hypothesis takes minutes to say it shortly
+@pytest.mark.timeout(3600)  # where it is red: Hypothesis takes minutes to say it shortly
 def test_whatever_happens_the_books_agree():
     run_state_machine_as_test(Machine, settings=profile(350, 50, derandomize=True))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_whatever_a_policy_says_the_books_agree():
     run_state_machine_as_test(SharedMachine, settings=profile(100, 50, derandomize=True))
 
