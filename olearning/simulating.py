@@ -60,6 +60,9 @@ def follow(
         for share in simulation.run():
             bar.update(task, completed=share)
     if models:
-        for name, vector in simulation.models.items():
-            write_model(models / f"{name}.npz", simulation.layouts[name], vector)
+        for name, layout in simulation.layouts.items():
+            file = models / f"{name}.npz"
+            file.unlink(missing_ok=True)  # one of a run before is not this run's
+            if name in simulation.models:
+                write_model(file, layout, simulation.models[name])
     return simulation.result

@@ -199,6 +199,8 @@ class Configurator:
         models = topic(self.desk.namespace, GLOBAL, "models").name
         if s.manifest.topic != models:
             return f"version 0 lies in {s.manifest.topic}; it must lie in {models}"
+        if s.manifest.version:
+            return f"its model is called version {s.manifest.version}; the first one is version 0"
         if len(s.manifest.blocks) != len(s.layout.sizes):
             return f"the manifest names {len(s.manifest.blocks)} blocks, the layout {len(s.layout.sizes)}"
         if why := _modules(s):

@@ -17,7 +17,7 @@ from schemas.task import Submission, TaskSpec
 from schemas.topics import GLOBAL, KEPT, read, topic
 from schemas.wire import Malformed, Message
 from streams.letters import objection
-from streams.models import assemble_global, fetch_global
+from streams.models import Lost, assemble_global, fetch_global
 from streams.processor import Effect, Ends, Follow, Input, Record, Unfollow, send
 
 Scorer = Callable[[TaskSpec, npt.NDArray[np.float32]], tuple[float, float, int]]
@@ -28,6 +28,8 @@ class Evaluator(Listener):
     """Scores the models that nobody has scored: what the ledger names beyond the last score of each task.
 
     Of a task that ended while no evaluator was there it scores the last model, if the task is over for no longer than deltas are kept.
+    Of versions that are deleted by now it says nothing, where newer ones took their place. Two evaluators score much twice; they come to
+    the same.
     """
 
     tick = 1_000
@@ -45,16 +47,32 @@ class Evaluator(Listener):
         self.begun = False
         self.tasks_end = 0
 
+    @property
+    def left(self) -> int:
+        """How many models are still to be scored."""
+        return len(self.waiting) + sum(len(asked) == 2 for asked in self.requests.open.values()) if self.begun else 0
+
     def _handle(self, event: Input, now: int) -> Iterator[Effect]:
         if isinstance(event, Record) and event.topic == self.tasks.name:
             yield from self._submitted(event)
         else:
             yield from super()._handle(event, now)
 
-    def _jumped(self) -> Iterable[Effect]:
-        """Of each task that is not over the model it has by now."""
+    def _jumped(self) -> Iterator[Effect]:
+        """Of each task that is not over the model it has by now; of those that were not, and are over by now, the last."""
+        over = self.reading.state.over
         self.waiting += [(t.spec, t.manifest) for t in self.reading.state.tasks.values()]
-        return ()
+        ended = {task: e.version for task, e in self.scores.items() if task in over} if self.begun else {}
+        for task in ended:
+            del self.scores[task]
+        yield from self._miss([task for task, n in ended.items() if n < over[task].model.version])
+
+    def _miss(self, tasks: Iterable[str]) -> Iterator[Effect]:
+        """Ask what was submitted of tasks that are over, to score their last models."""
+        asked = bool(self.missed)
+        self.missed |= dict.fromkeys(tasks)
+        if self.missed and not asked:
+            yield Ends(self.requests.new(("tasks",)), self.tasks.name)
 
     def _holds(self, fact: Message | None) -> None:
         match fact:
@@ -68,7 +86,7 @@ class Evaluator(Listener):
     def _hear(self, record: Record, message: Message) -> None:
         match message:
             case Evaluation(task=task, version=n) if record.key == task and self._new(task, n):
-                if not (self.begun and task in self.reading.state.over):
+                if not self.begun or task in self.reading.state.tasks:
                     self.scores[task] = message
 
     def _new(self, task: str, version: int) -> bool:
@@ -91,19 +109,20 @@ class Evaluator(Listener):
         self.waiting = deque((s, m) for s, m in wanted if self._new(s.task, m.version))
         there = {(s.task, m.version) for s, m in wanted}
         last = {task: over[task].model.version for task in young}
-        self.missed = {t: None for t, n in last.items() if self._new(t, n) and (t, n) not in there}
-        self.scores = {task: e for task, e in self.scores.items() if task not in over}
-        if self.missed:
-            yield Ends(self.requests.new(("tasks",)), self.tasks.name)
+        missed = [t for t, n in last.items() if self._new(t, n) and (t, n) not in there]
+        self.scores = {task: e for task, e in self.scores.items() if task in self.reading.state.tasks}
+        yield from self._miss(missed)
 
     def _submitted(self, record: Record) -> Iterator[Effect]:
-        """A record of `global.tasks`, which is read for those that were missed."""
+        """A record of `global.tasks`, which is read for those that were missed: what held for one is where the ledger says."""
+        over = self.reading.state.over
         with suppress(Malformed):
             s = read(record.topic, record.value, record.headers)
-            if isinstance(s, Submission) and record.key == s.spec.task in self.missed:
-                self.missed[s.spec.task] = s
+            match s:
+                case Submission() if record.key == (task := s.spec.task) in self.missed:
+                    if record.offset == over[task].submission:
+                        self.missed[task] = s
         if record.offset + 1 >= self.tasks_end:
-            over = self.reading.state.over
             self.waiting += [(s.spec, over[task].model) for task, s in self.missed.items() if s]
             self.missed = {}
             yield Unfollow(self.tasks.name, 0)
@@ -118,13 +137,28 @@ class Evaluator(Listener):
 
     def _score(self, spec: TaskSpec, model: Manifest | Last, found: dict[str, bytes], now: int) -> Iterator[Effect]:
         task, epoch = spec.task, model.version
+        if not self._new(task, epoch):  # another evaluator was quicker
+            return
         try:
             scores = self.scorer(spec, assemble_global(model, found))
             evaluation = Evaluation(self.name, now, task, epoch, model.version, *scores)
-            if task not in self.reading.state.over:
+            if task in self.reading.state.tasks:
                 self.scores[task] = evaluation
-            yield send(self.topic, evaluation, task)
             yield send(self.metrics, evaluation, self.name)
+            yield send(self.topic, evaluation, task)  # last: who is killed in between says it again
         except Exception as e:  # whatever a tenant's model or data raise: it is that task's fault, and theirs to read
+            if isinstance(e, Lost) and epoch < self._newest(task):
+                self._leave_out(task)
+                return
             reason = f"epoch {epoch} cannot be scored: {type(e).__name__}: {e}"
             yield objection(self.namespace, self.name, task, reason, now)
+
+    def _newest(self, task: str) -> int:
+        """The version of the task's model by now."""
+        globe = self.reading.state
+        return globe.over[task].model.version if task in globe.over else globe.tasks[task].manifest.version
+
+    def _leave_out(self, task: str) -> None:
+        """Versions of a task are being deleted: score the newest alone."""
+        newest = self._newest(task)
+        self.waiting = deque((s, m) for s, m in self.waiting if s.task != task or m.version >= newest)

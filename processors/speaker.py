@@ -31,7 +31,10 @@ class Listener:
 
     def handle(self, event: Input, now: int) -> Iterator[Effect]:
         try:
-            yield from self._handle(event, now)
+            for effect in self._handle(event, now):
+                yield effect
+                if isinstance(effect, Stop):
+                    return
         except WRONG as e:
             yield Stop(str(e))
             return

@@ -8,7 +8,7 @@ import typer
 
 from olearning.connect import find
 from olearning.errors import USAGE, Trouble
-from olearning.hosting import PATIENCE, emit, visit
+from olearning.hosting import PATIENCE, complain, emit, visit
 from olearning.loading import load_code
 from olearning.options import DEFAULT_NAMESPACE, AsJson, Bootstrap, By, Load, Namespace, TaskName, whoever
 from olearning.roles import new_life
@@ -105,16 +105,20 @@ def export(
     load_code(load)
 
     def take(n: int, layout: "Layout", vector: "Float32") -> None:
-        path = Path(str(file).replace("{epoch}", str(n)))
+        path = file.with_name(file.name.replace("{epoch}", str(n)))
         write_model(path, layout, vector)
         values, tensors = vector.size, len(layout.tensors)
         what = {"task": task, "epoch": n, "values": values, "tensors": tensors, "file": str(path)}
         which = f"the model of epoch {n}" if n else "the untrained model"
         emit(json.dumps(what) if as_json else f"{task}: {which}, {values:,} values in {tensors:,} tensors: {path}")
 
-    shape = built(task_file, 0)[1] if task_file else None
-    patience = None if follow else PATIENCE
-    visit(namespace, bootstrap, Export(namespace, task, take, epoch, follow, shape), patience=patience, seconds=None)
+    shape = None
+    if task_file:
+        spec, shape, *_ = built(task_file, 0)
+        if spec.task != task:
+            raise Trouble(f"{task_file} is of task {spec.task}, and {task} is asked for", USAGE)
+    export = Export(namespace, task, take, epoch, follow, shape, complain)
+    visit(namespace, bootstrap, export, patience=None if follow else PATIENCE, seconds=None)
 
 
 def _steer(task: str, change: Change, by: str, namespace: str, bootstrap: str) -> None:

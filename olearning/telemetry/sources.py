@@ -172,7 +172,7 @@ def _scheduler(p: Scheduler) -> Iterator[Sample]:
 
 
 def _evaluator(p: Evaluator) -> Iterator[Sample]:
-    yield m.TO_SCORE, (), len(p.waiting) + len(p.requests.open)
+    yield m.TO_SCORE, (), p.left
     for task, e in p.scores.items():
         yield m.ACCURACY, (task,), e.accuracy
         yield m.SCORED_LOSS, (task,), e.loss

@@ -93,6 +93,7 @@ COMMANDS = [
     ("nobody there to ask", ["abandon", "toy", "--zone", "east", "--reason", "x", "--bootstrap", "127.0.0.1:1"], NO_BROKER, "no Kafka broker"),
     ("no kind of model file", ["export", "toy", "model.onnx"], USAGE, "model.onnx: a model's file ends in .npz, .pt, .pth"),
     ("no folder for a model", ["export", "toy", "none/model.npz"], USAGE, "there is no folder none for the model"),
+    ("another task's file", ["export", "toy", "model.npz", "--task-file", str(DIGITS)], USAGE, "is of task digits, and toy is asked for"),
     ("no epoch of that kind", ["export", "toy", "model.npz", "--epoch", "-1"], USAGE, "'--epoch'"),
     ("one epoch or all", ["export", "toy", "model.npz", "--epoch", "1", "-f"], USAGE, "--epoch names one model, --follow takes all that come"),
     ("no broker to export from", ["export", "toy", "model.npz"], NO_BROKER, "no broker is known"),

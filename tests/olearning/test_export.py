@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from olearning.export import Export
 from processors.desk import EVERY
@@ -140,12 +141,14 @@ def test_who_follows_and_was_away_for_long_has_the_last():
 
 
 def test_the_record_that_held_says_what_tensors_there_are():
-    """One that came later, and was refused, may say anything."""
+    """One that came later, and was refused, may say anything; a task file is asked for only where that record is gone."""
     plane = forgotten()
     at, record = plane.record()
     assert at == plane.globe().over["toy"].submission
     plane.memory.append(Send(TASKS, encode(Submission(record.spec, RENAMED, record.manifest)), "toy", 0))
-    assert plane.last() == {3: plane.models()[3]}
+    assert plane.last() == plane.last(layout=RENAMED) == {3: plane.models()[3]}
+    plane.memory.topics[TASKS][0][at] = Stored(None, None, 0, ())  # compacted away
+    assert "name its task file (--task-file)" in plane.trouble()
 
 
 def test_where_its_record_is_gone_it_has_to_be_told_what_tensors_there_are():
@@ -158,6 +161,55 @@ def test_where_its_record_is_gone_it_has_to_be_told_what_tensors_there_are():
     assert plane.trouble(layout=larger) == (
         "the model of toy has 12 values, and its tensors 15: that is another task's file"
     )
+
+
+def test_who_follows_goes_on_behind_what_was_deleted():
+    plane = world()
+    assert plane.memory.run(lambda: "toy" in plane.globe().tasks, 20_000)
+    told: list[str] = []
+    got, host = plane.export(until=lambda host: host.processor.asked == 0, follow=True, say=told.append)
+    host.freeze()
+    plane.end()
+    (kept,) = plane.globe().over["toy"].model.starts
+    plane.memory.cut(MODELS, *kept)
+    host.thaw()
+    assert plane.memory.run(lambda: bool(host.stopped), 20_000)
+    assert host.stopped.ok
+    assert list(got) == [0, 3]
+    assert [f"version {n} " in text for n, text in enumerate(told, 1)] == [True, True]
+
+
+def test_of_a_task_that_is_submitted_and_not_admitted_it_says_so_or_waits():
+    plane = world()
+    plane.hosts["global"].crash()
+    assert plane.memory.run(lambda: bool(plane.memory.records(TASKS)), 20_000)
+    assert plane.trouble() == "toy is submitted, and not admitted yet: it has no model (--follow waits)"
+    host = plane.memory.host(lambda life: Export(NS, "toy", lambda *_: None, follow=True))
+    plane.memory.run(limit=2_000)
+    assert not host.stopped
+    plane.hosts["global"].restart()
+    assert plane.memory.run(lambda: bool(host.stopped), 300_000)
+    assert host.stopped.ok
+
+
+def test_of_a_task_that_is_refused_it_says_why():
+    plane = World(Archive(seed=4))
+    made = spec()
+    plane.submit(replace(made, zones=("moon",)))
+    assert plane.memory.run(lambda: "toy" in plane.globe().refused, 20_000)
+    assert plane.trouble() == "toy is refused: zones moon are not known; known: east, west"
+
+
+def test_a_file_that_cannot_be_written_is_said():
+    plane = world()
+    plane.end()
+
+    def take(*_):
+        raise PermissionError(13, "Permission denied", "model.npz")
+
+    host = plane.memory.host(lambda life: Export(NS, "toy", take))
+    assert plane.memory.run(lambda: bool(host.stopped), 20_000)
+    assert (host.stopped.ok, host.stopped.reason) == (False, "cannot write model.npz: Permission denied")
 
 
 @pytest.mark.parametrize("make", [world, forgotten])

@@ -101,6 +101,44 @@ def test_a_model_in_a_file_is_read_back_or_refused(tmp_path, name):
         read_model(path, shape)
 
 
+@pytest.mark.parametrize("name", ["model.npz", "model.pt"])
+def test_whatever_a_tensor_is_called_it_is_in_the_file(tmp_path, name):
+    shape, vector = layout((Tensor("file", (1,)), Tensor("allow_pickle", (2,)))), np.arange(3, dtype=np.float32)
+    write_model(tmp_path / name, shape, vector)
+    assert read_model(tmp_path / name, shape).tolist() == vector.tolist()
+
+
+@pytest.mark.parametrize("name", ["model.npz", "model.pt"])
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_model(tmp_path / name, layout((Tensor("w", (1,)),)), np.zeros(1, np.float32))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_parameters_of_any_kind_are_read(tmp_path):
+    path, shape = tmp_path / "model.pt", layout((Tensor("w", (2,)), Tensor("v", (2,))))
+    torch.save({"w": nn.Parameter(torch.ones(2)), "v": torch.eye(2)[1].to_sparse(), "n": torch.tensor(3)}, path)
+    assert read_model(path, shape).tolist() == [1, 1, 0, 1]
+
+
+def test_what_each_device_keeps_for_itself_is_said_not_to_belong_there(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.ones(1), "bn.running_mean": torch.ones(1)}, path)
+    with pytest.raises(Trouble, match=r"has also tensor bn\.running_mean: .*or has what each device keeps for itself"):
+        read_model(path, layout((Tensor("w", (1,)),)))
+
+
+def test_arrays_that_are_no_model_are_refused(tmp_path):
+    shape = layout((Tensor("w", (1,)),))
+    np.save(tmp_path / "one.npz.npy", np.ones(1))
+    (tmp_path / "one.npz.npy").rename(tmp_path / "one.npz")
+    np.savez(tmp_path / "text.npz", w=np.array(["x"]))
+    for name, why in (("one", "one array without a name"), ("text", "could not convert")):
+        with pytest.raises(Trouble, match=f"cannot read a model from .*{name}.npz: .*{why}"):
+            read_model(tmp_path / f"{name}.npz", shape)
+
+
 def test_a_state_dict_is_a_model_s_file_and_the_other_way_round(tmp_path):
     """With its counters, which no layout has; in any precision."""
     path = tmp_path / "model.pt"

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from processors.desk import EVERY
 from processors.evaluator import Evaluator
 from schemas.messages import Evaluation, Objection
 from schemas.topics import GLOBAL, KEPT, read, topic
-from streams.processor import send
+from streams.processor import Fetch, send
 from tests.plane import NS, Archive, Plane, spec
 
 LEDGER, METRICS, EVALUATIONS, TASKS = (
@@ -22,9 +23,13 @@ class Scorer:
 
     def __init__(self) -> None:
         self.scored: list[tuple[str, bytes]] = []
+        self.data: set[str] = set()
+        """Of task "toy"."""
 
     def __call__(self, spec, vector: np.ndarray) -> tuple[float, float, int]:
         self.scored.append((spec.task, vector.tobytes()))
+        if spec.task == "toy":
+            self.data.add(spec.data)
         return 0.5, float(np.linalg.norm(vector)), 10
 
 
@@ -70,7 +75,7 @@ def world(every: int = EVERY) -> World:
 @pytest.mark.parametrize("every", [4, EVERY])
 def test_who_starts_again_scores_nothing_twice(every):
     plane = world(every)
-    plane.until(lambda: len(plane.said()) == 3)
+    plane.until(lambda: len(plane.memory.records(EVALUATIONS.name)) == 3)
     plane.crash()
     plane.hosts["evaluator"].restart()
     e = plane.hosts["evaluator"].processor
@@ -147,3 +152,96 @@ def test_what_another_one_has_scored_is_not_scored_again():
     assert plane.said()[-2:] == [2, 3]
     assert 1 not in plane.said()
     assert plane.hosts["evaluator"].processor.scores == {}, "it is over"
+
+
+def test_who_slept_while_the_ledger_was_cut_scores_the_last_model_of_what_ended_meanwhile():
+    plane = world(every=4)
+    plane.until(lambda: len(plane.said()) == 2)
+    host = plane.hosts["evaluator"]
+    host.freeze()
+    plane.until(lambda: plane.ended("toy"))
+    plane.cut()
+    plane.until(lambda: plane.memory.span(LEDGER.name)[0] > host.positions[LEDGER.name, 0])
+    host.thaw()
+    plane.memory.run(limit=3_000)
+    assert plane.said() == [0, 1, 3]
+    assert "toy" not in host.processor.scores
+
+
+def test_what_held_of_a_task_says_how_its_last_model_is_scored():
+    """And not what somebody said of its name later."""
+    plane = world(every=4)
+    plane.until(lambda: len(plane.said()) == 1)
+    plane.crash()
+    plane.until(lambda: plane.ended("toy"))
+    plane.cut()
+    (first,) = (r for r in plane.memory.records(TASKS.name) if r.key == "toy")
+    other = replace(read(TASKS.name, first.value, first.headers), seed=7)
+    plane.memory.append(send(TASKS, replace(other, spec=replace(other.spec, data="another")), "toy"))
+    plane.back()
+    assert plane.said() == [0, 3]
+    assert plane.scorer.data == {"none"}
+
+
+def test_who_is_killed_between_the_two_says_the_score_again():
+    plane = world()
+    sent: list[str] = []
+
+    def network(host, s) -> list[int]:
+        if host is plane.hosts["evaluator"]:
+            sent.append(s.topic)
+            if len(sent) == 4:  # the second of the second model: it never leaves
+                plane.memory.loss = 0.0  # the first lands
+                plane.memory._at(0, host.crash)
+                return []
+        return [plane.memory.delay()]
+
+    plane.memory.network = network
+    plane.until(lambda: not plane.hosts["evaluator"].alive)
+    plane.back()
+    plane.until(lambda: plane.ended("toy"))
+    plane.memory.run(limit=2_000)
+    assert sorted(set(plane.said())) == [0, 1, 2, 3]
+    assert plane.said().count(1) == 2
+
+
+def test_two_say_the_same():
+    plane = world()
+    plane.host("other", lambda life: Evaluator(NS, "other", life, plane.scorer))
+    plane.until(lambda: plane.ended("toy"))
+    plane.memory.run(limit=2_000)
+    assert set(plane.said()) == {0, 1, 2, 3}
+    assert len(set(plane.scorer.scored)) == 4
+
+
+def test_versions_that_are_deleted_meanwhile_are_no_objection():
+    plane = world()
+    plane.until(lambda: len(plane.said()) == 1)
+    plane.crash()
+    plane.until(lambda: plane.ended("toy"))
+    (kept,) = plane.globe().over["toy"].model.starts
+    plane.memory.cut(topic(NS, GLOBAL, "models").name, *kept)
+    fetched: list[Fetch] = []
+    do = plane.memory._do
+
+    def watched(host, effect) -> None:
+        if isinstance(effect, Fetch) and host is plane.hosts["evaluator"]:
+            fetched.append(effect)
+        do(host, effect)
+
+    plane.memory._do = watched
+    plane.back()
+    assert plane.said() == [0, 3]
+    assert len(fetched) == 2, (
+        "after the first that is gone only the newest is looked for: each search reads a whole log"
+    )
+
+
+def test_scores_of_tasks_that_nobody_knows_are_not_kept():
+    plane = world()
+    plane.until(lambda: len(plane.said()) == 1)
+    for n in range(9):
+        said = Evaluation("another", plane.memory.now, f"strange-{n}", 1, 1, 0.5, 0.5, 10)
+        plane.memory.append(send(EVALUATIONS, said, said.task))
+    plane.until(lambda: len(plane.said()) == 2)
+    assert set(plane.hosts["evaluator"].processor.scores) == {"toy"}

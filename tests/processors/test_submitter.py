@@ -173,6 +173,12 @@ def test_a_model_in_another_topic_is_refused():
     assert reason == f"version 0 lies in elsewhere; it must lie in {NS}.{GLOBAL}.models"
 
 
+def test_a_model_that_is_not_called_the_first_is_refused():
+    """An epoch's model has its number."""
+    reason = bad(Plane(Memory()), Manifest(f"{NS}.{GLOBAL}.models", 5, ()))
+    assert reason == "its model is called version 5; the first one is version 0"
+
+
 def test_a_model_of_another_size_is_refused():
     plane = Plane(Memory())
     assert verdict(plane, plane.submit(spec())).ok
