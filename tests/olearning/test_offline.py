@@ -116,6 +116,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_parameters_of_any_kind_are_read(tmp_path):
     path, shape = tmp_path / "model.pt", layout((Tensor("w", (2,)), Tensor("v", (2,))))
     torch.save({"w": nn.Parameter(torch.ones(2)), "v": torch.eye(2)[1].to_sparse(), "n": torch.tensor(3)}, path)
