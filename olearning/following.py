@@ -59,6 +59,7 @@ class Following:
         self.sources = Sources()
         self.letters = Letters()
         self.accuracy: dict[str, dict[int, Evaluation]] = {}
+        self._last_scores: dict[str, Evaluation] = {}
         self.orders: dict[str, Priorities] = {}
         self.advice: dict[str, tuple[SchedulerReport, int]] = {}
         """By zone, what the scheduler said last, and when that was heard."""
@@ -72,6 +73,7 @@ class Following:
         self._first_zones = tuple(zones)
         self._metrics = topic(namespace, GLOBAL, "metrics").name
         self._letters = topic(namespace, GLOBAL, "dead-letters").name
+        self._scores = topic(namespace, GLOBAL, "evaluations").name
         self._order_topics: set[str] = set()
         self._announcements: dict[str, str] = {}
         self._positions: dict[str, int] = {}
@@ -91,7 +93,7 @@ class Following:
     def start(self, now: int) -> Iterable[Effect]:
         self.now = self.heard = now
         yield from self.globe_book.reading.start()
-        for name in (self._metrics, self._letters):  # not kept for ever: they may begin above 0
+        for name in (self._metrics, self._letters, self._scores):  # not kept for ever: they may begin above 0
             yield Starts(self.requests.new(("start", name)), name)
         for zone in self._first_zones:
             yield from self._join(zone)
@@ -196,7 +198,7 @@ class Following:
             self._heard(record, now)
 
     def _heard(self, record: Record, now: int) -> None:
-        """Metrics and dead letters. What cannot be read there is left out: nothing rests on it."""
+        """Metrics, last scores and dead letters. What cannot be read there is left out: nothing rests on it."""
         try:
             message = read(record.topic, record.value, record.headers)
         except Malformed:
@@ -210,6 +212,9 @@ class Following:
                 self.orders[zone] = message
             case RegistryReport(zones=zones):
                 self.present = zones
+            case Evaluation() if record.topic == self._scores:
+                if not self._read:  # from then on the metrics have all
+                    self._last_scores[message.task] = message
             case Evaluation(task=task, epoch=epoch):
                 scores = self.accuracy.setdefault(task, {})
                 known = scores.get(epoch)
@@ -235,6 +240,13 @@ class Following:
         known = self.plans.get(zone)
         if isinstance(plan, SharingPlan) and (known is None or plan.at >= known.plan.at):
             self.plans[zone] = places(plan)
+
+    def _older_scores(self) -> None:
+        """Metrics are kept for a day: of a task that was scored before it is known what the last score was."""
+        for task, e in self._last_scores.items():
+            self.accuracy.setdefault(task, {}).setdefault(e.epoch, e)
+        self._last_scores = {}
+        self._forget_scores()
 
     def _forget_scores(self) -> None:
         """Of the tasks that are over only the last are kept."""
@@ -297,11 +309,13 @@ class Following:
         """Ask where the delta logs end, now and then, of tasks that are not over; find out when the past is read. One question is
         always asked: an answer shows that the log is there."""
         if not self._read:
-            known = {self._metrics, self._letters, *self._order_topics, *self._announcements} <= self._positions.keys()
+            told = {self._metrics, self._letters, self._scores}
+            known = {*told, *self._order_topics, *self._announcements} <= self._positions.keys()
             heard = known and all(self._ends.get(n, at + 1) <= at for n, at in self._positions.items())
             self._read = heard and all(r.caught_up for r in self._readings())
             if not self._read:
                 return
+            self._older_scores()
         if self._polled is None or now - self._polled >= self.poll_ms:
             self._polled = now
             self.sources.forget(now)

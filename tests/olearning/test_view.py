@@ -20,7 +20,7 @@ from olearning.words import problems
 from processors.aggregator import Aggregator
 from processors.steerer import Change, Steerer
 from schemas.facts import Committed, Counts, Finalised, Rules, Stretch, TaskRefused
-from schemas.messages import AggregatorReport, DeadLetter, FleetReport, Objection, Priorities, TaskLoad
+from schemas.messages import AggregatorReport, DeadLetter, Evaluation, FleetReport, Objection, Priorities, TaskLoad
 from schemas.task import Epochs
 from schemas.topics import GLOBAL, topic
 from streams.ledger import chains
@@ -505,6 +505,22 @@ def test_of_tasks_that_are_over_only_the_last_have_curves_and_scores(monkeypatch
     plane.memory.run(limit=1_000)
     assert set(view.books["east"].curves) == set(view.books["east"].losses) == set(view.accuracy) == {"three"}
     assert [t.state for t in view.snapshot(view.now).tasks] == ["ended"] * 3
+
+
+def test_the_last_score_is_known_when_the_metrics_are_gone():
+    plane, _ = finished(seed=7)
+    metrics, scores = (topic(NS, GLOBAL, what) for what in ("metrics", "evaluations"))
+    plane.memory.cut(metrics.name, 0, plane.memory.span(metrics.name)[1])
+    for epoch, accuracy in enumerate(ACCURACY):
+        plane.memory.append(send(scores, Evaluation("eval", 1, "toy", epoch, epoch, accuracy, 1.0, 360), "toy"))
+    late = watch(plane)
+    plane.memory.run(limit=1_500)
+    assert late.caught_up
+    assert late.snapshot(late.now).task("toy").accuracy == {2: 0.9}
+    assert not [e for e in late.drain() if e.kind == "evaluation"], "it is long ago"
+    score(plane, 1, 0.6)
+    plane.memory.run(limit=500)
+    assert late.snapshot(late.now).task("toy").accuracy == {1: 0.6, 2: 0.9}
 
 
 def test_an_evaluation_said_twice_is_told_once():
