@@ -59,6 +59,13 @@ class World(Plane):
         assert not [m for m in messages if isinstance(m, Objection)]
         return [m.epoch for m in messages if isinstance(m, Evaluation) and m.task == task]
 
+    def miss_the_end(self) -> None:
+        """It is killed after the first score, and the ledger cut behind the end of the task."""
+        self.until(lambda: len(self.said()) == 1)
+        self.crash()
+        self.until(lambda: self.ended("toy"))
+        self.cut()
+
     def cut(self) -> None:
         """The ledger begins behind the end of the task."""
         behind = self.globe().over["toy"].at
@@ -100,10 +107,7 @@ def test_what_was_merged_while_it_was_away_is_scored():
 
 def test_so_is_the_last_model_of_a_task_of_which_the_ledger_keeps_a_row():
     plane = world(every=4)
-    plane.until(lambda: len(plane.said()) == 1)
-    plane.crash()
-    plane.until(lambda: plane.ended("toy"))
-    plane.cut()
+    plane.miss_the_end()
     plane.back()
     assert plane.said() == [0, 3]
     assert ("toy", plane.model("toy").tobytes()) in plane.scorer.scored
@@ -128,10 +132,7 @@ def test_not_of_one_that_is_over_for_longer_than_deltas_are_kept(every):
 def test_nor_where_its_record_is_gone():
     """Its topics' records were let go: a tombstone says so."""
     plane = world(every=4)
-    plane.until(lambda: len(plane.said()) == 1)
-    plane.crash()
-    plane.until(lambda: plane.ended("toy"))
-    plane.cut()
+    plane.miss_the_end()
     (at,) = (r.offset for r in plane.memory.records(TASKS.name) if r.key == "toy")
     log = plane.memory.topics[TASKS.name][0]
     log[at] = type(log[at])("toy", None, 0, ())
@@ -171,10 +172,7 @@ def test_who_slept_while_the_ledger_was_cut_scores_the_last_model_of_what_ended_
 def test_what_held_of_a_task_says_how_its_last_model_is_scored():
     """And not what somebody said of its name later."""
     plane = world(every=4)
-    plane.until(lambda: len(plane.said()) == 1)
-    plane.crash()
-    plane.until(lambda: plane.ended("toy"))
-    plane.cut()
+    plane.miss_the_end()
     (first,) = (r for r in plane.memory.records(TASKS.name) if r.key == "toy")
     other = replace(read(TASKS.name, first.value, first.headers), seed=7)
     plane.memory.append(send(TASKS, replace(other, spec=replace(other.spec, data="another")), "toy"))
