@@ -84,10 +84,10 @@ class Evaluator(Listener):
                 self.scores.pop(fact.task, None)
 
     def _hear(self, record: Record, message: Message) -> None:
-        match message:
-            case Evaluation(task=task, version=n) if record.key == task and self._new(task, n):
-                if not self.begun or task in self.reading.state.tasks:
-                    self.scores[task] = message
+        if isinstance(message, Evaluation) and record.key == message.task and self._new(message.task, message.version):
+            if self.begun and message.task not in self.reading.state.tasks:
+                return
+            self.scores[message.task] = message
 
     def _new(self, task: str, version: int) -> bool:
         return task not in self.scores or self.scores[task].version < version
@@ -118,10 +118,12 @@ class Evaluator(Listener):
         over = self.reading.state.over
         with suppress(Malformed):
             s = read(record.topic, record.value, record.headers)
-            match s:
-                case Submission() if record.key == (task := s.spec.task) in self.missed:
-                    if record.offset == over[task].submission:
-                        self.missed[task] = s
+            if (
+                isinstance(s, Submission)
+                and record.key == (task := s.spec.task) in self.missed
+                and record.offset == over[task].submission
+            ):
+                self.missed[task] = s
         if record.offset + 1 >= self.tasks_end:
             self.waiting += [(s.spec, over[task].model) for task, s in self.missed.items() if s]
             self.missed = {}

@@ -86,19 +86,24 @@ class Writing:
         return Manifest(self.topic.name, self.version, tuple(self._places.values()), short)
 
 
+def _keys(kept: Last) -> list[str]:
+    """Of its blocks."""
+    stem = kept.key.rpartition("/")[0]
+    return [f"{stem}/{i}" for i in range(kept.blocks)]
+
+
 def kept_places(kept: Last) -> tuple[Place, ...]:
     """Where the blocks lie that are kept of a task which is over: hints, without checksums."""
-    stem = kept.key.rpartition("/")[0]
-    return tuple(Place(p, first + i, f"{stem}/{i}", 0) for p, first in kept.starts for i in range(kept.blocks))
+    return tuple(Place(p, first + i, key, 0) for p, first in kept.starts for i, key in enumerate(_keys(kept)))
 
 
 def kept_vector(kept: Last, found: Mapping[str, bytes]) -> Vector:
     """The vector that is kept of a task which is over, from what was found of its blocks' keys. Raises `Lost` where it is not there whole,
     or not what was written."""
     pieces: dict[int, Vector] = {}
-    for i, place in enumerate(kept_places(kept)[: kept.blocks]):
+    for i, key in enumerate(_keys(kept)):
         with suppress(Malformed, ValueError):  # of other bytes than whole values
-            pieces[i] = np.frombuffer(decode(found.get(place.key), (ModelBlock,)).data, "<f4")
+            pieces[i] = np.frombuffer(decode(found.get(key), (ModelBlock,)).data, "<f4")
     if missing := [i for i in range(kept.blocks) if i not in pieces]:
         raise Lost(f"block {missing[0]} of the last version, {kept.version}, is not there ({kept.key})")
     if checksum_of(checksum(x.data.cast("B")) for x in pieces.values()) != kept.checksum:
@@ -108,7 +113,7 @@ def kept_vector(kept: Last, found: Mapping[str, bytes]) -> Vector:
 
 def look_up(kept: Last, records: Callable[[int, int], Iterable[Record]]) -> Vector:
     """The same, from the records of `global.models` in a partition from an offset on."""
-    wanted, found = {place.key for place in kept_places(kept)}, dict[str, bytes]()
+    wanted, found = set(_keys(kept)), dict[str, bytes]()
     for r in (r for start in kept.starts for r in records(*start)):
         if r.key in wanted and r.value is not None:
             found.setdefault(r.key, r.value)

@@ -153,6 +153,12 @@ class Plane:
     def submit(self, spec: TaskSpec, seed: int = 1) -> Host:
         return self.memory.host(lambda life: Submitter(NS, life, spec, LAYOUT, START, seed))
 
+    def outlive(self, task: str, offset: int = 0) -> None:
+        """Another one runs until the global ledger begins behind the end of this one, and behind an offset."""
+        behind = max(self.globe().over[task].at, offset)
+        self.submit(spec("other", epochs=9, rounds=1))
+        assert self.memory.run(lambda: self.memory.span(f"{NS}.{GLOBAL}.ledger")[0] > behind, 300_000)
+
     # ------------------------------------------------------------------ reading
 
     def zone(self, name: str) -> Zone:

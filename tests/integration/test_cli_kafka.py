@@ -69,12 +69,16 @@ class Live:
         assert code == OK, errors
         return json.loads(out)
 
+    def of(self, task: str) -> dict[str, Any]:
+        """What `tasks` says of one, or nothing."""
+        return next((t for t in self.json("tasks") if t["task"] == task), {})
+
     def state(self, task: str) -> str:
-        return next((t["state"] for t in self.json("tasks") if t["task"] == task), "")
+        return self.of(task).get("state", "")
 
     def scores(self, task: str) -> dict[str, float]:
         """Its models' accuracy, by epoch."""
-        return next((t["accuracy"] for t in self.json("tasks") if t["task"] == task), {})
+        return self.of(task).get("accuracy", {})
 
     def until(self, condition: Callable[[], bool], seconds: float = 150) -> None:
         end = time.monotonic() + seconds
@@ -385,7 +389,7 @@ def test_the_model_that_comes_out_is_the_one_that_was_scored_and_another_task_be
     code, said, _ = live.run("export", "again", str(live.folder / "first-{epoch}.npz"), "--epoch", "0")
     assert (code, said) == (OK, f"again: the untrained model, {sum(layout.sizes):,} values in 4 tensors: {first}\n")
     assert read_model(first, layout).tobytes() == read_model(out, layout).tobytes()
-    live.until(lambda: next(t for t in live.json("tasks") if t["task"] == "again")["rounds"]["east"][0] > 0)
+    live.until(lambda: live.of("again")["rounds"]["east"][0] > 0)
     assert live.run("stop", "again")[0] == OK  # with what the zone has
     code, said, _ = live.run("export", "again", str(live.folder / "next-{epoch}.npz"), "--follow")
     assert (code, live.state("again")) == (OK, "ended")

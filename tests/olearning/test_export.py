@@ -72,9 +72,7 @@ def forgotten() -> World:
     """Its task is over, and the ledger begins with a checkpoint behind that."""
     made = world(every=5)
     made.end()
-    behind = made.globe().over["toy"].at
-    made.submit(spec("other", epochs=9, rounds=1))
-    assert made.memory.run(lambda: made.memory.span(LEDGER)[0] > behind, 300_000)
+    made.outlive("toy")
     return made
 
 
@@ -132,8 +130,7 @@ def test_who_follows_and_was_away_for_long_has_the_last():
     host.freeze()
     at = host.positions[LEDGER, 0]
     plane.end()
-    plane.submit(spec("other", epochs=9, rounds=1))
-    assert plane.memory.run(lambda: plane.memory.span(LEDGER)[0] > max(at, plane.globe().over["toy"].at), 300_000)
+    plane.outlive("toy", at)
     host.thaw()
     assert plane.memory.run(lambda: bool(host.stopped), 20_000)
     assert host.stopped.ok

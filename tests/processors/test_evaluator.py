@@ -64,13 +64,7 @@ class World(Plane):
         self.until(lambda: len(self.said()) == 1)
         self.crash()
         self.until(lambda: self.ended("toy"))
-        self.cut()
-
-    def cut(self) -> None:
-        """The ledger begins behind the end of the task."""
-        behind = self.globe().over["toy"].at
-        self.submit(spec("other", epochs=9, rounds=1))
-        self.until(lambda: self.memory.span(LEDGER.name)[0] > behind)
+        self.outlive("toy")
 
 
 def world(every: int = EVERY) -> World:
@@ -123,7 +117,7 @@ def test_not_of_one_that_is_over_for_longer_than_deltas_are_kept(every):
     plane.crash()
     plane.until(lambda: plane.ended("toy"))
     if every < EVERY:
-        plane.cut()
+        plane.outlive("toy")
     plane.memory.now += KEPT
     plane.back()
     assert plane.said() == [0]
@@ -161,8 +155,7 @@ def test_who_slept_while_the_ledger_was_cut_scores_the_last_model_of_what_ended_
     host = plane.hosts["evaluator"]
     host.freeze()
     plane.until(lambda: plane.ended("toy"))
-    plane.cut()
-    plane.until(lambda: plane.memory.span(LEDGER.name)[0] > host.positions[LEDGER.name, 0])
+    plane.outlive("toy", host.positions[LEDGER.name, 0])
     host.thaw()
     plane.memory.run(limit=3_000)
     assert plane.said() == [0, 1, 3]
