@@ -93,11 +93,7 @@ class Following:
     def start(self, now: int) -> Iterable[Effect]:
         self.now = self.heard = now
         yield from self.globe_book.reading.start()
-        for name in (
-            self._metrics,
-            self._letters,
-            self._scores,
-        ):  # they may begin above 0
+        for name in (self._metrics, self._letters, self._scores):  # they may begin above 0
             yield Starts(self.requests.new(("start", name)), name)
         for zone in self._first_zones:
             yield from self._join(zone)
